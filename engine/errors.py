@@ -1,0 +1,25 @@
+"""Errors, told apart by what the caller does about them.
+
+| error              | who acts, and how                                                                    |
+|--------------------|--------------------------------------------------------------------------------------|
+| `ConfigError`      | the developer: fix the declaration or the settings, and start again                  |
+| `RecordError`      | nobody: this record is bad, the same every time; it goes to the dead-letter topic    |
+| `StateError`       | the worker: local state is unusable; delete it and restore from the changelog        |
+| `FencedError`      | the worker: no longer the owner; drop the task without a commit and rejoin           |
+| `UnavailableError` | the worker: retry with bounded back-off                                              |
+
+A failed `assert` is a bug of this engine: it crashes the worker, on purpose.
+"""
+
+from state.errors import FencedError, StateError, StreamForgeError, UnavailableError
+
+
+class ConfigError(StreamForgeError):
+    """A declaration or setting cannot work: the message says which one, and what to write instead."""
+
+
+class RecordError(StreamForgeError):
+    """A record can never be processed (undecodable, or rejected by user code)."""
+
+
+__all__ = ["ConfigError", "FencedError", "RecordError", "StateError", "StreamForgeError", "UnavailableError"]

@@ -1,0 +1,17 @@
+"""Errors that the storage layer raises; `engine.errors` gives the whole family."""
+
+
+class StreamForgeError(Exception):
+    """Base of every error that this project raises on purpose."""
+
+
+class StateError(StreamForgeError):
+    """Local state is unusable (torn, foreign, too old): delete it and restore from the changelog."""
+
+
+class FencedError(StreamForgeError):
+    """Another worker owns this task now: drop it without a commit, and rejoin."""
+
+
+class UnavailableError(StreamForgeError):
+    """A service did not answer, or answered that it cannot for the moment: retry with bounded back-off."""
