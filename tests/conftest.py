@@ -1,0 +1,41 @@
+"""Fixtures for all tests.
+
+`kafka` is a real broker, one for the whole session: tests that use it are marked `kafka`, keep to topics, groups and
+transactional ids of their own, and do not stop it (a test that must kill a broker starts a `KafkaServer` itself). Where no
+broker can be run, those tests are skipped and one line says so; with CI=true they fail instead.
+"""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.kafka_server import KafkaMissing, KafkaServer
+
+_missing = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register our markers."""
+    config.addinivalue_line("markers", "kafka: needs a real Kafka broker (Java, and Maven the first time)")
+
+
+@pytest.fixture(scope="session")
+def kafka(request: pytest.FixtureRequest) -> Iterator[KafkaServer]:
+    """A running broker that the whole session shares."""
+    server = KafkaServer()
+    try:
+        server.start()
+    except KafkaMissing as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(error), pytrace=False)
+        request.config.stash[_missing] = str(error)
+        pytest.skip(str(error))
+    yield server
+    server.stop(keep_log=request.session.testsfailed > 0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say loudly that the tests on a real broker did not run."""
+    if _missing in config.stash:
+        terminalreporter.write_line(f"KAFKA TESTS SKIPPED: {config.stash[_missing]}", red=True, bold=True)
