@@ -10,26 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from engine.records import OutputColumns, RecordBatch, TopicPartition
-
-
-@dataclass(frozen=True, slots=True)
-class TopicSpec:
-    """A topic that must exist.
-
-    Attributes:
-        partitions: Number of partitions, exactly.
-        compacted: cleanup.policy=compact instead of delete.
-        retention_ms: -1 keeps everything; None leaves the broker's default (and is not checked).
-        create: Create it when missing; otherwise a missing topic is a ConfigError that says how to create it.
-        config: Further settings, as Kafka spells them.
-    """
-
-    name: str
-    partitions: int
-    compacted: bool = False
-    retention_ms: int | None = None
-    create: bool = True
-    config: Mapping[str, str] | None = None
+from engine.topics import TopicSpec
 
 
 class RebalanceListener(Protocol):

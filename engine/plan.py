@@ -1,0 +1,140 @@
+"""The plan of an app: which topics there are, who reads them, and what a start must find unchanged.
+
+A pipeline is cut where a `key_by` has to move records to other partitions: the part before writes a repartition topic, the part
+after reads it. Both parts run in the same task numbers, and one task runs the parts of all pipelines for its number.
+
+    orders ──► key_by ──► [shop-revenue-window-repartition-1] ──► window ──► revenue
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from engine.errors import ConfigError
+from engine.graph import Node, PipelineGraph, SourceSpec
+from engine.topics import TopicSpec
+
+INTERNAL_RETENTION_MS = -1
+DELETE_RETENTION_MS = 7 * 24 * 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an app needs from the outside, and its graphs.
+
+    Attributes:
+        pipelines: For each pipeline the topics that it reads: its sources, then its repartition topics.
+        repartitions: Repartition topic of each repartition node.
+        signatures: For each stateful operator ("pipeline/operator") what must stay the same over one state.
+    """
+
+    app_id: str
+    partitions: int
+    epoch: int
+    on_error: str
+    max_ahead_ms: int | None
+    graphs: Mapping[str, PipelineGraph]
+    pipelines: Mapping[str, tuple[str, ...]]
+    sources: Mapping[str, SourceSpec]
+    repartitions: Mapping[Node, str]
+    outputs: Mapping[str, TopicSpec]
+    signatures: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def input_topics(self) -> tuple[str, ...]:
+        """Every topic that a task reads: sources, then repartition topics."""
+        return (*self.sources, *self.repartitions.values())
+
+    @property
+    def internal_topics(self) -> tuple[str, ...]:
+        """The repartition topics."""
+        return tuple(self.repartitions.values())
+
+    @property
+    def changelog_topic(self) -> str:
+        """The compacted topic that is the truth about the state."""
+        return f"{self.app_id}-changelog-{self.epoch}"
+
+    @property
+    def dead_letter_topic(self) -> str:
+        """Where bad records go."""
+        return f"{self.app_id}-dlq"
+
+    def transactional_id(self, number: int) -> str:
+        """Return the id of the one producer of a task."""
+        return f"{self.app_id}-{number}"
+
+    def readers(self, topic: str) -> tuple[str, ...]:
+        """Return the names of the pipelines that read a topic."""
+        return tuple(name for name, topics in self.pipelines.items() if topic in topics)
+
+    def topic_specs(self, *, create_sources: bool = False) -> list[TopicSpec]:
+        """Return every topic with what it must be like; sources are the user's own and only checked unless told otherwise."""
+        specs = {topic: TopicSpec(topic, self.partitions, create=create_sources) for topic in self.sources}
+        for topic in self.internal_topics:
+            specs[topic] = TopicSpec(topic, self.partitions, retention_ms=INTERNAL_RETENTION_MS)
+        specs[self.changelog_topic] = TopicSpec(
+            self.changelog_topic, self.partitions, compacted=True, config={"delete.retention.ms": str(DELETE_RETENTION_MS)}
+        )
+        for topic, spec in self.outputs.items():
+            specs.setdefault(topic, spec)
+        specs.setdefault(self.dead_letter_topic, TopicSpec(self.dead_letter_topic, self.partitions, retention_ms=-1))
+        return list(specs.values())
+
+
+def make_plan(
+    app_id: str,
+    graphs: Sequence[PipelineGraph],
+    *,
+    partitions: int,
+    epoch: int = 1,
+    on_error: str = "dlq",
+    max_ahead_ms: int | None = None,
+) -> Plan:
+    """Return the plan of some pipelines.
+
+    Raises:
+        ConfigError: Two declarations contradict each other (a topic compacted here and not there, a pipeline in a circle).
+    """
+    pipelines: dict[str, tuple[str, ...]] = {}
+    sources: dict[str, SourceSpec] = {}
+    repartitions: dict[Node, str] = {}
+    outputs: dict[str, TopicSpec] = {}
+    signatures: dict[str, str] = {}
+    for graph in graphs:
+        reads: list[str] = []
+        moved: list[str] = []
+        for node in graph.nodes:
+            if node.source is not None:
+                sources[node.source.topic] = node.source
+                reads.append(node.source.topic)
+            elif node.kind == "repartition":
+                repartitions[node] = f"{app_id}-{graph.name}-{node.name}-{epoch}"
+                moved.append(repartitions[node])
+            for topic, compacted in _written(node):
+                spec = TopicSpec(topic, partitions, compacted=compacted, retention_ms=None if compacted else -1)
+                if outputs.setdefault(topic, spec) != spec:
+                    raise ConfigError(f"pipeline {graph.name!r}: topic {topic!r} is compacted in one place and not in another")
+            if node.signature:
+                signatures[f"{graph.name}/{node.name}"] = node.signature
+        pipelines[graph.name] = (*reads, *moved)
+    return Plan(
+        app_id=app_id,
+        partitions=partitions,
+        epoch=epoch,
+        on_error=on_error,
+        max_ahead_ms=max_ahead_ms,
+        graphs={graph.name: graph for graph in graphs},
+        pipelines=pipelines,
+        sources=sources,
+        repartitions=repartitions,
+        outputs=outputs,
+        signatures=signatures,
+    )
+
+
+def _written(node: Node) -> list[tuple[str, bool]]:
+    """Return the user's topics that a node writes, and whether they are compacted."""
+    written = [(side.topic, False) for side in node.sides]
+    if node.sink is not None:
+        written.append((node.sink.topic, node.sink.compacted))
+    return written

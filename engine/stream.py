@@ -1,0 +1,401 @@
+"""The public face of a pipeline: `Stream` and `Sink`. Each method adds a node to the graph and returns a new stream.
+
+    orders.key_by("currency").window(windows.tumbling("1m")).aggregate(orders=agg.count()).to("revenue")
+
+Nothing runs here. What can be known to be wrong (a field that the type does not have, a negative lateness) is a `ConfigError`
+at this point, with the pipeline and the operator in its message.
+
+A `key_by` moves records to the partition of their new key, through a repartition topic, but only when an operator follows for
+which the key matters; `key_by(...).to(...)` alone does not need one.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, Literal, TypeVar, cast, overload
+
+from engine.agg import Aggregate
+from engine.cep import Match, Pattern, Skip, skip as cep_skip
+from engine.codecs import Codec, JsonCodec
+from engine.durations import Duration, duration_ms
+from engine.errors import ConfigError
+from engine.graph import MakeOperator, Node, PipelineGraph, SideSpec, SinkSpec
+from engine.keys import key_codec
+from engine.operators import stateless
+from engine.operators.aggregate import AggregateSpec, aggregate_operator
+from engine.operators.detect import detect_operator
+from engine.operators.merge import Merge
+from engine.operators.ordered import event_time_order_operator
+from engine.operators.process import Handler, ProcessFunction, process_operator, result_type
+from engine.operators.require_key import RequireKey
+from engine.operators.window import WindowSpec, window_operator
+from engine.selectors import Selector, compile_selector, return_type
+from engine.triggers import Trigger
+from engine.windows import Window
+
+K = TypeVar("K")
+K2 = TypeVar("K2")
+V = TypeVar("V")
+W = TypeVar("W")
+S = TypeVar("S")
+
+
+class Sink:
+    """The end of a pipeline: what `Stream.to` returns and a pipeline function must return."""
+
+    def __init__(self, graph: PipelineGraph, node: Node) -> None:
+        self.graph = graph
+        self.node = node
+
+    @property
+    def topic(self) -> str:
+        """Name of the topic that is written."""
+        assert self.node.sink is not None
+        return self.node.sink.topic
+
+
+class Stream(Generic[K, V]):
+    """An endless sequence of keyed records with event times. Streams are descriptions: they are immutable and cheap."""
+
+    def __init__(
+        self, graph: PipelineGraph, node: Node, *, output: int = 0, key_type: Any, value_type: Any, rekeyed: bool, shared: dict[Any, Any]
+    ) -> None:
+        self._graph = graph
+        self._node = node
+        self._output = output
+        self._key_type = key_type
+        self._value_type = value_type
+        self._rekeyed = rekeyed
+        self._shared = shared
+
+    # -- stateless
+
+    def filter(self, predicate: Callable[[V], object]) -> "Stream[K, V]":
+        """Keep the records whose value satisfies a predicate."""
+        self._check_callable(predicate, "filter")
+        return self._then("filter", lambda context: stateless.Filter(context, predicate))
+
+    def map(self, function: Callable[[V], W]) -> "Stream[K, W]":
+        """Replace each value; annotate the result type if a `key_by` with a stateful operator follows and it is a Struct."""
+        self._check_callable(function, "map")
+        stream = self._then("map", lambda context: stateless.Map(context, function), value_type=return_type(function))
+        return cast("Stream[K, W]", stream)
+
+    def flat_map(self, function: Callable[[V], Iterable[W]]) -> "Stream[K, W]":
+        """Replace each value by any number of values, which keep its key and event time."""
+        self._check_callable(function, "flat_map")
+        stream = self._then("flat_map", lambda context: stateless.FlatMap(context, function), value_type=result_type(function))
+        return cast("Stream[K, W]", stream)
+
+    @overload
+    def key_by(self, selector: str) -> "Stream[Any, V]": ...
+    @overload
+    def key_by(self, selector: Callable[[V], K2]) -> "Stream[K2, V]": ...
+    def key_by(self, selector: Selector) -> "Stream[Any, V]":
+        """Set the key from the value: a field name or a callable. Records with the same key meet in the same partition."""
+        compiled = compile_selector(selector, self._value_type, self._what("key_by"))
+        key_codec(compiled.type, self._what("key_by"))
+        node = self._graph.add(
+            Node(
+                "key_by",
+                "key_by",
+                ((self._node, self._output),),
+                lambda context: stateless.KeyBy(context, compiled.get),
+                key_type=compiled.type,
+                value_type=self._value_type,
+            )
+        )
+        return self._with(node, key_type=compiled.type, rekeyed=True)
+
+    def merge(self, *others: "Stream[K, W]") -> "Stream[K, V | W]":
+        """Return the records of this stream and of others, in the order of arrival; time is the minimum of all."""
+        streams: list[Stream[Any, Any]] = [self, *others]
+        for other in streams:
+            if other._graph is not self._graph:
+                raise ConfigError(f"{self._what('merge')}: a stream of another pipeline cannot be merged; name its source in @app.pipeline(...)")
+            if other._key_type != self._key_type:
+                raise ConfigError(f"{self._what('merge')}: keys differ, {self._key_type!r} and {other._key_type!r}; use key_by first")
+        if any(stream._rekeyed != self._rekeyed for stream in streams):
+            streams = [stream._co_partitioned("merge") for stream in streams]
+        types = list(dict.fromkeys(stream._value_type for stream in streams))
+        value_type: Any = Any if Any in types else types[0]
+        for other_type in types[1:] if value_type is not Any else ():
+            value_type = value_type | other_type
+        node = self._graph.add(
+            Node(
+                "merge",
+                "merge",
+                tuple((stream._node, stream._output) for stream in streams),
+                lambda context: Merge(context, len(streams)),
+                key_type=self._key_type,
+                value_type=value_type,
+            )
+        )
+        return streams[0]._with(node, value_type=value_type)
+
+    def branch(self, rest: str | None = None, **predicates: Callable[[V], object]) -> "dict[str, Stream[K, V]]":
+        """Split by predicates: the first that holds takes the record.
+
+        Args:
+            rest: Name of one more branch for what no predicate takes; without it such records are counted and dropped.
+        """
+        if not predicates:
+            raise ConfigError(f"{self._what('branch')}: give at least one predicate, such as large=lambda order: order.amount_cents > 10_000")
+        if rest in predicates:
+            raise ConfigError(f"{self._what('branch')}: {rest!r} is the name of the rest and of a predicate")
+        functions = tuple(predicates.values())
+        for function in functions:
+            self._check_callable(function, "branch")
+        node = self._node_after("branch", lambda context: stateless.Branch(context, functions, rest=rest is not None))
+        names = [*predicates, *([rest] if rest is not None else [])]
+        return {name: self._with(node, output=number) for number, name in enumerate(names)}
+
+    # -- stateful
+
+    def window(self, window: Window, *, lateness: Duration = "0s", late_to: str | None = None, trigger: Trigger | None = None) -> "WindowedStream[K, V]":
+        """Group the records of each key into windows of event time.
+
+        Args:
+            lateness: How long after its end a window still takes late records (allowed lateness).
+            late_to: Topic for records that came too late for every window; they are counted in any case.
+            trigger: When results come out, if not once at the end: see `engine.triggers`.
+        """
+        what = self._what("window")
+        if not isinstance(window, Window):
+            raise ConfigError(f"{what}: {window!r} is not a window; use windows.tumbling('1m'), windows.session('30m'), …")
+        return WindowedStream(self._keyed("window"), window, duration_ms(lateness, f"lateness of {what}"), late_to, trigger)
+
+    @overload
+    def aggregate(self, *, emit: Literal["update", "record"] = ..., into: type[S], key_as: str = ..., **aggregates: Aggregate) -> "Stream[K, S]": ...
+    @overload
+    def aggregate(self, *, emit: Literal["update", "record"] = ..., into: None = ..., key_as: str = ..., **aggregates: Aggregate) -> "Stream[K, dict[str, Any]]": ...
+    def aggregate(self, *, emit: Literal["update", "record"] = "update", into: type[Any] | None = None, key_as: str = "key", **aggregates: Aggregate) -> "Stream[K, Any]":
+        """Keep running totals of each key: the latest once a commit ("update"), or one result a record ("record")."""
+        keyed = self._keyed("aggregate")
+        if emit not in ("update", "record"):
+            raise ConfigError(f"{self._what('aggregate')}: emit={emit!r} is not known; use 'update' or 'record'")
+        spec = AggregateSpec(
+            aggregates=self._aggregates(aggregates, "aggregate"),
+            emit=emit,
+            into=into,
+            key_as=key_as,
+            key_type=self._key_type,
+            value_type=self._value_type,
+        )
+        signature = "aggregate " + " ".join(sorted(aggregates))
+        node = keyed._node_after("aggregate", aggregate_operator(spec), value_type=into or dict, signature=signature)
+        return keyed._with(node, value_type=into or dict)
+
+    def process(self, handler: ProcessFunction | type[Handler] | type[Any], *, name: str | None = None) -> "Stream[K, Any]":
+        """Run your own code on each record: `fn(record, ctx)`, or a class with state and timers (see `engine.operators.process`)."""
+        keyed = self._keyed("process")
+        name = name or getattr(handler, "__name__", "process").lower()
+        what = self._what(name)
+        node = keyed._node_after(
+            "process",
+            process_operator(handler, key_type=self._key_type, what=what),
+            name=name,
+            value_type=result_type(getattr(handler, "on_record", handler)),
+            signature=f"process {name}",
+        )
+        return keyed._with(node, value_type=node.value_type)
+
+    def detect(
+        self,
+        pattern: Pattern,
+        *,
+        skip: Skip = cep_skip.none,
+        timeouts_to: str | None = None,
+        late_to: str | None = None,
+        name: str = "detect",
+        max_partials: int = 10_000,
+    ) -> "MatchStream[K]":
+        """Find a pattern in the records of each key, in event-time order (see `engine.cep`).
+
+        Args:
+            skip: What a match does to others that overlap it.
+            timeouts_to: Topic for partial matches that ran out of time.
+            late_to: Topic for records that came after the watermark had passed them.
+            max_partials: Limit on the partial matches alive for one key.
+        """
+        keyed = self._keyed(name)
+        if not isinstance(pattern, Pattern):
+            raise ConfigError(f"{self._what(name)}: {pattern!r} is not a pattern; start one with cep.begin('name')")
+        make = detect_operator(
+            pattern,
+            skip=skip,
+            timeouts_to=timeouts_to,
+            late_to=late_to,
+            value_type=self._value_type,
+            key_type=self._key_type,
+            max_partials=max_partials,
+        )
+        sides = [SideSpec(topic, JsonCodec(Any)) for topic in (timeouts_to, late_to) if topic is not None]
+        node = keyed._node_after("detect", make, name=name, value_type=Match, signature=f"detect {name}", sides=sides)
+        return MatchStream(
+            keyed._graph, node, key_type=self._key_type, value_type=Match, rekeyed=False, shared=keyed._shared
+        )
+
+    def in_event_time_order(self) -> "Stream[K, V]":
+        """Hold records back until the watermark passes them, and hand them on sorted by event time, ties by arrival."""
+        keyed = self._keyed("in_event_time_order")
+        make = event_time_order_operator(self._key_type, self._value_type)
+        return keyed._with(keyed._node_after("in_event_time_order", make, signature="in_event_time_order"))
+
+    # -- the end
+
+    def to(self, topic: str, *, key: Selector | None = None, codec: Codec[V] | None = None, compacted: bool = False) -> Sink:
+        """Write the records to a topic, as JSON unless a codec says otherwise.
+
+        Args:
+            key: Where to read the record key from; None keeps the key of the stream.
+            compacted: Create the topic with cleanup.policy=compact: the newest record of each key stays.
+        """
+        what = self._what(f"to({topic!r})")
+        if not topic or not isinstance(topic, str):
+            raise ConfigError(f"{what}: a topic name is needed")
+        compiled = None if key is None else compile_selector(key, self._value_type, f"key of {what}")
+        sink = SinkSpec(topic, codec or JsonCodec(Any), compiled, compacted)
+        node = self._graph.add(
+            Node("sink", f"to-{topic}", ((self._node, self._output),), key_type=self._key_type, value_type=self._value_type, sink=sink)
+        )
+        return Sink(self._graph, node)
+
+    # -- building blocks
+
+    def _what(self, operator: str) -> str:
+        return f"pipeline {self._graph.name!r}, {operator}"
+
+    def _check_callable(self, function: object, operator: str) -> None:
+        if not callable(function):
+            raise ConfigError(f"{self._what(operator)}: {function!r} is not callable; give a function of the value")
+
+    def _aggregates(self, aggregates: Mapping[str, Aggregate], operator: str) -> dict[str, Aggregate]:
+        if not aggregates:
+            raise ConfigError(f"{self._what(operator)}: give at least one aggregate, such as orders=agg.count()")
+        for name, aggregate in aggregates.items():
+            if not isinstance(aggregate, Aggregate):
+                raise ConfigError(f"{self._what(operator)}: {name}={aggregate!r} is not an aggregate; use agg.count(), agg.sum('field'), …")
+        return dict(aggregates)
+
+    def _with(
+        self, node: Node, *, output: int = 0, key_type: Any = None, value_type: Any = None, rekeyed: bool | None = None
+    ) -> "Stream[Any, Any]":
+        return Stream(
+            self._graph,
+            node,
+            output=output,
+            key_type=self._key_type if key_type is None else key_type,
+            value_type=self._value_type if value_type is None else value_type,
+            rekeyed=self._rekeyed if rekeyed is None else rekeyed,
+            shared=self._shared,
+        )
+
+    def _node_after(
+        self,
+        kind: str,
+        make: MakeOperator,
+        *,
+        name: str | None = None,
+        value_type: Any = None,
+        signature: str = "",
+        sides: Sequence[SideSpec] = (),
+    ) -> Node:
+        return self._graph.add(
+            Node(
+                kind,
+                name or kind,
+                ((self._node, self._output),),
+                make,
+                key_type=self._key_type,
+                value_type=self._value_type if value_type is None else value_type,
+                signature=signature,
+                sides=tuple(sides),
+            )
+        )
+
+    def _then(self, kind: str, make: MakeOperator, *, value_type: Any = None) -> "Stream[K, Any]":
+        return self._with(self._node_after(kind, make, value_type=value_type), value_type=value_type)
+
+    def _keyed(self, reader: str) -> "Stream[K, V]":
+        """Return this stream as an operator needs it for which keys matter: partitioned by its key, and without null keys."""
+        if self._rekeyed:
+            return self._co_partitioned(reader)
+        key = ("require_key", self._node, self._output)
+        if key not in self._shared:
+            self._shared[key] = self._node_after("require_key", RequireKey)
+        return cast("Stream[K, V]", self._with(self._shared[key]))
+
+    def _co_partitioned(self, reader: str) -> "Stream[K, V]":
+        if not self._rekeyed:
+            return self
+        key = ("repartition", self._node, self._output)
+        if key not in self._shared:
+            self._shared[key] = self._graph.add(
+                Node(
+                    "repartition",
+                    f"{reader}-repartition",
+                    ((self._node, self._output),),
+                    key_type=self._key_type,
+                    value_type=self._value_type,
+                    signature="repartition",
+                )
+            )
+        return cast("Stream[K, V]", self._with(self._shared[key], rekeyed=False))
+
+
+class MatchStream(Stream[K, Match]):
+    """The matches of a pattern."""
+
+    def select(self, function: Callable[[Match], W]) -> Stream[K, W]:
+        """Shape each match into a value: the same as `map`, by the name that the field uses."""
+        return self.map(function)
+
+
+class WindowedStream(Generic[K, V]):
+    """A stream cut into windows; `aggregate` says what comes out of each."""
+
+    def __init__(self, stream: Stream[K, V], window: Window, lateness_ms: int, late_to: str | None, trigger: Trigger | None) -> None:
+        self._stream = stream
+        self._window = window
+        self._lateness_ms = lateness_ms
+        self._late_to = late_to
+        self._trigger = trigger
+
+    @overload
+    def aggregate(self, *, emit: Literal["close", "update"] = ..., into: type[S], key_as: str = ..., **aggregates: Aggregate) -> Stream[K, S]: ...
+    @overload
+    def aggregate(self, *, emit: Literal["close", "update"] = ..., into: None = ..., key_as: str = ..., **aggregates: Aggregate) -> Stream[K, dict[str, Any]]: ...
+    def aggregate(self, *, emit: Literal["close", "update"] = "close", into: type[Any] | None = None, key_as: str = "key", **aggregates: Aggregate) -> Stream[K, Any]:
+        """Give one result for each key and window.
+
+        Args:
+            emit: "close": once, final, when the watermark has passed the window's end and the lateness; "update": the latest
+                value of each window that changed, once a commit.
+            into: A Struct (or dataclass) with the result's fields; a dict otherwise.
+            key_as: Name of the field that takes the key.
+            aggregates: Field name and aggregate, such as `revenue_cents=agg.sum("amount_cents")`.
+        Returns:
+            A stream of results with the key under `key_as`, `window_start`, `window_end` (ms) and the named fields; its
+            records have the window's key and the timestamp `window_end - 1`.
+        """
+        stream = self._stream
+        if emit not in ("close", "update"):
+            raise ConfigError(f"{stream._what('window')}: emit={emit!r} is not known; use 'close' or 'update'")
+        spec = WindowSpec(
+            window=self._window,
+            aggregates=stream._aggregates(aggregates, "window"),
+            lateness_ms=self._lateness_ms,
+            late_to=self._late_to,
+            trigger=self._trigger,
+            emit=emit,
+            into=into,
+            key_as=key_as,
+            key_type=stream._key_type,
+            value_type=stream._value_type,
+        )
+        sides = [] if self._late_to is None else [SideSpec(self._late_to, JsonCodec(Any))]
+        signature = f"window {self._window!r} " + " ".join(sorted(aggregates))
+        node = stream._node_after("window", window_operator(spec), value_type=into or dict, signature=signature, sides=sides)
+        return stream._with(node, value_type=into or dict)
+
+
+__all__ = ["MatchStream", "Sink", "Stream", "WindowedStream"]

@@ -1,0 +1,175 @@
+"""A topology: the sources and pipelines of one app, as declared. `App` holds one; a `TestDriver` runs one without any worker."""
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from engine.codecs import Codec, JsonCodec
+from engine.errors import ConfigError
+from engine.graph import Node, PipelineGraph, SourceSpec
+from engine.keys import key_codec
+from engine.plan import Plan, make_plan
+from engine.selectors import Selector, compile_selector
+from engine.stream import Sink, Stream
+from engine.watermarks import WatermarkStrategy, bounded
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Source(Stream[Any, Any]):
+    """A topic to read. It stands in `@app.pipeline(source)`; the pipeline function gets a stream of its own for it."""
+
+    def __init__(self, spec: SourceSpec) -> None:
+        self.spec = spec
+        self._value_type = spec.codec.type
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _STREAM_METHODS:
+            topic = object.__getattribute__(self, "spec").topic
+            raise ConfigError(f"source {topic!r}: {name}() belongs inside a pipeline; write @app.pipeline({topic.replace('-', '_')}) over a function that takes the stream")
+        return object.__getattribute__(self, name)
+
+    def open(self, graph: PipelineGraph, shared: dict[Any, Any]) -> Stream[Any, Any]:
+        """Return the stream of this source within one pipeline."""
+        node = graph.add(
+            Node("source", self.spec.topic, key_type=self.spec.key_type, value_type=self.spec.codec.type, source=self.spec)
+        )
+        return Stream(
+            graph, node, key_type=self.spec.key_type, value_type=self.spec.codec.type, rekeyed=False, shared=shared
+        )
+
+
+_STREAM_METHODS = frozenset(name for name, member in vars(Stream).items() if not name.startswith("_") and callable(member))
+
+
+class Pipeline(Generic[P, R]):
+    """A declared pipeline. Calling it calls the function that declared it, so it stays usable in tests."""
+
+    def __init__(self, topology: "Topology", graph: PipelineGraph, function: Callable[P, R], sources: Sequence[Source]) -> None:
+        self.topology = topology
+        self.graph = graph
+        self.sources = tuple(sources)
+        self._function = function
+        self.__name__ = graph.name
+        self.__doc__ = function.__doc__
+
+    @property
+    def name(self) -> str:
+        """Name of the pipeline, part of the names of its state and internal topics."""
+        return self.graph.name
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self._function(*args, **kwargs)
+
+    def ask(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse: a pipeline has no reply."""
+        raise ConfigError(f"pipeline {self.name!r} cannot be asked: send to its source topic and read its output topic")
+
+    cast = send = ask
+
+
+class Topology:
+    """Sources and pipelines of an app.
+
+    Args:
+        app_id: Prefix of internal topics and transactional ids, and the consumer group.
+        partitions: Number of partitions of every topic of the app.
+        on_error: "dlq" sends bad records to `<app>-dlq`, "fail" stops the worker.
+        max_ahead_ms: A record more than this ahead of the wall clock moves no watermark; None switches the limit off.
+    """
+
+    def __init__(self, app_id: str, *, partitions: int = 12, on_error: str = "dlq", max_ahead_ms: int | None = 3_600_000) -> None:
+        if on_error not in ("dlq", "fail"):
+            raise ConfigError(f"on_error={on_error!r} is not known; use 'dlq' or 'fail'")
+        if partitions < 1:
+            raise ConfigError(f"partitions={partitions!r}: an app needs at least one partition")
+        self.app_id = app_id
+        self.partitions = partitions
+        self.on_error = on_error
+        self.max_ahead_ms = max_ahead_ms
+        self.sources: dict[str, Source] = {}
+        self.pipelines: dict[str, Pipeline[Any, Any]] = {}
+
+    def source(
+        self,
+        topic: str,
+        value_type: Any = None,
+        *,
+        codec: Codec[Any] | None = None,
+        key: Selector | None = None,
+        key_type: Any = None,
+        time: Selector | None = None,
+        watermark: WatermarkStrategy | None = None,
+    ) -> Source:
+        """Declare a source topic: see `App.source`."""
+        what = f"source {topic!r}"
+        if (value_type is None) == (codec is None):
+            raise ConfigError(f"{what}: give exactly one of value_type (JSON) and codec")
+        if topic in self.sources:
+            raise ConfigError(f"{what} is declared twice; keep the first and use it in several pipelines")
+        if watermark is not None and not isinstance(watermark, WatermarkStrategy):
+            raise ConfigError(f"{what}: watermark={watermark!r} is not a watermark strategy; use bounded('30s') or monotonic()")
+        used = codec or JsonCodec(value_type, what)
+        compiled_key = None if key is None else compile_selector(key, used.type, f"key of {what}")
+        if key_type is None:
+            key_type = str if compiled_key is None else compiled_key.type
+        key_codec(key_type, f"key of {what}")
+        compiled_time = None if time is None else compile_selector(time, used.type, f"time of {what}")
+        if compiled_time is not None and compiled_time.type not in (int, Any):
+            raise ConfigError(
+                f"time of {what}: {compiled_time.text!r} is a {getattr(compiled_time.type, '__name__', compiled_time.type)}; "
+                "event time is an int, milliseconds since the epoch (give a callable that converts)"
+            )
+        source = Source(SourceSpec(topic, used, compiled_key, key_type, compiled_time, watermark or bounded("0s")))
+        self.sources[topic] = source
+        return source
+
+    def pipeline(self, *sources: Any, name: str | None = None) -> Callable[[Callable[P, R]], Pipeline[P, R]]:
+        """Declare a pipeline: see `App.pipeline`."""
+
+        def declare(function: Callable[P, R]) -> Pipeline[P, R]:
+            return self._declare(function, sources, name or function.__name__)
+
+        return declare
+
+    def _declare(self, function: Callable[P, R], sources: Sequence[Any], name: str) -> Pipeline[P, R]:
+        if not sources:
+            raise ConfigError(f"pipeline {name!r} reads nothing; write @app.pipeline(source, ...)")
+        for source in sources:
+            if not isinstance(source, Source) or self.sources.get(source.spec.topic) is not source:
+                raise ConfigError(f"pipeline {name!r}: {source!r} is not a source of this app; make one with app.source('topic', Type)")
+        if name in self.pipelines:
+            raise ConfigError(f"two pipelines are called {name!r}; give one of them another name=")
+        graph = PipelineGraph(name, inspect.getdoc(function) or "")
+        shared: dict[Any, Any] = {}
+        streams = [source.open(graph, shared) for source in dict.fromkeys(sources)]
+        result: Any = function(*streams)  # type: ignore[arg-type]  # the streams are its arguments
+        sinks = list(result) if isinstance(result, Iterable) and not isinstance(result, Stream) else [result]
+        for sink in sinks:
+            if not isinstance(sink, Sink):
+                given = "a Stream" if isinstance(sink, Stream) else repr(sink)
+                raise ConfigError(f"pipeline {name!r} returned {given}; return what .to('topic') gives, or a list of it")
+            if sink.graph is not graph:
+                raise ConfigError(f"pipeline {name!r} returned a sink of another pipeline, to {sink.topic!r}")
+        pipeline = Pipeline(self, graph, function, sources)
+        self.pipelines[name] = pipeline
+        return pipeline
+
+    def plan(self, *, partitions: int | None = None, only: Iterable[str] | None = None) -> Plan:
+        """Return topics and graphs, checked as a whole.
+
+        Args:
+            partitions: Instead of the app's own number (tests).
+            only: Names of the pipelines to run; None for all.
+        """
+        names = list(self.pipelines) if only is None else list(only)
+        if not names:
+            raise ConfigError(f"app {self.app_id!r} has no pipeline; declare one with @app.pipeline(source)")
+        return make_plan(
+            self.app_id,
+            [self.pipelines[name].graph for name in names],
+            partitions=partitions or self.partitions,
+            on_error=self.on_error,
+            max_ahead_ms=self.max_ahead_ms,
+        )
