@@ -20,11 +20,19 @@ Selector = str | Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A selector that is ready to use: `get` reads the value, `type` is what it gives as far as declared (else Any)."""
+    """A selector that is ready to use.
+
+    `get` reads the value, `type` is what it gives as far as declared (else Any), `field` the field name, None for a callable.
+    """
 
     get: Callable[[Any], Any]
     type: Any
-    text: str
+    field: str | None
+
+    @property
+    def text(self) -> str:
+        """The selector as people wrote it."""
+        return self.field or getattr(self.get, "__name__", "callable")
 
 
 def compile_selector(selector: Selector, value_type: Any, what: str) -> Compiled:
@@ -37,7 +45,7 @@ def compile_selector(selector: Selector, value_type: Any, what: str) -> Compiled
         ConfigError: Not a selector, or the type has no such field.
     """
     if callable(selector):
-        return Compiled(selector, return_type(selector), getattr(selector, "__name__", "callable"))
+        return Compiled(selector, return_type(selector), None)
     if not isinstance(selector, str) or not selector:
         raise ConfigError(f"{what}: {selector!r} is not a selector; give a field name or a callable of the value")
     path = selector.split(".")

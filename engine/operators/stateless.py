@@ -75,6 +75,11 @@ class Branch(Operator):
         self._rest = rest
         self.outputs: list[Emit] = []
 
+    @property
+    def output_count(self) -> int:
+        """Number of outputs that can have readers."""
+        return len(self._predicates) + self._rest
+
     def process(self, block: Block, port: int = 0) -> None:
         taken: list[list[int]] = [[] for _ in range(len(self._predicates) + 1)]
         for index, value in enumerate(block.values):

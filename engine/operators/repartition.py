@@ -1,0 +1,97 @@
+"""Repartition topics: records move to the partition of their new key, and watermarks travel with them.
+
+Every upstream task writes control records behind its data, in the same transaction: its number, how many upstreams there are,
+its watermark, whether it is idle. They go to each partition that gets data in that commit, and to the others at most once a
+second and only when something changed. The reader (`engine.inputs.RepartitionInput`) keeps the last word of each upstream.
+
+A control record has no key (a data record always has one) and the header `streamforge: watermark`. Kafka has no timestamps below
+0: an event time before 1970 travels in a header.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from engine.block import MIN_TIME, Block
+from engine.errors import RecordError
+from engine.keys import key_codec
+from engine.operators.base import Operator
+from engine.outputs import Outputs
+
+if TYPE_CHECKING:
+    from engine.graph import Node
+    from engine.run import NodeContext
+
+CONTROL_HEADERS = (("streamforge", b"watermark"),)
+CLAMPED_HEADER = "event-time"
+_QUIET_MS = 1_000
+
+
+class Control(msgspec.Struct, frozen=True, array_like=True):
+    """What an upstream task says about its time."""
+
+    version: int
+    epoch: int
+    upstream: int
+    upstreams: int
+    watermark: int
+    idle: bool
+
+
+class RepartitionSink(Operator):
+    """The writing half."""
+
+    context: "NodeContext"
+
+    def __init__(self, context: "NodeContext", node: "Node", topic: str, outputs: Outputs, epoch: int) -> None:
+        super().__init__(context)
+        self._codec = key_codec(node.key_type)
+        self._typed = node.value_type is not Any
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._topic = topic
+        self._outputs = outputs
+        self._epoch = epoch
+        self._upstreams = context.run.task.plan.partitions
+        self._watermark = MIN_TIME
+        self._said: dict[int, tuple[int, bool]] = {}
+        self._last_round_ms: int | None = None
+
+    def process(self, block: Block, port: int = 0) -> None:
+        self._watermark = block.watermark
+        if not len(block):
+            return
+        if None in block.keys:
+            raise RecordError("key_by gave no key (None) for the record")
+        if not self._typed:
+            for value in block.values:
+                if isinstance(value, msgspec.Struct):
+                    raise RecordError(
+                        f"a {type(value).__name__} crosses a key_by, but its type is not declared: annotate the return type of the map before it"
+                    )
+        placed_by = list(map(self._codec.wire, block.keys))
+        keys = placed_by if self._codec.encode is self._codec.wire else list(map(self._codec.encode, block.keys))
+        headers = None
+        timestamps = block.timestamps
+        if min(timestamps) <= 0:
+            headers = [((CLAMPED_HEADER, b"%d" % timestamp_ms),) if timestamp_ms < 0 else () for timestamp_ms in timestamps]
+            timestamps = [max(0, timestamp_ms) for timestamp_ms in timestamps]
+        self._outputs.add(self._topic, keys, list(map(self._encode, block.values)), timestamps, headers, placed_by)
+
+    def before_commit(self) -> None:
+        now_ms = self.context.now_ms
+        said = (self._watermark, self.context.inputs_idle(0))
+        if self._watermark == MIN_TIME and not said[1]:
+            return
+        targets = self._outputs.partitions_with_records(self._topic)
+        prompt = self.context.run.task.prompt_watermarks or said[1]
+        if prompt or self._last_round_ms is None or not 0 <= now_ms - self._last_round_ms < _QUIET_MS:
+            self._last_round_ms = now_ms
+            targets = list(range(self._outputs.partition_count(self._topic)))
+        control = msgspec.json.encode(Control(1, self._epoch, self.context.partition, self._upstreams, *said))
+        for partition in targets:
+            if self._said.get(partition) != said:
+                self._said[partition] = said
+                self._outputs.add_to(self._topic, partition, max(0, self._watermark), None, control, CONTROL_HEADERS)
+
+    def rolled_back(self) -> None:
+        self._said.clear()

@@ -1,0 +1,126 @@
+"""What a task is going to produce with its next commit: columns a topic partition, with marks to go back to."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from engine.records import Headers, OutputColumns, TopicPartition
+
+_HASHES_MAX = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class OutputMark:
+    """A point to roll back to."""
+
+    lengths: Sequence[tuple[list[OutputColumns], Sequence[int]]]
+    records: int
+    payload_bytes: int
+
+
+class Outputs:
+    """Columns to produce, placed by the hash of their key as Java clients do.
+
+    Args:
+        partition_counts: Number of partitions of each topic; others have `partitions`.
+        own_partition: Where records without a key go.
+        key_hash: Hash of key bytes; cached here, since the same keys come again.
+    """
+
+    def __init__(self, partition_counts: Mapping[str, int], *, partitions: int, own_partition: int, key_hash: Callable[[bytes], int]) -> None:
+        self._partition_counts = partition_counts
+        self._partitions = partitions
+        self._own_partition = own_partition
+        self._key_hash = key_hash
+        self._hashes: dict[bytes | None, int] = {}
+        self._topics: dict[str, list[OutputColumns]] = {}
+        self.records = 0
+        self.payload_bytes = 0
+
+    def add(
+        self,
+        topic: str,
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        timestamps: Sequence[int],
+        headers: Sequence[Headers] | None = None,
+        placed_by: Sequence[bytes] | None = None,
+    ) -> None:
+        """Add records in order; `placed_by` gives the key bytes that decide about the partition where they are not the key."""
+        partitions = self._columns(topic)
+        count = len(partitions)
+        self.records += len(keys)
+        self.payload_bytes += sum(map(len, filter(None, values)))
+        if headers is not None:
+            for key, value, timestamp_ms, row_headers, place in zip(keys, values, timestamps, headers, placed_by or keys, strict=True):
+                partitions[self._hash(place) % count].append(timestamp_ms, key, value, row_headers)
+            return
+        hashes, known = self._hashes, self._hashes.get
+        for key, value, timestamp_ms, place in zip(keys, values, timestamps, placed_by or keys, strict=True):
+            number = known(place)
+            if number is None:
+                number = self._hash(place)
+            columns = partitions[number % count]
+            columns.timestamps.append(timestamp_ms)
+            columns.keys.append(key)
+            columns.values.append(value)
+            if columns.headers is not None:
+                columns.headers.append(())
+        if len(hashes) > _HASHES_MAX:
+            hashes.clear()
+
+    def add_to(self, topic: str, partition: int, timestamp_ms: int, key: bytes | None, value: bytes | None, headers: Headers = ()) -> None:
+        """Add one record to a given partition (control records)."""
+        self._columns(topic)[partition].append(timestamp_ms, key, value, headers)
+        self.records += 1
+        self.payload_bytes += len(value or b"")
+
+    def partitions_with_records(self, topic: str) -> list[int]:
+        """Return the partitions of a topic that the next commit sends to."""
+        return [number for number, columns in enumerate(self._columns(topic)) if len(columns)]
+
+    def partition_count(self, topic: str) -> int:
+        """Return the number of partitions of a topic."""
+        return self._partition_counts.get(topic, self._partitions)
+
+    def mark(self) -> OutputMark:
+        """Return the present end of all columns."""
+        return OutputMark(
+            [(partitions, [len(columns) for columns in partitions]) for partitions in self._topics.values()],
+            self.records,
+            self.payload_bytes,
+        )
+
+    def rollback(self, mark: OutputMark) -> None:
+        """Drop what was added since a mark."""
+        kept = {id(partitions): lengths for partitions, lengths in mark.lengths}
+        for partitions in self._topics.values():
+            lengths = kept.get(id(partitions), [0] * len(partitions))
+            for columns, length in zip(partitions, lengths, strict=True):
+                del columns.timestamps[length:], columns.keys[length:], columns.values[length:]
+                if columns.headers is not None:
+                    del columns.headers[length:]
+        self.records, self.payload_bytes = mark.records, mark.payload_bytes
+
+    def take(self) -> dict[TopicPartition, OutputColumns]:
+        """Return everything and start anew."""
+        taken = {
+            TopicPartition(topic, number): columns
+            for topic, partitions in self._topics.items()
+            for number, columns in enumerate(partitions)
+            if len(columns)
+        }
+        self._topics = {}
+        self.records = self.payload_bytes = 0
+        return taken
+
+    def _columns(self, topic: str) -> list[OutputColumns]:
+        partitions = self._topics.get(topic)
+        if partitions is None:
+            partitions = self._topics[topic] = [OutputColumns() for _ in range(self.partition_count(topic))]
+        return partitions
+
+    def _hash(self, key: bytes | None) -> int:
+        number = self._hashes.get(key)
+        if number is None:
+            number = self._hashes[key] = self._own_partition if key is None else self._key_hash(key)
+        return number

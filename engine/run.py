@@ -1,0 +1,239 @@
+"""One pipeline of one task at run time: its operators wired up, and what happens when user code raises.
+
+A batch is fed to all operators at once. If anything raises, everything that this pipeline did with the batch is undone (state,
+timers, outputs, counters), and the batch is fed again one record at a time with each firing guarded on its own, so that exactly
+the record or the firing that raises goes to the dead letters. That costs time only for batches that hold bad records.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from engine.block import Block, advance
+from engine.dead_letters import firing_headers
+from engine.errors import FencedError, StateError, UnavailableError
+from engine.graph import Node, PipelineGraph
+from engine.inputs import Input, RepartitionInput, SourceInput
+from engine.keys import key_codec
+from engine.operators.base import Emit, Operator
+from engine.operators.repartition import RepartitionSink
+from engine.operators.sink import TopicSink, encode_side
+from engine.operators.stateless import Branch
+from engine.records import Headers
+from state.overlay import TaskState
+
+if TYPE_CHECKING:
+    from engine.task import Task
+
+NOT_THE_RECORDS_FAULT = (StateError, FencedError, UnavailableError, MemoryError)
+
+
+class NodeContext:
+    """The `OperatorContext` of one node."""
+
+    def __init__(self, run: "PipelineRun", node: Node) -> None:
+        self.pipeline = run.name
+        self.name = node.name
+        self.node = node
+        self.run = run
+        self.partition = run.task.number
+        self.state: TaskState = run.task.state
+        self.key_bytes: Callable[[Any], bytes] = key_codec(node.key_type).wire
+        self._sides = {side.topic: side.codec for side in node.sides}
+
+    @property
+    def now_ms(self) -> int:
+        return self.run.task.now_ms
+
+    @property
+    def careful(self) -> bool:
+        return self.run.careful
+
+    def state_name(self, local: str) -> str:
+        return f"{self.pipeline}/{self.name}/{local}"
+
+    def count(self, counter: str, number: int = 1) -> None:
+        self.run.task.counters[self.pipeline, self.name, counter] += number
+
+    def firing(self, key: Any, timestamp_ms: int, name: str = "") -> Any:
+        return self.run.guard_firing(self, key, timestamp_ms, name)
+
+    def send(
+        self,
+        topic: str,
+        keys: Sequence[Any],
+        values: Sequence[Any],
+        timestamps: Sequence[int],
+        headers: Sequence[Headers] | None = None,
+    ) -> None:
+        encode_side(self.run.task.outputs, topic, self._sides.get(topic), keys, values, timestamps, headers)
+
+    def inputs_idle(self, port: int) -> bool:
+        """Return whether everything that reaches an input port is idle."""
+        upstream, _ = self.node.inputs[port]
+        return all(source.idle for source in self.run.inputs_of[upstream])
+
+
+class PipelineRun:
+    """Operators of one pipeline in one task."""
+
+    def __init__(self, task: "Task", graph: PipelineGraph) -> None:
+        self.task = task
+        self.name = graph.name
+        self.careful = False
+        self.entered = "source"
+        self.inputs: dict[str, Input] = {}
+        self.inputs_of: dict[Node, tuple[Input, ...]] = {}
+        self.operators: dict[str, Operator] = {}
+        self._graph = graph
+        self._build()
+
+    def start(self) -> None:
+        """Tell every operator the time that the restored state has reached."""
+        for source in self.inputs.values():
+            source.emit(advance(source.watermark, source.watermark))
+
+    def feed(self, source: Input, block: Block) -> None:
+        """Take a block in, with the care that the module's docstring describes."""
+        self._attempt(lambda: source.emit(block), lambda: self._replay(source, block))
+
+    def on_wall_clock(self, now_ms: int) -> None:
+        """Let wall-clock timers fire."""
+        for operator in self.operators.values():
+            due_ms = operator.next_wall_clock_ms()
+            if due_ms is not None and due_ms <= now_ms:
+                self._attempt(lambda op=operator: op.on_wall_clock(now_ms), lambda op=operator: op.on_wall_clock(now_ms))  # type: ignore[misc]
+
+    def next_wall_clock_ms(self) -> int | None:
+        """Return the earliest time at which a wall-clock timer is due."""
+        return min((due for op in self.operators.values() if (due := op.next_wall_clock_ms()) is not None), default=None)
+
+    def before_commit(self) -> None:
+        """Let operators emit what comes out once a commit; upstream ones first."""
+        for operator in self.operators.values():
+            self._attempt(operator.before_commit, operator.before_commit)
+
+    # -- errors
+
+    def _attempt(self, act: Callable[[], None], again: Callable[[], None]) -> None:
+        task = self.task
+        mark = task.mark()
+        try:
+            act()
+        except NOT_THE_RECORDS_FAULT:
+            raise
+        except Exception:
+            if task.plan.on_error == "fail":
+                raise
+            task.rollback(mark)
+            self.careful = True
+            try:
+                again()
+            finally:
+                self.careful = False
+        task.state.forget()
+
+    def _replay(self, source: Input, block: Block) -> None:
+        reached = block.start
+        for index, before in enumerate(block.before):
+            if before > reached:
+                source.emit(advance(reached, before))
+                reached = before
+            one = Block(
+                (block.keys[index],),
+                (block.values[index],),
+                (block.timestamps[index],),
+                reached,
+                reached,
+                (reached,),
+                block.batch,
+                (block.row(index),),
+            )
+            mark = self.task.mark()
+            try:
+                source.emit(one)
+            except NOT_THE_RECORDS_FAULT:
+                raise
+            except Exception as error:
+                operator = self.entered
+                self.task.rollback(mark)
+                assert block.batch is not None
+                self.task.dead_letter(block.batch, block.row(index), self.name, operator, error)
+        if block.watermark > reached:
+            source.emit(advance(reached, block.watermark))
+
+    @contextmanager
+    def guard_firing(self, context: NodeContext, key: Any, timestamp_ms: int, name: str) -> Iterator[None]:
+        """Undo one firing that raises, and send it to the dead letters."""
+        assert self.careful
+        mark = self.task.mark()
+        try:
+            yield
+        except NOT_THE_RECORDS_FAULT:
+            raise
+        except Exception as error:
+            self.task.rollback(mark)
+            headers = firing_headers(name=name, timestamp_ms=timestamp_ms, pipeline=self.name, operator=context.name, error=error)
+            context.count("dead_letters")
+            self.task.outputs.add(self.task.plan.dead_letter_topic, [context.key_bytes(key)], [None], [timestamp_ms], [headers])
+
+    # -- wiring
+
+    def _build(self) -> None:
+        task = self.task
+        for node in self._graph.nodes:
+            upstream = tuple(dict.fromkeys(source for read, _ in node.inputs for source in self.inputs_of[read]))
+            if node.source is not None:
+                source: Input = SourceInput(task.sources[node.source.topic])
+                self.inputs[node.source.topic] = source
+                self.inputs_of[node] = (source,)
+            elif node.kind == "repartition":
+                topic = task.plan.repartitions[node]
+                context = NodeContext(self, node)
+                self.operators[node.name] = RepartitionSink(context, node, topic, task.outputs, task.plan.epoch)
+                repartition = RepartitionInput(task.state, node, context.state_name("upstreams"), task.plan)
+                self.inputs[topic] = repartition
+                self.inputs_of[node] = (repartition,)
+            else:
+                self.inputs_of[node] = upstream
+                context = NodeContext(self, node)
+                if node.sink is not None:
+                    self.operators[node.name] = TopicSink(context, node, task.outputs)
+                else:
+                    assert node.make is not None
+                    self.operators[node.name] = node.make(context)
+        for node in self._graph.nodes:
+            self._wire(node)
+
+    def _wire(self, node: Node) -> None:
+        readers = self._graph.readers(node)
+        if node.source is not None or node.kind == "repartition":
+            self.inputs_of[node][0].emit = self._emitter([(reader, port) for reader, port, _ in readers])
+            return
+        operator = self.operators[node.name]
+        if isinstance(operator, Branch):
+            count = operator.output_count
+            operator.outputs = [
+                self._emitter([(reader, port) for reader, port, output in readers if output == number]) for number in range(count)
+            ]
+        else:
+            operator.emit = self._emitter([(reader, port) for reader, port, _ in readers])
+
+    def _emitter(self, readers: list[tuple[Node, int]]) -> Emit:
+        targets = [(self.operators[reader.name].process, port, reader.name) for reader, port in readers]
+        if len(targets) == 1:
+            process, port, name = targets[0]
+
+            def emit_to_one(block: Block) -> None:
+                self.entered = name
+                process(block, port)
+
+            return emit_to_one
+
+        def emit(block: Block) -> None:
+            for process, port, name in targets:
+                self.entered = name
+                process(block, port)
+
+        return emit

@@ -1,0 +1,251 @@
+"""A task: everything of an app on one partition number. Pure: batches and clock readings in, one commit out.
+
+    process(pipeline, batch)…  finish_batch(batch)      input, batch by batch; the offset moves when all pipelines took it
+    advance_clock(now, quiet)                           idle inputs, wall-clock timers
+    prepare_commit()  ->  Commit                        outputs + state changes + offsets, for one transaction
+    committed(position)                                 the transaction is through: the same changes go to the store
+
+Between `prepare_commit` and `committed` nothing else may be called. After any failure a task is dropped and made anew from the
+store: there is no way back inside.
+
+The state holds, beside that of the operators, the input offsets (they are the truth, not the group's), the watermark and idleness
+of each source, and the signatures of the stateful operators, so that a graph that does not fit the state is noticed at the start.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from engine.block import Block
+from engine.dead_letters import record_headers
+from engine.errors import ConfigError
+from engine.inputs import SourceState
+from engine.keys import key_codec
+from engine.outputs import OutputMark, Outputs
+from engine.plan import Plan
+from engine.records import OutputColumns, RecordBatch, TopicPartition
+from engine.run import PipelineRun
+from state.hashing import key_hash
+from state.overlay import TaskState
+from state.store import Change, Position, Store
+from state.values import msgpack_codec
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What one transaction takes: records to produce, store changes for the changelog (offsets among them), group offsets."""
+
+    outputs: dict[TopicPartition, OutputColumns]
+    changes: list[Change]
+    offsets: dict[TopicPartition, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskMark:
+    """A point to roll back to."""
+
+    state: int
+    outputs: OutputMark
+    counters: Counter[tuple[str, str, str]]
+
+
+class Task:
+    """One partition number of an app.
+
+    Args:
+        number: The partition number.
+        store: Restored to the end of the changelog.
+        now_ms: Wall clock, UTC milliseconds.
+        partition_counts: Partitions of output topics that do not have the app's number of partitions.
+
+    Attributes:
+        positions: Next offset of each input; None for a topic that the state has never seen.
+        counters: (pipeline, operator, counter) -> number since this task was made.
+        dirty: There is something to commit.
+        prompt_watermarks: Tell every repartition partition the watermark with each commit (tests, bounded runs), instead of
+            at most once a second where there is no data.
+
+    Raises:
+        ConfigError: The state was made by a graph that this one does not fit.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        number: int,
+        store: Store,
+        *,
+        now_ms: int,
+        partition_counts: Mapping[str, int] | None = None,
+        cache_entries_max: int = 200_000,
+    ) -> None:
+        self.plan = plan
+        self.number = number
+        self.store = store
+        self.now_ms = now_ms
+        self.state = TaskState(store, cache_entries_max=cache_entries_max)
+        self.outputs = Outputs(partition_counts or {}, partitions=plan.partitions, own_partition=number, key_hash=key_hash)
+        self.counters: Counter[tuple[str, str, str]] = Counter()
+        self.dirty = False
+        self.prompt_watermarks = False
+        self._commit: Commit | None = None
+        names = key_codec(str)
+        self._offsets = self.state.keyed("_task/offsets", names, msgpack_codec(int))
+        self._check_graph()
+        self.positions: dict[TopicPartition, int | None] = {
+            TopicPartition(topic, number): self._offsets.get(topic) for topic in plan.input_topics
+        }
+        self.sources = {topic: SourceState(self, spec) for topic, spec in plan.sources.items()}
+        self.runs = {name: PipelineRun(self, graph) for name, graph in plan.graphs.items()}
+        for run in self.runs.values():
+            run.start()
+        self.state.forget()
+
+    # -- input
+
+    def process(self, pipeline: str, batch: RecordBatch, now_ms: int) -> None:
+        """Let one pipeline work on a batch; what is bad goes to the dead letters (`on_error="fail"` raises)."""
+        assert self._commit is None, "a commit is on its way"
+        self.now_ms = now_ms
+        self.dirty = True
+        run = self.runs[pipeline]
+        source = run.inputs[batch.topic]
+        if len(batch):
+            run.feed(source, source.block(batch, now_ms))
+
+    def finish_batch(self, batch: RecordBatch) -> None:
+        """Every pipeline that reads the topic has worked on the batch: its offset moves."""
+        self.dirty = True
+        self._offsets.put(batch.topic, batch.next_offset)
+        self.positions[TopicPartition(batch.topic, batch.partition)] = batch.next_offset
+        self.state.forget()
+
+    def advance_clock(self, now_ms: int, quiet: Mapping[str, bool]) -> None:
+        """The wall clock has moved on.
+
+        Args:
+            quiet: For each source topic whether the latest fetch answer since the last call showed nothing left to read, with
+                the partition open and unpaused. Anything else starts the idle time again.
+        """
+        assert self._commit is None, "a commit is on its way"
+        self.now_ms = now_ms
+        for topic, source in self.sources.items():
+            moved = source.observe(now_ms, quiet.get(topic, False))
+            if moved is not None:
+                self._feed_source(topic, moved)
+        for run in self.runs.values():
+            due_ms = run.next_wall_clock_ms()
+            if due_ms is not None and due_ms <= now_ms:
+                self.dirty = True
+                run.on_wall_clock(now_ms)
+
+    def next_wall_clock_ms(self) -> int | None:
+        """Return when the next wall-clock timer is due."""
+        return min((due for run in self.runs.values() if (due := run.next_wall_clock_ms()) is not None), default=None)
+
+    def end_of_input(self, topic: str) -> None:
+        """No more records will come on a source topic: its watermark goes to the end of time (bounded runs)."""
+        moved = self.sources[topic].end()
+        if moved is not None:
+            self._feed_source(topic, moved)
+
+    def _feed_source(self, topic: str, block: Block) -> None:
+        self.dirty = True
+        for name in self.plan.readers(topic):
+            run = self.runs[name]
+            run.feed(run.inputs[topic], block)
+
+    # -- commit
+
+    def prepare_commit(self, now_ms: int) -> Commit | None:
+        """Return everything since the last commit, None if there is nothing."""
+        assert self._commit is None, "a commit is on its way"
+        if not self.dirty:
+            return None
+        self.now_ms = now_ms
+        for run in self.runs.values():
+            run.before_commit()
+        offsets = {partition: offset for partition, offset in self.positions.items() if offset is not None}
+        self._commit = Commit(self.outputs.take(), self.state.changes(), offsets)
+        return self._commit
+
+    def committed(self, position: Position) -> None:
+        """The transaction is through: write the same changes to the store.
+
+        Raises:
+            StateError: The store did not take them; drop this task and make it anew.
+        """
+        assert self._commit is not None, "no commit is on its way"
+        self.store.apply(self._commit.changes, position)
+        self.state.committed()
+        self._commit = None
+        self.dirty = False
+
+    # -- what operators and runs need
+
+    def mark(self) -> TaskMark:
+        """Return a point to roll back to."""
+        return TaskMark(self.state.mark(), self.outputs.mark(), self.counters.copy())
+
+    def rollback(self, mark: TaskMark) -> None:
+        """Undo everything since a mark."""
+        self.state.rollback(mark.state)
+        self.outputs.rollback(mark.outputs)
+        self.counters = mark.counters.copy()
+        for run in self.runs.values():
+            for operator in run.operators.values():
+                operator.rolled_back()
+
+    def dead_letter(self, batch: RecordBatch, row: int, pipeline: str, operator: str, error: BaseException) -> None:
+        """Send a bad record to the dead-letter topic."""
+        self.counters[pipeline, operator, "dead_letters"] += 1
+        headers = record_headers(
+            batch.headers[row],
+            topic=batch.topic,
+            partition=batch.partition,
+            offset=batch.offsets[row],
+            pipeline=pipeline,
+            operator=operator,
+            error=error,
+        )
+        self.outputs.add(self.plan.dead_letter_topic, [batch.keys[row]], [batch.values[row]], [batch.timestamps[row]], [headers])
+
+    # -- looking in
+
+    def watermarks(self) -> dict[str, int]:
+        """Return the watermark of each input, by "pipeline/topic"."""
+        return {f"{name}/{topic}": source.watermark for name, run in self.runs.items() for topic, source in run.inputs.items()}
+
+    def inspect(self, pipeline: str, key: Any, operator: str | None = None) -> dict[str, Any]:
+        """Return the state of a key in a pipeline: name and value; names that two operators share have the operator in front."""
+        run = self.runs[pipeline]
+        if operator is not None and operator not in run.operators:
+            raise ConfigError(f"pipeline {pipeline!r} has no operator {operator!r}; it has {', '.join(run.operators)}")
+        found = [
+            (name, local, value)
+            for name, node in run.operators.items()
+            if operator in (None, name)
+            for local, value in node.inspect(key)
+        ]
+        shared = Counter(local for _, local, _ in found)
+        return {local if shared[local] == 1 else f"{name}.{local}": value for name, local, value in found}
+
+    def _check_graph(self) -> None:
+        cells = self.state.keyed("_task/signatures", key_codec(str), msgpack_codec(dict[str, str]))
+        stored: dict[str, str] = cells.get("") or {}
+        wanted = dict(self.plan.signatures)
+        changes = [
+            f"{name} was {signature!r} and is now {wanted[name]!r}" if name in wanted else f"{name} ({signature!r}) is gone"
+            for name, signature in sorted(stored.items())
+            if wanted.get(name) != signature
+        ]
+        if changes:
+            raise ConfigError(
+                f"app {self.plan.app_id!r}: the state of partition {self.number} was made by another graph: {'; '.join(changes)}. "
+                "Bring the old declaration back (the name= of an operator must stay), or start anew under another app id."
+            )
+        if stored != wanted:
+            cells.put("", wanted)
+
+
