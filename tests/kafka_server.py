@@ -114,7 +114,7 @@ class KafkaServer:
         java = java_program()
         class_path = jars(java)
         if self._folder is None:
-            self._ports = free_ports(3)
+            self._ports = free_ports()
             self._folder = self._format(java, class_path)
             self._log = CACHE / "logs" / f"kafka-{self._ports[0]}.log"
             self._log.parent.mkdir(parents=True, exist_ok=True)
@@ -275,13 +275,14 @@ def broker_settings(folder: Path, ports: tuple[int, int, int], keystore: Path) -
     return settings
 
 
-def free_ports(count: int) -> tuple[int, ...]:
-    """Return loopback ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
+def free_ports() -> tuple[int, int, int]:
+    """Return three loopback ports that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(3)]
     try:
         for each in sockets:
             each.bind(("127.0.0.1", 0))
-        return tuple(each.getsockname()[1] for each in sockets)
+        plain, secure, controller = (each.getsockname()[1] for each in sockets)
+        return plain, secure, controller
     finally:
         for each in sockets:
             each.close()
