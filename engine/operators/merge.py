@@ -6,7 +6,7 @@ has already been given out; if all are idle, the highest counts (`engine.waterma
 
 from typing import TYPE_CHECKING
 
-from engine.block import MIN_TIME, Block
+from engine.block import Block
 from engine.keys import key_codec
 from engine.operators.base import Operator
 from engine.watermarks import Valve, ValveState
@@ -33,16 +33,18 @@ class MergedTime:
     def merge(self, block: Block, port: int) -> Block:
         """Return the block of one input with the time of all inputs."""
         valve, context = self._valve, self._context
+        start = valve.watermark
         for other in range(self._ports):
             valve.status(other, idle=context.inputs_idle(other))
-        start = valve.watermark
+        limit, reached = valve.limit(port), valve.watermark
         before: list[int] = []
-        for watermark in block.before if len(block) else ():
-            if watermark > MIN_TIME:
+        if limit is not None:
+            before = [max(reached, min(watermark, limit)) for watermark in block.before]
+        else:
+            for watermark in block.before:
                 valve.input(port, watermark, idle=context.inputs_idle(port))
-            before.append(valve.watermark)
-        if block.watermark > MIN_TIME:
-            valve.input(port, block.watermark, idle=context.inputs_idle(port))
+                before.append(valve.watermark)
+        valve.input(port, block.watermark, idle=context.inputs_idle(port))
         self._cells.put("", valve.state())
         return Block(block.keys, block.values, block.timestamps, start, valve.watermark, before, block.batch, block.rows)
 

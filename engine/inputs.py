@@ -1,0 +1,242 @@
+"""Inputs of a pipeline: from the columns of a topic to blocks, with the watermark of that input.
+
+`SourceState` is shared by all pipelines of a task that read the topic: a batch is decoded once, and there is one watermark.
+`RepartitionInput` belongs to one pipeline: it reads what the upstream tasks wrote, and the minimum of what they say is its time.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from engine.block import MAX_TIME, Block, advance
+from engine.errors import RecordError
+from engine.graph import Node, SourceSpec
+from engine.keys import KeyCodec, key_codec
+from engine.operators.base import Emit
+from engine.operators.repartition import CLAMPED_HEADER, Control
+from engine.records import RecordBatch
+from engine.watermarks import SourceClock, SourceTime, Valve, ValveState
+from state.overlay import TaskState
+from state.values import msgpack_codec
+
+if TYPE_CHECKING:
+    from engine.plan import Plan
+    from engine.task import Task
+
+
+class Input:
+    """One input of a pipeline; `emit` leads to its operators."""
+
+    emit: Emit
+
+    @property
+    def watermark(self) -> int:
+        """Watermark in force."""
+        raise NotImplementedError
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is to be expected for the moment, so that others need not wait for this input."""
+        raise NotImplementedError
+
+    def block(self, batch: RecordBatch, now_ms: int) -> Block:
+        """Decode a batch; the watermark moves with it."""
+        raise NotImplementedError
+
+
+class SourceState:
+    """A source topic in one task: decoding, dead letters for what cannot be decoded, watermark and idleness."""
+
+    def __init__(self, task: "Task", spec: SourceSpec) -> None:
+        self._task = task
+        self._spec = spec
+        self._clock = SourceClock(spec.watermark)
+        self._cells = task.state.keyed(f"_task/source/{spec.topic}", key_codec(str), msgpack_codec(SourceTime))
+        self._decode_key: Callable[[bytes], Any] = key_codec(spec.key_type).decode
+        self._clock.open(self._cells.get("") or SourceTime(), task.now_ms)
+
+    @property
+    def watermark(self) -> int:
+        """Watermark in force."""
+        return self._clock.time.watermark
+
+    @property
+    def idle(self) -> bool:
+        """Whether the idle time has passed without a record."""
+        return self._clock.time.idle
+
+    def block(self, batch: RecordBatch, now_ms: int) -> Block:
+        """Return the block of a batch; the first pipeline that asks does the work for all."""
+        block: Block | None = batch.attached.get(self)
+        if block is None:
+            block = batch.attached[self] = self._make_block(batch, now_ms)
+        return block
+
+    def observe(self, now_ms: int, quiet: bool) -> Block | None:
+        """Take note of the wall clock; return a block if the watermark or the idleness has changed by it."""
+        return self._moved(lambda: self._clock.observe(now_ms, quiet))
+
+    def end(self) -> Block | None:
+        """Move the watermark to the end of time; return the block that says so, None if it was there."""
+        return self._moved(self._clock.end)
+
+    def _moved(self, move: Callable[[], None]) -> Block | None:
+        old = self._clock.time
+        move()
+        new = self._clock.time
+        if new == old:
+            return None
+        self._cells.put("", new)
+        return advance(old.watermark, new.watermark)
+
+    def _make_block(self, batch: RecordBatch, now_ms: int) -> Block:
+        spec = self._spec
+        start = self.watermark
+        if not len(batch):
+            return advance(start, start)
+        try:
+            decoded = spec.codec.decode_batch(batch)
+            if decoded.errors:
+                raise RecordError("the batch holds records that cannot be decoded")
+            values, rows = decoded.values, None
+            keys = self._keys(batch, values)
+            timestamps = batch.timestamps if spec.time is None else list(map(spec.time.get, values))
+            if spec.time is not None and spec.time.type is not int:
+                _require_times(timestamps)
+        except Exception:
+            keys, values, timestamps, rows = self._good_rows(batch)
+        limit_ms = None if self._task.plan.max_ahead_ms is None else now_ms + self._task.plan.max_ahead_ms
+        before, ahead = self._clock.take(timestamps, now_ms, limit_ms)
+        if ahead:
+            self._task.counters["", spec.topic, "records_ahead"] += ahead
+        self._cells.put("", self._clock.time)
+        return Block(keys, values, timestamps, start, self.watermark, before, batch, rows)
+
+    def _keys(self, batch: RecordBatch, values: list[Any]) -> list[Any]:
+        if self._spec.key is not None:
+            return list(map(self._spec.key.get, values))
+        if None in batch.keys:
+            return [None if key is None else self._decode_key(key) for key in batch.keys]
+        return list(map(self._decode_key, batch.keys))  # type: ignore[arg-type]  # no None among them
+
+    def _good_rows(self, batch: RecordBatch) -> tuple[list[Any], list[Any], list[int], list[int]]:
+        """Decode record by record; what fails goes to the dead letters."""
+        spec = self._spec
+        decoded = spec.codec.decode_batch(batch)
+        readers = ",".join(self._task.plan.readers(spec.topic))
+        keys: list[Any] = []
+        values: list[Any] = []
+        timestamps: list[int] = []
+        rows: list[int] = []
+        for row, value in enumerate(decoded.values):
+            error: Exception | None = decoded.errors.get(row)
+            if error is None:
+                try:
+                    raw_key = batch.keys[row]
+                    if spec.key is not None:
+                        key = spec.key.get(value)
+                    else:
+                        key = None if raw_key is None else self._decode_key(raw_key)
+                    timestamp_ms = batch.timestamps[row] if spec.time is None else spec.time.get(value)
+                    _require_times((timestamp_ms,))
+                except Exception as raised:
+                    error = raised
+            if error is not None:
+                if self._task.plan.on_error == "fail":
+                    raise error
+                self._task.dead_letter(batch, row, readers, "source", error)
+                continue
+            keys.append(key)
+            values.append(value)
+            timestamps.append(timestamp_ms)
+            rows.append(row)
+        return keys, values, timestamps, rows
+
+
+class SourceInput(Input):
+    """A source topic as an input of one pipeline."""
+
+    def __init__(self, state: SourceState) -> None:
+        self._state = state
+
+    @property
+    def watermark(self) -> int:
+        return self._state.watermark
+
+    @property
+    def idle(self) -> bool:
+        return self._state.idle
+
+    def block(self, batch: RecordBatch, now_ms: int) -> Block:
+        return self._state.block(batch, now_ms)
+
+
+class RepartitionInput(Input):
+    """The reading half of a repartition: records, and the watermark of all upstream tasks together."""
+
+    def __init__(self, state: TaskState, node: Node, name: str, plan: "Plan") -> None:
+        self._epoch = plan.epoch
+        self._codec: KeyCodec = key_codec(node.key_type)
+        self._decode_value = msgspec.msgpack.Decoder(node.value_type).decode
+        self._cells = state.keyed(name, key_codec(str), msgpack_codec(ValveState))
+        self._valve = Valve(plan.partitions, self._cells.get(""))
+
+    @property
+    def watermark(self) -> int:
+        return self._valve.watermark
+
+    @property
+    def idle(self) -> bool:
+        return self._valve.idle
+
+    def block(self, batch: RecordBatch, now_ms: int) -> Block:
+        start = self._valve.watermark
+        if None not in batch.keys:
+            rows: list[int] | range = range(len(batch))
+            before = [start] * len(batch)
+        else:
+            rows, before = self._take_controls(batch)
+        timestamps = [batch.timestamps[row] for row in rows]
+        if timestamps and min(timestamps) <= 0:
+            timestamps = [_true_time(batch, row) for row in rows]
+        return Block(
+            [self._codec.decode(batch.keys[row]) for row in rows],  # type: ignore[arg-type]  # data rows have a key
+            [self._decode_value(batch.values[row]) for row in rows],  # type: ignore[arg-type]  # and a value
+            timestamps,
+            start,
+            self._valve.watermark,
+            before,
+            batch,
+            rows,
+        )
+
+    def _take_controls(self, batch: RecordBatch) -> tuple[list[int], list[int]]:
+        rows: list[int] = []
+        before: list[int] = []
+        for row, key in enumerate(batch.keys):
+            if key is not None:
+                rows.append(row)
+                before.append(self._valve.watermark)
+                continue
+            control = msgspec.json.decode(batch.values[row] or b"", type=Control)
+            if control.epoch == self._epoch:
+                self._valve.input(control.upstream, control.watermark, idle=control.idle)
+        self._cells.put("", self._valve.state())
+        return rows, before
+
+
+def _require_times(timestamps: Any) -> None:
+    for timestamp_ms in timestamps:
+        if type(timestamp_ms) is not int:
+            raise RecordError(f"the event time must be a whole number of milliseconds, not {timestamp_ms!r}")
+        if not -(2**62) < timestamp_ms < MAX_TIME // 2:
+            raise RecordError(f"the event time {timestamp_ms} is beyond what 64 bits leave room for")
+
+
+def _true_time(batch: RecordBatch, row: int) -> int:
+    """Return an event time before 1970: Kafka has no timestamps below 0, so a header carries it."""
+    for name, value in batch.headers[row]:
+        if name == CLAMPED_HEADER:
+            return int(value)
+    return batch.timestamps[row]

@@ -1,0 +1,340 @@
+"""`TestDriver`: the genuine tasks of an app in one synchronous object, for tests. No broker, no event loop, no waiting.
+
+    with TestDriver(app) as driver:
+        driver.send("orders", Order("o1", "ann", 500, "EUR", "DE", ts=1_000))
+        driver.finish()
+        assert driver.read("revenue")[0].value["revenue_cents"] == 500
+
+What a worker does with transactions is done here in one step: outputs become readable, the changelog reaches the store, and
+repartition topics reach their readers, all at `commit`. `crash` drops what was not committed; like a broker, the driver hands the
+uncommitted input out again afterwards. The wall clock is a fake and moves only by `advance`.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import msgspec
+
+from engine.durations import Duration, duration_ms
+from engine.errors import ConfigError
+from engine.keys import key_codec, wire_bytes
+from engine.plan import Plan
+from engine.records import OutputColumns, Record, RecordBatch, TopicPartition
+from engine.task import Task
+from engine.topology import Pipeline, Source, Topology
+from state.hashing import partition_of
+from state.memory import MemoryStore
+from state.store import Position, Store
+
+START_MS = 1_735_689_600_000  # 2025-01-01T00:00:00Z
+_STEP_MS = 1_000
+_STEPS_MAX = 10_000
+
+
+class TestDriver:
+    """Run an app, or one of its pipelines, in a test.
+
+    Args:
+        app_or_pipeline: An `App` (all pipelines) or what `@app.pipeline` made of a function (that one).
+        partitions: Number of partitions of every topic, instead of the app's own.
+        store: "memory", or "rocks" for RocksDB stores in a temporary folder.
+        now: Where the fake wall clock starts: UTC milliseconds or an aware datetime.
+        max_ahead: Let records from the future hold back the watermark as in production; None switches that off.
+    """
+
+    __test__ = False
+
+    def __init__(
+        self,
+        app_or_pipeline: Any,
+        partitions: int = 1,
+        store: Literal["memory", "rocks"] = "memory",
+        *,
+        now: int | datetime = START_MS,
+        max_ahead: Duration | None = None,
+    ) -> None:
+        topology, only = _topology_of(app_or_pipeline)
+        plan = topology.plan(partitions=partitions, only=only)
+        ahead_ms = None if max_ahead is None else duration_ms(max_ahead, "max_ahead")
+        self._plan: Plan = replace(plan, max_ahead_ms=ahead_ms)
+        if store not in ("memory", "rocks"):
+            raise ConfigError(f"store={store!r} is not known; use 'memory' or 'rocks'")
+        self._folder = Path(tempfile.mkdtemp(prefix="streamforge-test-")) if store == "rocks" else None
+        self.now_ms = _time_ms(now)
+        self._logs: dict[TopicPartition, list[tuple[int, bytes | None, bytes | None, Any]]] = {}
+        self._committed_order: dict[str, list[TopicPartition]] = {}
+        self._read: dict[str, int] = {}
+        self._commits = [0] * partitions
+        self._stores: list[Store] = [self._open_store(number) for number in range(partitions)]
+        self._tasks: list[Task] = []
+        self._start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the stores and remove their folder; without a commit."""
+        for store in self._stores:
+            store.close()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    # -- input
+
+    def send(
+        self, topic: str, value: Any, *, key: Any = None, at: int | datetime | None = None, partition: int | None = None
+    ) -> None:
+        """Produce one record to a source topic and process it at once.
+
+        Args:
+            value: A Struct or dict (encoded by the source's codec, a dict as JSON), raw bytes, or None for a tombstone.
+            key: The record key; without it the source's key field decides.
+            at: The Kafka timestamp, and the value's time field where a dict lacks it; the wall clock without it.
+            partition: Where to put it instead of by its key.
+        """
+        source = self._plan.sources.get(topic)
+        if source is None:
+            raise ConfigError(f"{topic!r} is no source topic; there are {', '.join(self._plan.sources)}")
+        timestamp_ms = self.now_ms if at is None else _time_ms(at)
+        field = None if source.time is None else source.time.field
+        if at is not None and field is not None and isinstance(value, dict):
+            value = {field: timestamp_ms, **value}
+        raw = self._encode(source.codec, value)
+        raw_key = None if key is None else wire_bytes(key)
+        if partition is None:
+            place = raw_key if raw_key is not None else self._key_of(source, value)
+            partition = 0 if place is None else partition_of(place, self._plan.partitions)
+        if not 0 <= partition < self._plan.partitions:
+            raise ConfigError(f"partition {partition} does not exist; there are {self._plan.partitions} (TestDriver(..., partitions=N))")
+        log = self._log(TopicPartition(topic, partition))
+        log.append((timestamp_ms, raw_key, raw, ()))
+        self._deliver(TopicPartition(topic, partition))
+
+    def advance(self, duration: Duration) -> None:
+        """Move the wall clock on: wall-clock timers fire, inputs without records become idle. Commits before and after."""
+        end_ms = self.now_ms + duration_ms(duration, "advance")
+        step_ms = max(_STEP_MS, (end_ms - self.now_ms) // _STEPS_MAX)
+        self.commit()
+        quiet = dict.fromkeys(self._plan.sources, True)
+        self._observe(quiet)
+        while self.now_ms < end_ms:
+            due = [due_ms for task in self._tasks if (due_ms := task.next_wall_clock_ms()) is not None]
+            self.now_ms = min([end_ms, self.now_ms + step_ms, *(max(due_ms, self.now_ms + 1) for due_ms in due)])
+            self._observe(quiet)
+        self.commit()
+
+    def finish(self) -> None:
+        """End all inputs: the watermark goes to the end of time, every window closes and every event-time timer fires."""
+        self.commit()
+        for task in self._tasks:
+            for topic in self._plan.sources:
+                task.end_of_input(topic)
+        self.commit()
+
+    # -- output
+
+    def commit(self) -> None:
+        """Commit every task, until nothing is on its way through a repartition topic any more."""
+        while any(task.dirty for task in self._tasks):
+            written: set[TopicPartition] = set()
+            for task in self._tasks:
+                written |= self._commit(task)
+            for partition in sorted(written):
+                if partition.topic in self._plan.internal_topics:
+                    self._deliver(partition)
+
+    def read(self, topic: str) -> list[Record[Any, Any]]:
+        """Commit, then return the records of a topic since the last read; values as JSON gives them, keys by their type."""
+        self.commit()
+        order = self._committed_order.get(topic, [])
+        start = self._read.get(topic, 0)
+        self._read[topic] = len(order)
+        seen: dict[TopicPartition, int] = {}
+        for partition in order[:start]:
+            seen[partition] = seen.get(partition, 0) + 1
+        decode_key = self._key_decoder(topic)
+        records = []
+        for partition in order[start:]:
+            offset = seen.get(partition, 0)
+            seen[partition] = offset + 1
+            timestamp_ms, key, value, headers = self._logs[partition][offset]
+            records.append(
+                Record(
+                    None if key is None else decode_key(key),
+                    _decode_value(value),
+                    timestamp_ms,
+                    topic,
+                    partition.partition,
+                    offset,
+                    tuple(headers),
+                )
+            )
+        return records
+
+    def state(self, pipeline: Any, key: Any, operator: str | None = None) -> dict[str, Any]:
+        """Return the state of a key in a pipeline (its name, or what `@app.pipeline` gave): name and value."""
+        name = pipeline if isinstance(pipeline, str) else pipeline.name
+        if name not in self._plan.graphs:
+            raise ConfigError(f"there is no pipeline {name!r}; there are {', '.join(self._plan.graphs)}")
+        number = partition_of(wire_bytes(key), self._plan.partitions)
+        return self._tasks[number].inspect(name, key, operator)
+
+    def counters(self) -> dict[tuple[str, str, str], int]:
+        """Return (pipeline, operator, counter) -> number, over all tasks, since the last restart."""
+        total: dict[tuple[str, str, str], int] = {}
+        for task in self._tasks:
+            for name, number in task.counters.items():
+                total[name] = total.get(name, 0) + number
+        return total
+
+    # -- failures
+
+    def crash(self) -> None:
+        """Lose everything that was not committed, as a kill -9 does, and start again from the stores."""
+        self._start()
+
+    def restart(self) -> None:
+        """Commit, stop, and start again from the stores."""
+        self.commit()
+        if self._folder is not None:
+            for store in self._stores:
+                store.close()
+            self._stores = [self._open_store(number) for number in range(self._plan.partitions)]
+        self._start()
+
+    # -- inside
+
+    def _start(self) -> None:
+        self._tasks = [Task(self._plan, number, store, now_ms=self.now_ms) for number, store in enumerate(self._stores)]
+        for task in self._tasks:
+            task.prompt_watermarks = True
+        for partition in sorted(self._logs):
+            if partition.topic in self._plan.input_topics:
+                self._deliver(partition)
+
+    def _open_store(self, number: int) -> Store:
+        if self._folder is None:
+            return MemoryStore()
+        from state.rocks import RocksStore
+
+        return RocksStore(self._folder / str(number))
+
+    def _log(self, partition: TopicPartition) -> list[tuple[int, bytes | None, bytes | None, Any]]:
+        return self._logs.setdefault(partition, [])
+
+    def _deliver(self, partition: TopicPartition) -> None:
+        """Hand a task what it has not taken yet of a topic partition."""
+        task = self._tasks[partition.partition]
+        log, start = self._log(partition), task.positions[partition] or 0
+        rows = log[start:]
+        if not rows:
+            return
+        batch = RecordBatch(
+            partition.topic,
+            partition.partition,
+            list(range(start, len(log))),
+            [row[0] for row in rows],
+            [row[1] for row in rows],
+            [row[2] for row in rows],
+            position=start,
+            next_offset=len(log),
+            high_watermark=len(log),
+            read_headers=lambda: [row[3] for row in rows],
+        )
+        for pipeline in self._plan.readers(partition.topic):
+            task.process(pipeline, batch, self.now_ms)
+        task.finish_batch(batch)
+
+    def _observe(self, quiet: dict[str, bool]) -> None:
+        for task in self._tasks:
+            task.advance_clock(self.now_ms, quiet)
+        self.commit()
+
+    def _commit(self, task: Task) -> set[TopicPartition]:
+        commit = task.prepare_commit(self.now_ms)
+        if commit is None:
+            return set()
+        for partition, columns in commit.outputs.items():
+            self._append(partition, columns)
+        self._commits[task.number] += 1
+        task.committed(Position(b"test", self._commits[task.number], self.now_ms))
+        return set(commit.outputs)
+
+    def _append(self, partition: TopicPartition, columns: OutputColumns) -> None:
+        headers: Iterable[Any] = columns.headers or [()] * len(columns)
+        self._log(partition).extend(zip(columns.timestamps, columns.keys, columns.values, headers, strict=True))
+        self._committed_order.setdefault(partition.topic, []).extend([partition] * len(columns))
+
+    def _encode(self, codec: Any, value: Any) -> bytes | None:
+        if value is None or isinstance(value, bytes):
+            return value
+        if isinstance(value, dict):
+            return msgspec.json.encode(value)
+        return codec.encode_column([value])[0]  # type: ignore[no-any-return]
+
+    def _key_of(self, source: Any, value: Any) -> bytes | None:
+        """Return the key that the source will read from a value, None if it cannot."""
+        if source.key is None or value is None:
+            return None
+        if isinstance(value, (bytes, dict)):
+            raw = value if isinstance(value, bytes) else msgspec.json.encode(value)
+            decoded = source.codec.decode_batch(RecordBatch("", 0, [0], [0], [None], [raw], position=0, next_offset=1))
+            if decoded.errors:
+                return None
+            value = decoded.values[0]
+        try:
+            return wire_bytes(source.key.get(value))
+        except Exception:  # the task will find the same fault and say what it is
+            return None
+
+    def _key_decoder(self, topic: str) -> Any:
+        for graph in self._plan.graphs.values():
+            for node in graph.nodes:
+                if node.sink is not None and node.sink.topic == topic:
+                    key_type = node.key_type if node.sink.key is None else node.sink.key.type
+                    return _text if key_type is Any else key_codec(key_type).decode
+        return _text
+
+
+def _topology_of(app_or_pipeline: Any) -> tuple[Topology, list[str] | None]:
+    if isinstance(app_or_pipeline, Topology):
+        return app_or_pipeline, None
+    if isinstance(app_or_pipeline, Pipeline):
+        return app_or_pipeline.topology, [app_or_pipeline.name]
+    topology = getattr(app_or_pipeline, "topology", None)
+    if isinstance(topology, Topology) and not isinstance(app_or_pipeline, Source):
+        return topology, None
+    raise ConfigError(f"TestDriver needs an App or a pipeline of one, not {app_or_pipeline!r}")
+
+
+def _time_ms(time: int | datetime) -> int:
+    if isinstance(time, datetime):
+        if time.tzinfo is None:
+            raise ConfigError(f"{time!r} has no time zone; use an aware datetime, such as datetime(2025, 1, 1, tzinfo=UTC)")
+        return round(time.timestamp() * 1000)
+    return time
+
+
+def _decode_value(value: bytes | None) -> Any:
+    if value is None:
+        return None
+    try:
+        return msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return value
+
+
+def _text(key: bytes) -> Any:
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        return key

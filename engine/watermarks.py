@@ -1,0 +1,232 @@
+"""Watermarks: how far event time has come, record by record, for one source partition and for several inputs together.
+
+A watermark w says: no record with a timestamp <= w is still to come. A source partition with bounded out-of-orderness b has
+
+    w  =  highest timestamp so far - b - 1
+
+    timestamps    10    75    62    80          b = 5
+    before        -     4     69    69          the watermark in force when each record is handed over
+    after         4     69    69    74
+
+**Idleness.** A partition without records holds everybody back. After `idle` of quiet (its latest fetch answer shows nothing left
+to read) it is idle: others no longer wait for it, and its own watermark follows the wall clock from the last activity, so that the
+windows of the last records close. That advance is part of the task's state like any other.
+
+**Records from the future.** A record further ahead of the wall clock than the app's `max_ahead` keeps its timestamp and window but
+moves no watermark: one bad clock must not make all later records late.
+
+Sources: Akidau et al., "The Dataflow Model", VLDB 2015; Begoli et al., "Watermarks in Stream Processing Systems", VLDB 2021.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import msgspec
+
+from engine.block import MAX_TIME, MIN_TIME
+from engine.durations import Duration, duration_ms
+
+DEFAULT_IDLE = "1m"
+
+
+@dataclass(frozen=True, slots=True)
+class WatermarkStrategy:
+    """How a source partition's watermark follows its records.
+
+    Attributes:
+        delay_ms: How far a record may lie behind the highest timestamp and still be in time.
+        idle_ms: Quiet time after which the partition is idle; None for never.
+    """
+
+    delay_ms: int
+    idle_ms: int | None
+
+
+def bounded(delay: Duration, *, idle: Duration | None = DEFAULT_IDLE) -> WatermarkStrategy:
+    """Return the strategy for records that come out of order by at most `delay`.
+
+    Args:
+        delay: Bound of the out-of-orderness; what comes later than that is late.
+        idle: Quiet time after which the source partition no longer holds others back; None switches idleness off.
+    """
+    return WatermarkStrategy(duration_ms(delay, "delay of bounded()"), _idle_ms(idle, "bounded"))
+
+
+def monotonic(*, idle: Duration | None = DEFAULT_IDLE) -> WatermarkStrategy:
+    """Return the strategy for records whose timestamps never go down within a partition (equal ones may follow)."""
+    return WatermarkStrategy(0, _idle_ms(idle, "monotonic"))
+
+
+def _idle_ms(idle: Duration | None, what: str) -> int | None:
+    return None if idle is None else duration_ms(idle, f"idle of {what}()", minimum_ms=1)
+
+
+class SourceTime(msgspec.Struct, frozen=True, array_like=True):
+    """Event time of a source partition, as it is stored."""
+
+    watermark: int = MIN_TIME
+    idle: bool = False
+
+
+class SourceClock:
+    """Moves the time of a source partition: with records, with the wall clock while it is idle, and to the end of all time."""
+
+    def __init__(self, strategy: WatermarkStrategy) -> None:
+        self._strategy = strategy
+        self._open_ms = 0
+        self._quiet_since_ms: int | None = None
+        self._anchor = MIN_TIME
+        self.time = SourceTime()
+
+    def open(self, time: SourceTime, now_ms: int) -> None:
+        """Start from a stored time; quiet time before this moment does not count."""
+        self.time = time
+        self._restart(now_ms)
+
+    def take(self, timestamps: Sequence[int], now_ms: int, limit_ms: int | None) -> tuple[Callable[[], Sequence[int]], int]:
+        """Move time with the records of a batch.
+
+        Args:
+            limit_ms: Timestamps above it move no watermark; None for no limit.
+        Returns:
+            How to make the column of watermarks before each record, and the number of records above the limit.
+        """
+        start, lag = self.time.watermark, self._strategy.delay_ms + 1
+        if not len(timestamps):
+            return tuple, 0
+        moving, ahead = timestamps, 0
+        highest = max(timestamps)
+        if limit_ms is not None and highest > limit_ms:
+            moving = [MIN_TIME if timestamp_ms > limit_ms else timestamp_ms for timestamp_ms in timestamps]
+            ahead = moving.count(MIN_TIME)
+            highest = max(moving)
+        self.time = SourceTime(max(start, highest - lag))
+        self._restart(now_ms)
+
+        def before() -> Sequence[int]:
+            if highest - lag <= start:
+                return [start] * len(timestamps)
+            reached = list(accumulate(moving, max, initial=start + lag))
+            reached.pop()
+            return [timestamp_ms - lag for timestamp_ms in reached]
+
+        return before, ahead
+
+    def observe(self, now_ms: int, quiet: bool) -> None:
+        """Take note of the wall clock.
+
+        Args:
+            quiet: Since the last call the partition was open and unpaused and showed nothing left to read.
+        """
+        idle_ms = self._strategy.idle_ms
+        if idle_ms is None:
+            return
+        if not quiet or self._quiet_since_ms is None or now_ms < self._quiet_since_ms:
+            self._restart(now_ms if quiet else None)
+            return
+        quiet_ms = now_ms - self._quiet_since_ms
+        if quiet_ms < idle_ms:
+            return
+        watermark = self.time.watermark
+        if MIN_TIME < watermark < MAX_TIME:
+            watermark = max(watermark, self._anchor + quiet_ms)
+        if not self.time.idle or watermark - self.time.watermark >= _STEP_MS:
+            self.time = SourceTime(watermark, idle=True)
+
+    def end(self) -> None:
+        """No more records will come."""
+        self.time = SourceTime(MAX_TIME)
+
+    def _restart(self, now_ms: int | None) -> None:
+        self._quiet_since_ms = now_ms
+        self._anchor = self.time.watermark
+
+
+# While idle, time goes on in steps: each is a change that has to be committed.
+_STEP_MS = 1_000
+
+
+class ValveState(msgspec.Struct, frozen=True, array_like=True):
+    """What a valve stores: the watermark of each input, whether it is idle, whether it counts, and what has been given out."""
+
+    watermarks: tuple[int, ...]
+    idle: tuple[bool, ...]
+    aligned: tuple[bool, ...]
+    watermark: int
+
+
+class Valve:
+    """The watermark of several inputs together: the minimum of those that count.
+
+    An idle input does not count. One that comes back counts again once it has caught up with what has been given out; until then
+    it neither holds the others back nor moves anything. When all are idle, the highest watermark counts. What is given out never
+    goes back.
+
+    Args:
+        follow_idle: With all inputs idle, go on with the highest of them as it moves (idle inputs here follow the wall clock).
+    """
+
+    def __init__(self, inputs: int, state: ValveState | None = None, *, follow_idle: bool = True) -> None:
+        stored = state or ValveState((MIN_TIME,) * inputs, (False,) * inputs, (True,) * inputs, MIN_TIME)
+        self._watermarks = list(stored.watermarks)
+        self._idle = list(stored.idle)
+        self._aligned = list(stored.aligned)
+        self._follow_idle = follow_idle
+        self.watermark = stored.watermark
+
+    @property
+    def idle(self) -> bool:
+        """Whether all inputs are idle."""
+        return all(self._idle)
+
+    def state(self) -> ValveState:
+        """Return what to store."""
+        return ValveState(tuple(self._watermarks), tuple(self._idle), tuple(self._aligned), self.watermark)
+
+    def input(self, number: int, watermark: int, *, idle: bool = False) -> None:
+        """An input has reached a watermark (lower than before: ignored), and is idle or active."""
+        if watermark > self._watermarks[number] and (self._follow_idle or not (idle or self._idle[number])):
+            self._watermarks[number] = watermark
+        self._set_status(number, idle)
+        self._advance()
+
+    def status(self, number: int, *, idle: bool) -> None:
+        """An input has become idle, or active again."""
+        if idle != self._idle[number]:
+            self._set_status(number, idle)
+            self._advance()
+
+    def limit(self, number: int) -> int | None:
+        """Return the minimum of the other inputs that count, if this one counts by itself; None if the careful way is needed.
+
+        As long as it holds, input `number` at watermark w gives out max(watermark, min(w, limit)).
+        """
+        if self._idle[number] or not self._aligned[number]:
+            return None
+        others = [
+            watermark
+            for other, watermark in enumerate(self._watermarks)
+            if other != number and self._aligned[other] and not self._idle[other]
+        ]
+        return min(others, default=MAX_TIME) if not any(
+            not aligned and not idle for aligned, idle in zip(self._aligned, self._idle, strict=True)
+        ) else None
+
+    def _set_status(self, number: int, idle: bool) -> None:
+        self._idle[number] = idle
+        if idle:
+            self._aligned[number] = False
+        elif self._watermarks[number] >= self.watermark:
+            self._aligned[number] = True
+
+    def _advance(self) -> None:
+        counting = [watermark for watermark, idle, aligned in zip(self._watermarks, self._idle, self._aligned, strict=True) if aligned and not idle]
+        if counting:
+            reached = min(counting)
+        elif self.idle:
+            reached = max(self._watermarks)
+        else:
+            return
+        if reached > self.watermark:
+            self.watermark = reached
