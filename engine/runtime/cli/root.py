@@ -1,0 +1,67 @@
+"""The root group: finds the commands, and turns errors into sentences."""
+
+import importlib
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import click
+
+from engine.errors import StreamForgeError
+
+GROUP = "streamforge.commands"
+
+_COMMANDS = {
+    name: f"engine.runtime.cli.{module}:{name}"
+    for name, module in {"pipelines": "pipelines", "run": "run", "send": "send", "tail": "tail", "topics": "topics", "worker": "worker"}.items()
+}
+
+
+class Root(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of our commands and of those that other packages bring."""
+        return sorted({*_COMMANDS, *(point.name for point in entry_points(group=GROUP))})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, None for a name that nobody knows."""
+        if cmd_name in _COMMANDS:
+            module, _, name = _COMMANDS[cmd_name].partition(":")
+            return _command(getattr(importlib.import_module(module), name), cmd_name)
+        for point in entry_points(group=GROUP, name=cmd_name):
+            return _command(_load(point), cmd_name)
+        return None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; what a person can mend becomes one sentence."""
+        try:
+            return super().invoke(ctx)
+        except StreamForgeError as error:
+            raise click.ClickException(one_sentence(error)) from error
+        except OSError as error:
+            if isinstance(error, BrokenPipeError) or error.filename is None:
+                raise
+            raise click.ClickException(f"{error.filename}: {error.strerror}") from error
+
+
+def one_sentence(error: BaseException) -> str:
+    """Return an error's message on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _load(point: EntryPoint) -> object:
+    try:
+        return point.load()
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{point.name} needs {error.name!r}, which is not installed here; it comes with a checkout of the project") from error
+
+
+def _command(found: object, name: str) -> click.Command:
+    assert isinstance(found, click.Command), f"{name} is not a click command"
+    return found
+
+
+@click.command(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="streamforge", message="%(version)s")
+def main() -> None:
+    """Stream processing on Kafka, in Python: exactly once, by event time."""

@@ -1,0 +1,1 @@
+"""Slow, obvious computations of what must come out, independent of the engine: plain Python, no import from it."""
