@@ -1,0 +1,109 @@
+"""Keyed cells: one value a key. The simplest state, and the hottest path of the engine.
+
+    cache   key -> value, None for "known to be absent"; what is not in it has not been looked up yet
+    dirty   key -> what it was at its first change since the commit (MISSING if that was never looked up)
+
+Everything dirty is in the cache. `get` is the cache's own subscript, which asks the store where it has nothing.
+"""
+
+from collections.abc import Callable
+from itertools import islice
+from typing import Any, Generic, TypeVar
+
+from state.keys import Codec, KeyParts
+from state.section import KEY_OF, MISSING, Section
+from state.store import Change
+from state.values import stored
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class _Cache(dict[K, V | None], Generic[K, V]):
+    """Known values; a key asked for with `[]` for the first time is read from the store."""
+
+    __slots__ = ("_decode", "_parts", "_section")
+
+    def __init__(self, section: Section, parts: KeyParts[K], decode: Callable[[bytes], V]) -> None:
+        super().__init__()
+        self._section, self._parts, self._decode = section, parts, decode
+
+    def __missing__(self, key: K) -> V | None:
+        raw = self._section.store.get(self._section.low + self._parts[key])
+        value = self[key] = None if raw is None else self._decode(raw)
+        return value
+
+
+class KeyedCells(Generic[K, V]):
+    """One value a key.
+
+    Attributes:
+        get: Called with a key, returns its value, or None if there is none.
+    """
+
+    __slots__ = ("_cache", "_dirty", "_encode", "_log", "_parts", "_section", "get")
+
+    get: Callable[[K], V | None]
+
+    def __init__(self, section: Section, parts: KeyParts[K], value: Codec[V]) -> None:
+        codec = stored(value, section.name)
+        self._section, self._parts, self._encode = section, parts, codec.encode
+        self._cache: _Cache[K, V] = _Cache(section, parts, codec.decode)
+        self._dirty: dict[K, V | None] = {}
+        self._log = section.undo.entries
+        self.get = self._cache.__getitem__
+
+    def put(self, key: K, value: V | None) -> None:
+        """Set the value of a key; None deletes it."""
+        cache, dirty = self._cache, self._dirty
+        old = cache.get(key, MISSING)
+        cache[key] = value
+        if key in dirty:
+            self._log.append((self, key, old, False))
+        else:
+            dirty[key] = old
+            self._log.append((self, key, old, True))
+
+    def delete(self, key: K) -> None:
+        """Remove a key; nothing happens if it is not there."""
+        self.put(key, None)
+
+    def undo(self, entry: tuple[Any, ...]) -> None:
+        """Put back what a `put` replaced."""
+        _, key, old, first = entry
+        if first:
+            del self._dirty[key]
+        if old is MISSING:
+            del self._cache[key]
+        else:
+            self._cache[key] = old
+
+    def changes(self) -> list[Change]:
+        """Return what differs from the store, in key order."""
+        cache, parts, encode, low, store = self._cache, self._parts, self._encode, self._section.low, self._section.store
+        found: list[Change] = []
+        for key, before in self._dirty.items():
+            value = cache[key]
+            if value is not None:
+                found.append((low + parts[key], encode(value)))
+            elif before is not None:
+                raw = low + parts[key]
+                if before is not MISSING or store.get(raw) is not None:
+                    found.append((raw, None))
+        found.sort(key=KEY_OF)
+        return found
+
+    def committed(self) -> None:
+        """The store holds the changes now."""
+        self._dirty.clear()
+
+    def size(self) -> int:
+        """Return how many entries are in memory."""
+        return len(self._cache)
+
+    def evict(self, number: int) -> None:
+        """Drop about that many clean entries, those first that came first."""
+        cache = self._cache
+        for key in list(islice(cache, number)):
+            if key not in self._dirty:
+                del cache[key]

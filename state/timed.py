@@ -1,0 +1,247 @@
+"""Timed cells: entries by (time, key, sub), to be asked what is due: timers, ends of sessions, buffers in order of time.
+
+There may be far more of them than fit into memory, so only the near ones are held: every entry of the store below `horizon` is
+known; what lies beyond is read in chunks when time comes near, and what is put beyond is dropped from memory once it is stored.
+As long as all of it fits, the horizon is infinitely far away and the store is never read.
+
+    live      (time, key, sub) -> value                    what is there
+    dirty     (time, key, sub) -> value before, None for absent, MISSING for unknown; since the commit
+    times     heap of times, by_time their entries         may name entries that are gone: those are passed over, and swept out
+                                                           when they are the greater part
+    front     times that `due` took from the heap          latest first; their entries are about to be deleted, as a rule
+"""
+
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+from typing import Any, Generic, TypeVar
+
+from state.keys import ID_BYTES, TIME_BYTES, Codec, KeyCodec, KeyParts, decode_time, encode_time, split_key
+from state.panes import key_order
+from state.section import DECODE_ERRORS, KEY_OF, MISSING, Section
+from state.store import Change
+from state.values import stored
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_START = -(2**63)
+_END = 2**63  # above every time
+_SLACK = 1_000
+
+
+class TimedCells(Generic[K, V]):
+    """Entries by time, key and sub bytes. Values are never None; times are signed 64-bit milliseconds."""
+
+    def __init__(self, section: Section, parts: KeyParts[K], key: KeyCodec[K], value: Codec[V]) -> None:
+        self._section, self._parts, self._codec, self._decode_key = section, parts, stored(value, section.name), key.decode
+        self._order: Callable[[K], Any] = key_order(key)
+        self._log = section.undo.entries
+        self._live: dict[tuple[int, K, bytes], V] = {}
+        self._dirty: dict[tuple[int, K, bytes], V | None] = {}
+        self._times: list[int] = []
+        self._front: list[int] = []
+        self._by_time: dict[int, Any] = {}  # an entry, or a list of entries
+        self._dead = 0
+        self._horizon = _START
+
+    def get(self, time_ms: int, key: K, sub: bytes = b"") -> V | None:
+        """Return the value of an entry, None if there is none."""
+        entry = (time_ms, key, sub)
+        value = self._live.get(entry)
+        if value is None and time_ms >= self._horizon and entry not in self._dirty:
+            raw = self._section.store.get(self._raw(entry))
+            return None if raw is None else self._codec.decode(raw)
+        return value
+
+    def put(self, time_ms: int, key: K, value: V, sub: bytes = b"") -> None:
+        """Set the value of an entry."""
+        entry = (time_ms, key, sub)
+        live, dirty = self._live, self._dirty
+        old = live.get(entry)
+        live[entry] = value
+        if entry in dirty:
+            self._log.append((self, entry, old, False))
+        else:
+            dirty[entry] = MISSING if old is None and time_ms >= self._horizon else old
+            self._log.append((self, entry, old, True))
+        if old is None:
+            self._index(entry)
+
+    def delete(self, time_ms: int, key: K, sub: bytes = b"") -> None:
+        """Remove an entry; nothing happens if it is not there."""
+        entry = (time_ms, key, sub)
+        dirty = self._dirty
+        old = self._live.pop(entry, None)
+        if entry in dirty:
+            self._log.append((self, entry, old, False))
+        elif old is not None or time_ms >= self._horizon:
+            dirty[entry] = MISSING if old is None else old
+            self._log.append((self, entry, old, True))
+        if old is not None:
+            self._dead += 1
+            if self._dead > len(self._live) + _SLACK:
+                self._sweep()
+
+    def next_time(self) -> int | None:
+        """Return the time of the earliest entry, None if there is none."""
+        by_time, live = self._by_time, self._live
+        while True:
+            front, times = self._front, self._times
+            in_front = bool(front) and (not times or front[-1] < times[0])
+            time = front[-1] if in_front else times[0] if times else _END
+            if time >= self._horizon:
+                if self._horizon == _END:
+                    return None
+                self._load()
+                continue
+            at = by_time[time]
+            if (any(entry in live for entry in at)) if type(at) is list else at in live:
+                return time
+            self._dead -= len(at) if type(at) is list else 1
+            del by_time[front.pop() if in_front else heappop(times)]
+
+    def due(self, until_ms: int) -> list[tuple[int, K, bytes, V]]:
+        """Return (time, key, sub, value) of the entries up to and including `until_ms`, by time, key bytes and sub.
+
+        They stay: who has dealt with one deletes it. A jump in time may make very many due; who cannot hold them all asks with
+        `next_time()` for one time after another.
+        """
+        while self._horizon <= until_ms:
+            self._load()
+        by_time, live = self._by_time, self._live
+        found: list[tuple[int, K, bytes, V]] = []
+        kept: list[int] = []
+        for time in self._take(until_ms):
+            at = by_time[time]
+            entries = dict.fromkeys(at) if type(at) is list else (at,)
+            alive = [(*entry, live[entry]) for entry in entries if entry in live]
+            if alive:
+                kept.append(time)
+                found += alive
+            else:
+                self._dead -= len(at) if type(at) is list else 1
+                del by_time[time]
+        kept.reverse()
+        self._front += kept
+        if len(found) > len(kept):
+            order = self._order
+            found.sort(key=lambda item: (item[0], order(item[1]), item[2]))
+        return found
+
+    def undo(self, entry: tuple[Any, ...]) -> None:
+        """Put back what a `put` or `delete` noted."""
+        _, cell, old, first = entry
+        if old is None:
+            if self._live.pop(cell, None) is not None:
+                self._dead += 1
+        else:
+            if cell not in self._live:
+                self._index(cell)
+            self._live[cell] = old
+        if first and self._dirty.pop(cell) is MISSING:
+            # A load since then has passed over what the store has for this entry.
+            self._horizon = min(self._horizon, cell[0])
+
+    def changes(self) -> list[Change]:
+        """Return what differs from the store, in key order."""
+        live, encode, raw_of, store = self._live, self._codec.encode, self._raw, self._section.store
+        found: list[Change] = []
+        for entry, before in self._dirty.items():
+            value = live.get(entry)
+            if value is not None:
+                found.append((raw_of(entry), encode(value)))
+            elif before is not None:
+                raw = raw_of(entry)
+                if before is not MISSING or store.get(raw) is not None:
+                    found.append((raw, None))
+        found.sort(key=KEY_OF)
+        return found
+
+    def committed(self) -> None:
+        """The store holds the changes now: what lies beyond the horizon is read again when its time comes."""
+        if self._horizon != _END:
+            for entry in self._dirty:
+                if entry[0] >= self._horizon and self._live.pop(entry, None) is not None:
+                    self._dead += 1
+        self._dirty.clear()
+        if self._dead > len(self._live) + _SLACK:
+            self._sweep()
+
+    def size(self) -> int:
+        """Return how many entries are in memory."""
+        return len(self._live)
+
+    def evict(self, number: int) -> None:
+        """Drop about that many entries, the farthest first, but never those of the earliest time. Nothing may be dirty."""
+        live = self._live
+        if number <= 0 or not live:
+            return
+        times = sorted(entry[0] for entry in live)
+        cut = times[max(len(times) - number, 0)]
+        if cut == times[0]:
+            cut = next((time for time in times if time > cut), _END)
+        if cut < self._horizon:
+            self._horizon = cut
+            self._live = {entry: value for entry, value in live.items() if entry[0] < cut}
+            self._sweep()
+
+    def _raw(self, entry: tuple[int, K, bytes]) -> bytes:
+        return self._section.low + encode_time(entry[0]) + self._parts[entry[1]] + entry[2]
+
+    def _index(self, entry: tuple[int, K, bytes]) -> None:
+        time = entry[0]
+        at = self._by_time.get(time)
+        if at is None:
+            self._by_time[time] = entry
+            heappush(self._times, time)
+        elif type(at) is list:
+            at.append(entry)
+        else:
+            self._by_time[time] = [at, entry]
+
+    def _take(self, until_ms: int) -> list[int]:
+        """Remove the times up to and including `until_ms` from front and heap, and return them in order."""
+        front, times = self._front, self._times
+        taken: list[int] = []
+        while front and front[-1] <= until_ms:
+            taken.append(front.pop())
+        both = bool(taken)
+        while times and times[0] <= until_ms:
+            taken.append(heappop(times))
+        if both:
+            taken.sort()
+        return taken
+
+    def _sweep(self) -> None:
+        """Make the index anew from what is there."""
+        by_time: dict[int, Any] = {}
+        for entry in self._live:
+            at = by_time.setdefault(entry[0], entry)
+            if at is not entry:
+                if type(at) is list:
+                    at.append(entry)
+                else:
+                    by_time[entry[0]] = [at, entry]
+        self._times, self._front, self._by_time, self._dead = list(by_time), [], by_time, 0
+        heapify(self._times)
+
+    def _load(self) -> None:
+        """Read the next chunk of the store, up to the end of a time, and move the horizon behind it."""
+        section, live, dirty, decode = self._section, self._live, self._dirty, self._codec.decode
+        start = section.low if self._horizon == _START else section.low + encode_time(self._horizon)
+        last = b""
+        for number, (raw, value) in enumerate(section.store.scan(start, section.high)):
+            time_bytes = raw[ID_BYTES : ID_BYTES + TIME_BYTES]
+            if number >= section.chunk and time_bytes != last:
+                self._horizon = decode_time(raw, ID_BYTES)
+                return
+            last = time_bytes
+            try:
+                key_bytes, sub = split_key(raw, ID_BYTES + TIME_BYTES)
+                entry = (decode_time(raw, ID_BYTES), self._decode_key(key_bytes), sub)
+            except DECODE_ERRORS as error:
+                raise section.foreign_key(raw, error) from error
+            if entry not in dirty and entry not in live:
+                live[entry] = decode(value)
+                self._index(entry)
+        self._horizon = _END
