@@ -43,8 +43,8 @@ class PaneCells(Generic[K, V]):
         self.order: Callable[[K], Any] = key_order(key)
         self.key_of: Callable[[bytes], K] = _key_reader(key.decode)
         self._panes: dict[int, Pane[K, V]] = {}
-        # Panes that hold nothing worth keeping, as long as somebody refers to them: there must never be two of one time.
-        self._idle: WeakValueDictionary[int, Pane[K, V]] = WeakValueDictionary()
+        # Every pane that somebody refers to, forgotten by us or not: there must never be two of one time.
+        self._alive: WeakValueDictionary[int, Pane[K, V]] = WeakValueDictionary()
         self._changed: dict[Pane[K, V], None] = {}
         self._times: list[int] | None = None
 
@@ -86,7 +86,7 @@ class PaneCells(Generic[K, V]):
         """The store holds the changes now. Panes that are no more are forgotten."""
         for pane in self._changed:
             if not pane.committed():
-                self._retire(pane)
+                self._panes.pop(pane.time, None)
                 times = self._known_times()
                 at = bisect_left(times, pane.time)
                 if at < len(times) and times[at] == pane.time:
@@ -105,29 +105,25 @@ class PaneCells(Generic[K, V]):
             entries = len(pane.cells)
             pane.evict(number)
             if entries <= number:
-                self._retire(pane)
+                self._panes.pop(pane.time, None)
             number -= entries
 
     def _open(self, time_ms: int) -> Pane[K, V]:
-        pane = self._idle.get(time_ms)
+        pane = self._alive.get(time_ms)
         if pane is None:
             times = self._known_times()
             at = bisect_left(times, time_ms)
             in_store = at < len(times) and times[at] == time_ms
             pane = Pane(self, self.section.low + encode_time(time_ms), in_store=in_store)
             pane.time = time_ms
-            self._idle[time_ms] = pane
+            self._alive[time_ms] = pane
         if not pane.complete:
             pane.load(self.section.chunk)
             self._panes[time_ms] = pane
         return pane
 
-    def _retire(self, pane: Pane[K, V]) -> None:
-        self._panes.pop(pane.time, None)
-        self._idle[pane.time] = pane
-
     def _exists(self, time: int) -> bool:
-        pane = self._panes.get(time) or self._idle.get(time)
+        pane = self._alive.get(time)
         return pane is None or pane.exists()
 
     def _known_times(self) -> list[int]:

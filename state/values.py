@@ -1,9 +1,9 @@
-"""Stored values: a header that carries the format from day one, then the payload that a codec made.
+r"""Stored values: a header that carries the format from day one, then the payload that a codec made.
 
     version 1 | flags 1 | schema id 4 (flag 1) | write time 8 (flag 2) | time to live 8 (flag 4) | payload
 
-    stored(json_codec(int)).encode(7)                                     b"\\x01\\x00" b"7"
-    stored(dated_codec(json_codec(int), ttl_ms=60_000)).encode((7, t))    b"\\x01\\x06" write time, 60000, b"7"
+    stored(json_codec(int)).encode(7)                                     b"\x01\x00" b"7"
+    stored(dated_codec(json_codec(int), ttl_ms=60_000)).encode((7, t))    b"\x01\x06" write time, 60000, b"7"
 
 Cells put the header on by themselves (`stored`): a codec only knows payloads. `dated_codec` is for state with a time to live: its
 values are pairs of a value and the event time at which it was written; who reads decides by the task's watermark whether it has

@@ -1,15 +1,15 @@
 """Murmur2 against aiokafka's, and against values that the Java client gives."""
 
+import pytest
 from aiokafka.partitioner import murmur2 as reference
 from hypothesis import given
 from hypothesis import strategies as st
-from pytest import mark
 
 from state.hashing import key_hash, murmur2, partition_of
 
 
 # From Kafka's own UtilsTest.testMurmur2, as Java's signed ints.
-@mark.parametrize(
+@pytest.mark.parametrize(
     ("key", "expected"),
     [
         (b"21", -973932308),

@@ -1,8 +1,8 @@
 """Store keys: what is put in comes out, byte order is time order, and prefixes hold exactly what begins with them."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pytest import raises
 
 from engine.keys import key_codec
 from state.errors import StateError
@@ -33,7 +33,7 @@ def test_prefix_end_any_key_is_below_it_exactly_if_it_has_the_prefix(prefix: byt
 def test_split_key_cut_off_raises_state_error() -> None:
     whole = encode_key(b"k" * 200, b"k" * 200)
     for size in (0, 3, 5, len(whole) - 1):
-        with raises(StateError, match="cut off"):
+        with pytest.raises(StateError, match="cut off"):
             split_key(whole[:size], 0)
 
 

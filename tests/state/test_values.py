@@ -3,9 +3,9 @@
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pytest import mark, raises
 
 from state.errors import StateError
 from state.values import Header, dated_codec, frame, json_codec, msgpack_codec, raw_codec, stored, unframe, unit_codec
@@ -25,7 +25,7 @@ def test_unframe_any_header_comes_back(schema_id: int | None, written_ms: int | 
     assert unframe(frame(payload, header)) == (header, payload)
 
 
-@mark.parametrize(
+@pytest.mark.parametrize(
     ("codec", "value"),
     [
         (json_codec(Totals), Totals(3, 0.5)),
@@ -47,9 +47,9 @@ def test_stored_golden_bytes_do_not_change() -> None:
     assert unframe(dated)[0] == Header(None, 258, 60_000)
 
 
-@mark.parametrize("raw", [b"", b"\x01", b"\x02\x007", b"\x01\x807", b"\x01\x02123", b"\x01\x00x", b"\x01\x00[1]"])
+@pytest.mark.parametrize("raw", [b"", b"\x01", b"\x02\x007", b"\x01\x807", b"\x01\x02123", b"\x01\x00x", b"\x01\x00[1]"])
 def test_stored_foreign_bytes_raise_state_error_that_names_the_state(raw: bytes) -> None:
-    with raises(StateError, match="'shop/sum'"):
+    with pytest.raises(StateError, match="'shop/sum'"):
         stored(json_codec(int), "shop/sum").decode(raw)
 
 

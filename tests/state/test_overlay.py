@@ -1,0 +1,210 @@
+"""The overlay case by case: what a commit writes, what stays in memory, and how mistakes are told."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from engine.keys import key_codec
+from state.errors import StateError
+from state.keys import KeyCodec, encode_key, encode_time, store_id
+from state.memory import MemoryStore
+from state.overlay import TaskState
+from state.store import Position
+from state.values import json_codec, unit_codec
+
+TEXT: KeyCodec[str] = key_codec(str)
+NUMBER = json_codec(int)
+
+
+def commit(store: MemoryStore, state: TaskState) -> list[tuple[bytes, bytes | None]]:
+    changes = state.changes()
+    store.apply(changes, Position())
+    state.committed()
+    return changes
+
+
+def fill(state: TaskState) -> None:
+    state.keyed("keyed", TEXT, NUMBER).put("k", 1)
+    state.mapped("mapped", TEXT, TEXT, NUMBER).put("k", "s", 2)
+    state.timed("timed", TEXT, NUMBER).put(7, "k", 3, b"s")
+    state.panes("panes", TEXT, NUMBER).pane(60_000).put("k", 4)
+
+
+def test_changes_of_each_kind_have_the_documented_bytes() -> None:
+    state = TaskState(MemoryStore())
+    fill(state)
+    key = encode_key(b"k", b"k")
+    assert state.changes() == sorted(
+        [
+            (store_id("keyed") + key, b"\x01\x001"),
+            (store_id("mapped") + key + b"s", b"\x01\x002"),
+            (store_id("timed") + encode_time(7) + key + b"s", b"\x01\x003"),
+            (store_id("panes") + encode_time(60_000) + key, b"\x01\x004"),
+        ]
+    )
+
+
+def test_changes_of_entries_created_and_deleted_between_commits_are_none() -> None:
+    store = MemoryStore()
+    state = TaskState(store)
+    keyed, mapped = state.keyed("keyed", TEXT, NUMBER), state.mapped("mapped", TEXT, TEXT, NUMBER)
+    timed, panes = state.timed("timed", TEXT, NUMBER), state.panes("panes", TEXT, NUMBER)
+    mapped.put("k", "other", 1)
+    panes.pane(5).put("other", 1)
+    commit(store, state)
+    for _ in range(2):
+        keyed.put("k", 1)
+        keyed.delete("k")
+        mapped.put("k", "s", 1)
+        mapped.delete("k", "s")
+        timed.put(1, "k", 1)
+        timed.delete(1, "k")
+        panes.pane(5).put("k", 1)
+        panes.pane(5).delete("k")
+        panes.pane(9).put_many({"a": 1, "b": 2})
+        panes.pane(9).drop()
+    assert state.changes() == []
+
+
+def test_changes_of_a_dropped_pane_delete_what_the_store_has_and_no_more() -> None:
+    store = MemoryStore()
+    state = TaskState(store)
+    panes = state.panes("panes", TEXT, NUMBER)
+    panes.pane(5).put_many({"a": 1, "b": 2})
+    stored = commit(store, state)
+    panes.pane(5).put("c", 3)
+    panes.pane(5).drop()
+    panes.pane(5).put("b", 9)
+    prefix = store_id("panes") + encode_time(5)
+    expected = {prefix + encode_key(b"a", b"a"): None, prefix + encode_key(b"b", b"b"): b"\x01\x009"}
+    assert dict(state.changes()) == expected
+    assert len(state.changes()) == len(stored) == 2
+
+
+@pytest.mark.parametrize("before", [0, 3, 50])
+def test_put_many_rolled_back_leaves_cells_and_changes_as_they_were(before: int) -> None:
+    store = MemoryStore()
+    state = TaskState(store)
+    pane = state.panes("panes", TEXT, NUMBER).pane(0)
+    pane.put_many({str(n): n for n in range(before)})
+    commit(store, state)
+    pane.put("0", -1)
+    cells, changes = dict(pane.cells), state.changes()
+    mark = state.mark()
+    pane.put_many({str(n): -n for n in range(1, 5)})
+    pane.put_many({"x": 1})
+    assert pane.cells == cells | {"1": -1, "2": -2, "3": -3, "4": -4, "x": 1}
+    state.rollback(mark)
+    assert pane.cells == cells
+    assert state.changes() == changes
+
+
+def test_timed_put_over_an_unread_entry_rolled_back_after_a_read_shows_the_stored_one() -> None:
+    store = MemoryStore()
+    state = TaskState(store)
+    state.timed("timed", TEXT, NUMBER).put(5, "k", 1)
+    commit(store, state)
+    state = TaskState(store)
+    timed = state.timed("timed", TEXT, NUMBER)
+    mark = state.mark()
+    timed.put(5, "k", 2)
+    assert timed.due(9) == [(5, "k", b"", 2)]
+    state.rollback(mark)
+    assert timed.get(5, "k") == 1
+    assert timed.due(9) == [(5, "k", b"", 1)]
+
+
+def test_committed_more_than_the_cache_holds_trims_memory_and_loses_nothing() -> None:
+    store = MemoryStore()
+    state = TaskState(store, cache_entries_max=400)
+    keyed, mapped = state.keyed("keyed", TEXT, NUMBER), state.mapped("mapped", TEXT, key_codec(int), NUMBER)
+    timed, panes = state.timed("timed", TEXT, unit_codec), state.panes("panes", TEXT, NUMBER)
+    first = panes.pane(0)
+    assert timed.next_time() is None
+    for n in range(1_000):
+        keyed.put(str(n), n)
+        mapped.put(str(n % 10), n, n)
+        timed.put(n, str(n), True)
+        panes.pane(n // 100).put(str(n), n)
+    assert first.complete
+    commit(store, state)
+    assert state.cached() <= 400
+    assert not first.complete
+    assert timed.next_time() == 0
+    assert [keyed.get(str(n)) for n in range(1_000)] == list(range(1_000))
+    assert [len(list(mapped.items(str(n)))) for n in range(10)] == [100] * 10
+    assert [len(panes.pane(n).items()) for n in range(10)] == [100] * 10
+    assert panes.times(999) == list(range(10))
+    commit(store, state)
+    assert state.cached() <= 400
+
+
+def test_timed_far_more_than_the_cache_holds_come_due_in_order_with_little_in_memory() -> None:
+    store = MemoryStore()
+    state = TaskState(store, cache_entries_max=200)
+    timed = state.timed("timed", TEXT, unit_codec)
+    assert timed.next_time() is None
+    for start in range(0, 5_000, 500):
+        for n in range(start, start + 500):
+            timed.put(n * 7919 % 5_000, str(n), True)
+        commit(store, state)
+        assert state.cached() <= 200
+    state = TaskState(store, cache_entries_max=200)
+    timed = state.timed("timed", TEXT, unit_codec)
+    times = []
+    while (time := timed.next_time()) is not None:
+        times += [timer[0] for timer in timed.due(time)]
+        for at, key, sub, _ in timed.due(time):
+            timed.delete(at, key, sub)
+        if len(times) % 100 == 0:
+            commit(store, state)
+            assert state.cached() <= 200
+    assert times == list(range(5_000))
+
+
+def test_timed_moved_again_and_again_keeps_no_trace_of_the_old_times() -> None:
+    state = TaskState(MemoryStore())
+    timed = state.timed("timed", TEXT, unit_codec)
+    assert timed.next_time() is None
+    for n in range(20_000):
+        timed.put(n, "k", True)
+        timed.delete(n - 1, "k")
+        state.forget()
+    assert len(timed._by_time) < 3_000
+    assert timed.due(10**6) == [(19_999, "k", b"", True)]
+
+
+def test_items_of_keys_of_any_type_are_in_the_order_of_their_bytes_on_the_wire() -> None:
+    pane = TaskState(MemoryStore()).panes("panes", key_codec(Any), NUMBER).pane(0)
+    pane.put_many({"b": 1, b"a": 2, 10: 3, "10": 4})
+    assert [key for key, _ in pane.items()] == [10, "10", b"a", "b"]
+
+
+def test_open_twice_or_with_a_taken_id_raises_state_error() -> None:
+    state = TaskState(MemoryStore())
+    state.keyed("plumless", TEXT, NUMBER)
+    with pytest.raises(StateError, match="is open already"):
+        state.panes("plumless", TEXT, NUMBER)
+    with pytest.raises(StateError, match="'buckeroo' has the same store id as 'plumless'"):
+        state.keyed("buckeroo", TEXT, NUMBER)
+
+
+@pytest.mark.parametrize(
+    ("kind", "read"),
+    [
+        ("keyed", lambda state: state.keyed("keyed", TEXT, json_codec(str)).get("k")),
+        ("mapped", lambda state: state.mapped("mapped", TEXT, TEXT, json_codec(str)).items("k")),
+        ("timed", lambda state: state.timed("timed", TEXT, json_codec(str)).due(10)),
+        ("panes", lambda state: state.panes("panes", TEXT, json_codec(str)).pane(60_000)),
+        ("timed", lambda state: state.timed("timed", key_codec(int), NUMBER).due(10)),
+        ("panes", lambda state: state.panes("panes", key_codec(int), NUMBER).pane(60_000)),
+    ],
+)
+def test_read_of_another_type_raises_state_error_that_names_the_state(kind: str, read: Callable[[TaskState], object]) -> None:
+    store = MemoryStore()
+    state = TaskState(store)
+    fill(state)
+    commit(store, state)
+    with pytest.raises(StateError, match=f"'{kind}'"):
+        read(TaskState(store))
