@@ -27,7 +27,7 @@ START_MS = 1_767_225_600_000
 SPAN_MS = 6 * 3_600_000
 OUT_OF_ORDER_MS = 30_000
 _USERS_MIN, _EVENTS_PER_USER = 20, 40
-_RECORDS_PER_JOURNEY = 6
+_RECORDS_PER_JOURNEY = 4
 _PAGES = ["home", "search", "cart", "help", *(f"product-{number}" for number in range(40))]
 _CURRENCIES = ["EUR", "USD", "GBP", "JPY", "CHF", "SEK"]
 _CURRENCY_WEIGHTS = [40, 30, 12, 8, 6, 4]
@@ -87,10 +87,10 @@ def _journeys(random: Random, users: int, interval_ms: float, start_ms: int) -> 
 
 def _visit(random: Random, user_id: str, begin_ms: int, number: int) -> Iterator[Order | PageView]:
     ts = begin_ms
-    for step in range(random.randint(1, 8)):
+    for step in range(random.randint(1, 5)):
         yield PageView(user_id, "home" if step == 0 and random.random() < 0.6 else random.choice(_PAGES), ts)
         ts += random.randint(1_000, 180_000) if random.random() < 0.97 else random.randint(1_200_000, 2_400_000)
-    for bought in range(random.choices((0, 1, 2), (45, 45, 10))[0]):
+    for bought in range(random.choices((0, 1, 2), (35, 50, 15))[0]):
         yield _order(random, user_id, ts, number + bought)
         ts += random.randint(30_000, 600_000)
 

@@ -192,7 +192,7 @@ def _alerts(user: str, arrivals: Iterable[Arrival]) -> tuple[list[Value], int]:
     alerts, start = [], 0
     while start + FRAUD_ORDERS <= len(on_time):
         taken = on_time[start : start + FRAUD_ORDERS]
-        if taken[-1]["ts"] - taken[0]["ts"] > FRAUD_MS:
+        if taken[-1]["ts"] - taken[0]["ts"] >= FRAUD_MS:
             start += 1
             continue
         alerts.append(

@@ -59,8 +59,9 @@ def test_alerts_of_six_fast_orders_are_two() -> None:
     assert [alert["order_ids"] for alert in shop.alerts["u"]] == [["o0", "o1", "o2"], ["o3", "o4", "o5"]]
 
 
-def test_alerts_of_three_orders_over_more_than_five_minutes_are_none() -> None:
-    assert compute([order(0, 0), order(1, MINUTE), order(2, 5 * MINUTE + 1)], []).alerts == {}
+def test_alerts_of_three_orders_need_less_than_five_minutes() -> None:
+    assert compute([order(0, 0), order(1, MINUTE), order(2, 5 * MINUTE)], []).alerts == {}
+    assert len(compute([order(0, 0), order(1, MINUTE), order(2, 5 * MINUTE - 1)], []).alerts["u"]) == 1
 
 
 def test_alerts_follow_event_time_and_leave_late_orders_out() -> None:

@@ -1,0 +1,68 @@
+"""`streamforge worker`: run the pipelines on Kafka until Ctrl-C or SIGTERM, in one process or in several."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from types import FrameType
+
+import click
+
+from engine.runtime.app import App
+from engine.runtime.cli.connection import Target, refuse_memory
+from engine.runtime.loading import load_app
+
+_KILL_AFTER_S = 30.0
+_LEVELS = ["debug", "info", "warn", "error"]
+
+
+@click.command()
+@click.argument("pipelines")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Number of processes on this machine.")
+@click.option("--web-port", type=click.IntRange(1, 65_535), default=6066, show_default=True, help="Port of the first worker; each next one has the next.")
+@click.option("--log-level", type=click.Choice(_LEVELS), default="info", show_default=True)
+def worker(pipelines: str, workers: int, web_port: int, log_level: str) -> None:
+    """Run PIPELINES on Kafka. Workers share the partitions; start more, here or elsewhere, at any time.
+
+    Each of several workers keeps its state in a folder of its own, STATE_DIR/worker-0 and so on, and finds it again.
+    """
+    app = load_app(pipelines, App)
+    refuse_memory("worker", app.options.broker)
+    asyncio.run(_check(app))
+    if workers == 1:
+        sys.argv = [sys.argv[0], "worker", "--loglevel", log_level, "--web-port", str(web_port)]
+        app.main()
+    raise SystemExit(_run_processes(pipelines, str(app.state_dir), workers, web_port, log_level))
+
+
+async def _check(app: App) -> None:
+    """Find out what can be known to be wrong before anything starts: broker, credentials, topics."""
+    async with Target(app.options.broker, app).connect() as transport:
+        await transport.ensure_topics(app.topology.plan().topic_specs())
+
+
+def _run_processes(pipelines: str, state_dir: str, workers: int, web_port: int, log_level: str) -> int:
+    """Run one process a worker; when one ends, end all. Return the first exit status that is not 0."""
+    children = []
+    for number in range(workers):
+        command = [sys.executable, "-m", "engine", "worker", pipelines, "--web-port", str(web_port + number), "--log-level", log_level]
+        children.append(subprocess.Popen(command, env={**os.environ, "STREAMFORGE_STATE_DIR": f"{state_dir}/worker-{number}"}))
+
+    def stop(signal_number: int, frame: FrameType | None) -> None:
+        for child in children:
+            child.terminate()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+    stop(signal.SIGTERM, None)
+    return next((status for status in [_wait(child) for child in children] if status), 0)
+
+
+def _wait(child: subprocess.Popen[bytes]) -> int:
+    try:
+        return child.wait(_KILL_AFTER_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        return child.wait()

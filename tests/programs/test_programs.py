@@ -1,0 +1,66 @@
+"""The small programs do what their first lines say."""
+
+from engine.testing import TestDriver
+from tests.programs import late_readings, minute_revenue, patient_sessions, price_drop, welcome
+
+MINUTE_MS = 60_000
+HOUR_MS = 60 * MINUTE_MS
+
+
+def test_minute_revenue_of_orders_out_of_order_sums_by_event_time() -> None:
+    with TestDriver(minute_revenue.app, partitions=4) as driver:
+        for user, amount_cents, currency, ts in [("ann", 500, "EUR", 61_000), ("bob", 300, "EUR", 59_000), ("ann", 7, "USD", 62_000), ("cid", 100, "EUR", 0)]:
+            driver.send("orders", minute_revenue.Order(user, amount_cents, currency, ts))
+        driver.finish()
+        results = [record.value for record in driver.read("revenue")]
+    assert sorted(results, key=lambda result: (result["key"], result["window_start"])) == [
+        {"key": "EUR", "window_start": 0, "window_end": 60_000, "orders": 2, "revenue_cents": 400},
+        {"key": "EUR", "window_start": 60_000, "window_end": 120_000, "orders": 1, "revenue_cents": 500},
+        {"key": "USD", "window_start": 60_000, "window_end": 120_000, "orders": 1, "revenue_cents": 7},
+    ]
+
+
+def test_patient_sessions_of_a_checkout_wait_longer() -> None:
+    with TestDriver(patient_sessions.app) as driver:
+        for page, minute in [("home", 0), ("checkout", 5), ("thanks", 60), ("home", 71)]:
+            driver.send("views", patient_sessions.View("ann", page, minute * MINUTE_MS))
+        driver.finish()
+        visits = [record.value for record in driver.read("visits")]
+    assert [(visit["pages"], visit["window_end"]) for visit in visits] == [
+        (["home", "checkout", "thanks"], 70 * MINUTE_MS),
+        (["home"], 81 * MINUTE_MS),
+    ]
+
+
+def test_welcome_of_a_user_comes_once_and_a_second_order_stops_the_reminder() -> None:
+    with TestDriver(welcome.app) as driver:
+        driver.send("orders", welcome.Order("o1", "ann", 0))
+        driver.send("orders", welcome.Order("o2", "bob", 0))
+        driver.restart()
+        driver.send("orders", welcome.Order("o3", "ann", HOUR_MS))
+        driver.finish()
+        mails = [(record.key, record.value["text"]) for record in driver.read("mails")]
+    assert mails == [("ann", "welcome, thank you for o1"), ("bob", "welcome, thank you for o2"), ("bob", "come back soon")]
+
+
+def test_price_drop_compares_with_where_the_match_began() -> None:
+    with TestDriver(price_drop.app) as driver:
+        for cents, minute in [(1_000, 0), (950, 10), (900, 20), (890, 130), (801, 140)]:
+            driver.send("quotes", price_drop.Quote("ACME", cents, minute * MINUTE_MS))
+        driver.finish()
+        drops = [record.value for record in driver.read("drops")]
+    assert drops == [
+        {"symbol": "ACME", "from_cents": 1_000, "to_cents": 900, "took_ms": 20 * MINUTE_MS},
+        {"symbol": "ACME", "from_cents": 890, "to_cents": 801, "took_ms": 10 * MINUTE_MS},
+    ]
+
+
+def test_late_readings_within_five_minutes_count_and_later_ones_are_kept_aside() -> None:
+    with TestDriver(late_readings.app) as driver:
+        for celsius, ts in [(20.0, 0), (10.0, HOUR_MS + 4 * MINUTE_MS), (30.0, 1), (10.0, HOUR_MS + 5 * MINUTE_MS), (99.0, 2)]:
+            driver.send("readings", late_readings.Reading("roof", celsius, ts))
+        driver.finish()
+        hours = [(record.value["window_start"], record.value["mean"], record.value["highest"]) for record in driver.read("climate")]
+        late = [record.value["celsius"] for record in driver.read("readings-late")]
+    assert hours == [(0, 25.0, 30.0), (HOUR_MS, 10.0, 10.0)]
+    assert late == [99.0]
