@@ -5,7 +5,7 @@ BIN := .venv/bin
 PACKAGES := $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
 SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 ARGS ?=
-LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make lock"
 MAKEFLAGS += --no-print-directory
 
