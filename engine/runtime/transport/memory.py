@@ -88,6 +88,10 @@ class MemoryTransport:
 
         await self._connection.call("create_topics", ensure)
 
+    async def topics(self) -> list[str]:
+        """Return the names of all topics, sorted."""
+        return await self._connection.call("describe_topics", self.broker.topics)
+
     async def partition_counts(self, topics: Sequence[str]) -> dict[str, int]:
         """Return the number of partitions of each topic that exists."""
         return await self._connection.call("describe_topics", lambda: self.broker.partition_counts(topics))

@@ -92,6 +92,10 @@ class Transport(Protocol):
         """
         ...
 
+    async def topics(self) -> list[str]:
+        """Return the names of all topics of users, sorted; the broker's own are left out."""
+        ...
+
     async def partition_counts(self, topics: Sequence[str]) -> dict[str, int]:
         """Return the number of partitions of each topic that exists."""
         ...
