@@ -83,6 +83,11 @@ def test_share_gives_stored_numbers_along_augmenting_paths() -> None:
     assert share(members, 2) == {"a": [1], "b": [0]}
 
 
+def test_share_gives_the_odd_number_to_the_fuller_disk() -> None:
+    members = {"a": MemberData(stored=(0, 1)), "b": MemberData(stored=(2, 3, 4))}
+    assert share(members, 5) == {"a": [0, 1], "b": [2, 3, 4]}
+
+
 def test_share_with_a_number_claimed_twice_believes_the_later_generation() -> None:
     members = {"a": MemberData(4, (0, 1)), "b": MemberData(5, (0, 1, 2, 3)), "c": MemberData(4, (2, 3))}
     shares = share(members, 4)

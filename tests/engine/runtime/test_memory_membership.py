@@ -95,6 +95,7 @@ async def test_member_cut_off_loses_its_partitions_after_the_session_timeout() -
     faults.is_cut_off = False
     await asyncio.sleep(1)
     assert zombie.told[-2][0] == "revoked"
+    assert broker.group("shop").members == ["other-2", "zombie-3"], "it joins under a new id"
     assert sorted(zombie.owned + other.owned) == [0, 1]
     for member in (zombie, other):
         await member.transport.stop()
