@@ -15,11 +15,6 @@ from tests.kafka_server import KafkaMissing, KafkaServer
 _missing = pytest.StashKey[str]()
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Register our markers."""
-    config.addinivalue_line("markers", "kafka: needs a real Kafka broker (Java, and Maven the first time)")
-
-
 @pytest.fixture(scope="session")
 def kafka(request: pytest.FixtureRequest) -> Iterator[KafkaServer]:
     """A running broker that the whole session shares."""

@@ -15,7 +15,7 @@ from aiokafka.structs import TopicPartition as DriverPartition
 
 from engine.errors import ConfigError
 from engine.records import TopicPartition
-from engine.runtime.transport.kafka.failures import persist
+from engine.runtime.transport.kafka.failures import describe, persist
 from engine.runtime.transport.kafka.settings import KafkaSettings
 from engine.topics import TopicSpec
 
@@ -42,6 +42,11 @@ class KafkaAdmin:
     async def close(self) -> None:
         """Disconnect."""
         await self._admin.close()
+
+    async def topics(self) -> list[str]:
+        """Return the names of all topics of users, sorted; Kafka's own (`__consumer_offsets`, …) are left out."""
+        names = await self._try("list topics", self._admin.list_topics)
+        return sorted(name for name in names if not name.startswith("__"))
 
     async def partition_counts(self, topics: Sequence[str]) -> dict[str, int]:
         """Return the number of partitions of each topic that exists; asking creates nothing."""
@@ -126,7 +131,7 @@ class KafkaAdmin:
             try:
                 return await attempt()
             except _IMPOSSIBLE as error:
-                raise _NotPossible(str(error)) from error
+                raise _NotPossible(f"Kafka at {self._settings.address} could not {what}: {describe(error)}") from error
 
         return await persist(once, what, self._settings.address, self._settings.request_timeout_ms)
 

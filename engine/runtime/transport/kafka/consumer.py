@@ -54,7 +54,7 @@ class GroupConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             max_partition_fetch_bytes=settings.fetch_bytes,
             request_timeout_ms=settings.rebalance_timeout_ms + settings.request_timeout_ms,  # a join waits for the others
             session_timeout_ms=settings.session_timeout_ms,
-            heartbeat_interval_ms=max(100, settings.session_timeout_ms // 5),
+            heartbeat_interval_ms=max(100, settings.session_timeout_ms // 10),
             rebalance_timeout_ms=settings.rebalance_timeout_ms,
             metadata_max_age_ms=30_000,
             partition_assignment_strategy=[GroupAssignor(stored, lambda: int(self._coordinator.generation))],
@@ -218,7 +218,7 @@ class _ListenerBridge(ConsumerRebalanceListener):  # type: ignore[misc]
             return
         try:
             await self._listener.on_revoked(partitions)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the poll loop shall raise it
+        except Exception as error:  # noqa: BLE001 - the poll loop raises it
             self._consumer.fail(error)
 
     async def on_partitions_assigned(self, assigned: Iterable[DriverPartition]) -> None:
@@ -226,7 +226,7 @@ class _ListenerBridge(ConsumerRebalanceListener):  # type: ignore[misc]
         self._consumer.hold(partitions)
         try:
             await self._listener.on_assigned(partitions)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the poll loop shall raise it
+        except Exception as error:  # noqa: BLE001 - the poll loop raises it
             self._consumer.fail(error)
 
 

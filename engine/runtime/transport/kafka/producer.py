@@ -25,7 +25,7 @@ from engine.runtime.transport.kafka.failures import describe, is_fenced, persist
 from engine.runtime.transport.kafka.settings import KafkaSettings
 
 _RETRY_BACKOFF_MS = 20
-_CLOSE_TIMEOUT_S = 2.0
+_CLOSE_TIMEOUT_S = 1.0
 _TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 
 
@@ -194,17 +194,29 @@ def build_batches(driver: Any, columns: OutputColumns) -> list[Any]:
 
 async def close_driver(driver: Any) -> None:
     """Stop an aiokafka producer within the bound; what it still holds is dropped."""
+    _forgive(driver)
     with contextlib.suppress(Exception):
         async with asyncio.timeout(_CLOSE_TIMEOUT_S):
             await driver.stop()
             return
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+            await driver.client.close()  # ends the requests that the sender waits for
     sender = driver._sender.sender_task
     if sender is not None:
         sender.cancel()
         await asyncio.wait([sender], timeout=_CLOSE_TIMEOUT_S)
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-            await driver.client.close()
+
+
+def _forgive(driver: Any) -> None:
+    """Mark failures as seen that were raised elsewhere already; asyncio would log each of them again."""
+    accumulator, manager = driver._message_accumulator, driver._txn_manager
+    waiters = [None if manager is None else manager.wait_for_transaction_end()]
+    for batch in [*accumulator._pending_batches, *(batch for batches in accumulator._batches.values() for batch in batches)]:
+        waiters += [batch.future, batch._drain_waiter]
+    for waiter in waiters:
+        if waiter is not None and waiter.done() and not waiter.cancelled():
+            waiter.exception()
 
 
 def _driver(settings: KafkaSettings, **options: Any) -> Any:
@@ -256,8 +268,8 @@ def _refused(partition: TopicPartition, columns: OutputColumns, start: int, stop
     sizes = {i: len(columns.keys[i] or b"") + len(columns.values[i] or b"") for i in range(start, stop)}
     at = max(sizes, key=sizes.__getitem__)
     return ConfigError(
-        f"the broker refuses a record of {sizes[at]} bytes to {where}, key {_shortened(columns.keys[at])}: it is larger than the topic allows; "
-        "raise max.message.bytes of the topic, or make the record smaller"
+        f"the broker refuses a record of {sizes[at]} bytes to {where}, key {_shortened(columns.keys[at])}: "
+        "it is larger than the topic allows; raise max.message.bytes of the topic, or make the record smaller"
     )
 
 

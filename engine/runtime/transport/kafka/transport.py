@@ -57,17 +57,22 @@ class KafkaTransport:
         consumer, self._consumer = self._consumer, None
         sender, self._sender = self._sender, None
         admin, self._admin_client = self._admin_client, None
+        closing = []
         if consumer is not None:
-            await _bounded(consumer.stop)
-            await consumer.abandon()
+            closing.append(_leave(consumer))
         if sender is not None:
-            await sender.close()
+            closing.append(sender.close())
         if admin is not None:
-            await _bounded(admin.close)
+            closing.append(_bounded(admin.close))
+        await asyncio.gather(*closing)
 
     async def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
         """Create the missing topics and check the others, see `Transport.ensure_topics`."""
         await self._admin.ensure_topics(specs)
+
+    async def topics(self) -> list[str]:
+        """Return the names of all topics of users, sorted."""
+        return await self._admin.topics()
 
     async def partition_counts(self, topics: Sequence[str]) -> dict[str, int]:
         """Return the number of partitions of each topic that exists."""
@@ -163,6 +168,11 @@ class KafkaTransport:
     def _member(self) -> GroupConsumer:
         assert self._consumer is not None, "not subscribed"
         return self._consumer
+
+
+async def _leave(consumer: GroupConsumer) -> None:
+    await _bounded(consumer.stop)
+    await consumer.abandon()
 
 
 async def _bounded(close: Callable[[], Awaitable[None]]) -> None:
