@@ -1,0 +1,16 @@
+"""Complex event processing: patterns over the records of a key, in event-time order.
+
+    three = cep.begin("order").times(3).within("5m")
+    orders.detect(three, skip=cep.skip.past_last).select(lambda match: {"user_id": match.key, "orders": match["order"]})
+
+`pattern` is the algebra, `nfa` compiles it into an automaton, `matcher` runs that over the records of a key, `linear` runs the
+plain sequences among them faster. Semantics as in Apache Flink 2.3 (docs, "Event Processing (CEP)"); the idea of sharing partial
+matches is from Agrawal et al., "Efficient Pattern Matching over Event Streams", SIGMOD 2008.
+"""
+
+from engine.cep import skip
+from engine.cep.match import Match
+from engine.cep.pattern import Pattern, begin
+from engine.cep.skip import Skip
+
+__all__ = ["Match", "Pattern", "Skip", "begin", "skip"]

@@ -1,0 +1,172 @@
+"""The fast path: plain sequences, such as "three orders within five minutes".
+
+    begin("order").times(3).within("5m")      one stage after the other, each a fixed number of times, each record taken or not
+                                              by its own looks: nothing optional, no loop, no group, no negation, no "any"
+
+Then a first record has exactly one way to go on, and a partial match that began earlier is never behind one that began later: at
+the same place both see the same records. So no finished match ever waits for another, and the state of a key is just the records
+taken so far, one run for each first record. `is_linear` tells which patterns are such; for them this gives what
+`engine.cep.matcher` gives (tests/engine/cep/test_linear.py).
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import repeat
+from typing import Any
+
+import msgspec
+
+from engine.cep.conditions import predicate_of, wants_match
+from engine.cep.match import Match
+from engine.cep.matcher import NEVER, Found, OnTooMany
+from engine.cep.pattern import Pattern, Stage
+from engine.cep.skip import Skip
+from engine.errors import RecordError
+
+Taken = tuple[int, Any]
+Run = tuple[Taken, ...]
+Runs = tuple[Run, ...]
+"""State of a key: runs sorted by their first record, each the records taken, (timestamp in ms, value)."""
+
+
+def is_linear(pattern: Pattern, skip: Skip, *, timeouts: bool) -> bool:
+    """Say whether the fast path may run a pattern."""
+    return not timeouts and skip.kind in ("none", "to_next", "past_last") and all(map(_is_plain, pattern.stages))
+
+
+class LinearMatcher:
+    """The matcher for linear patterns; the arguments are those of `NfaMatcher`."""
+
+    def __init__(
+        self,
+        pattern: Pattern,
+        skip: Skip,
+        *,
+        value_type: Any = Any,
+        max_partials: int = 10_000,
+        on_too_many: OnTooMany = "drop_oldest",
+    ) -> None:
+        self._steps = [step for stage in pattern.stages for step in _steps_of(stage)]
+        self._within_ms = pattern.limit_ms
+        self._past_last = skip.kind == "past_last"
+        self._max_partials = max_partials
+        self._on_too_many = on_too_many
+        self._parts: list[tuple[str, int, int]] = []
+        for stage in pattern.stages:
+            place = self._parts[-1][2] if self._parts else 0
+            self._parts.append((stage.name, place, place + stage.least))
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._decode = msgspec.msgpack.Decoder(tuple[list[tuple[int, value_type]], list[list[int]]]).decode
+
+    def run(self, state: Runs | None, key: Any, records: Sequence[Taken], until_ms: int, found: Found) -> Runs | None:
+        steps, within_ms, length, past_last, most = self._steps, self._within_ms, len(self._steps), self._past_last, self._max_partials
+        begins, _, _ = steps[0]
+        runs: Sequence[Run] = () if state is None else state
+        for taken in records:
+            timestamp_ms, value = taken
+            if within_ms is not None and runs and timestamp_ms - runs[0][0][0] >= within_ms:
+                runs = _alive(runs, timestamp_ms - within_ms)
+            alive: list[Run] = []
+            finished: list[Run] = []
+            looked_at: Any = None
+            fits: Any = True
+            for run in runs:
+                predicate, strict, stage = steps[len(run)]
+                if predicate is None:
+                    fits = True
+                elif stage is not looked_at:
+                    fits, looked_at = predicate(value), stage
+                if fits:
+                    run += (taken,)  # a new tuple
+                    if len(run) == length:
+                        finished.append(run)
+                    else:
+                        alive.append(run)
+                elif not strict:
+                    alive.append(run)
+            if begins is None or begins(value):
+                if length == 1:
+                    finished.append((taken,))
+                else:
+                    alive.append((taken,))
+            if len(alive) > most:
+                self._give_up(alive, key, found)
+            if finished:
+                if past_last:
+                    self._emit(key, finished[:1], timestamp_ms, found)
+                    alive = []
+                else:
+                    self._emit(key, finished, timestamp_ms, found)
+            runs = alive
+        if within_ms is not None and runs and until_ms - runs[0][0][0] >= within_ms:
+            runs = _alive(runs, until_ms - within_ms)
+        return tuple(runs) or None
+
+    def deadline_ms(self, state: Runs) -> int:
+        return NEVER if self._within_ms is None else state[0][0][0] + self._within_ms
+
+    def encode(self, state: Runs) -> bytes:
+        places: dict[int, int] = {}
+        records: list[Taken] = []
+        runs: list[list[int]] = []
+        for run in state:
+            for taken in run:
+                if id(taken) not in places:
+                    places[id(taken)] = len(records)
+                    records.append(taken)
+            runs.append([places[id(taken)] for taken in run])
+        return self._encode((records, runs))
+
+    def decode(self, raw: bytes) -> Runs:
+        records, runs = self._decode(raw)
+        return tuple(tuple(records[place] for place in run) for run in runs)
+
+    def _emit(self, key: Any, finished: list[Run], now_ms: int, found: Found) -> None:
+        parts = self._parts
+        found.times.extend(repeat(now_ms, len(finished)))
+        if len(parts) == 1:
+            name = parts[0][0]
+            found.matches += [Match(key, run[0][0], now_ms, {name: [value for _, value in run]}) for run in finished]
+            return
+        for run in finished:
+            values = [value for _, value in run]
+            found.matches.append(Match(key, run[0][0], now_ms, {name: values[low:high] for name, low, high in parts}))
+
+    def _give_up(self, alive: list[Run], key: Any, found: Found) -> None:
+        surplus = len(alive) - self._max_partials
+        if self._on_too_many == "fail":
+            raise RecordError(f"key {key!r} has more than {self._max_partials} partial matches of the pattern (max_partials)")
+        found.dropped_partials += surplus
+        if self._on_too_many == "drop_oldest":
+            del alive[:surplus]
+        else:
+            del alive[self._max_partials :]
+
+
+def _alive(runs: Sequence[Run], dead_ms: int) -> Sequence[Run]:
+    """Return the runs that began after a time; they are sorted by that."""
+    number = 0
+    for run in runs:
+        if run[0][0] > dead_ms:
+            break
+        number += 1
+    return runs[number:]
+
+
+def _is_plain(stage: Stage) -> bool:
+    return (
+        stage.group is None
+        and stage.contiguity in ("begin", "next", "followed_by")
+        and stage.least == stage.most
+        and stage.inner != "combinations"
+        and not stage.optional
+        and stage.step_limit_ms is None
+        and stage.repeat_limit_ms is None
+        and (stage.condition is None or not wants_match(stage.condition))
+    )
+
+
+def _steps_of(stage: Stage) -> list[tuple[Callable[[Any], Any] | None, bool, Stage]]:
+    """Return for each record of a stage its predicate (None: any), whether it must be the very next one, and the stage."""
+    predicate = None if stage.condition is None else predicate_of(stage.condition)
+    first = (predicate, stage.contiguity != "followed_by", stage)
+    return [first] + [(predicate, stage.inner == "consecutive", stage)] * (stage.least - 1)

@@ -1,0 +1,326 @@
+"""Runs an automaton over the records of a key.
+
+    state, records of the key in order  ──►  new state, matches and time-outs in the order in which they are certain
+
+The state of a key (`Partials`) holds partial matches as paths of shared steps: a path's last step points to the one before it, so
+matches that begin alike share their beginning, and each record is kept once however many partial matches took it. This does what
+the versioned buffer of SASE does (Agrawal et al., SIGMOD 2008), by persistent lists. All of it is immutable: a step makes a new
+state, so that undo is keeping the old one, and two partial matches can never disturb each other.
+
+Time moves before a record is tried: partial matches whose limit is at or below its timestamp die first, at their limit. A partial
+match that waits at the end for nothing to happen (`not_followed_by`) becomes a match then.
+
+The start is not kept: every record may begin a match. Partial matches stay sorted by where they began, which is the order in
+which skipping looks at them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
+
+import msgspec
+
+from engine.cep.conditions import Event, Look, Node, taken_by
+from engine.cep.match import Match
+from engine.cep.nfa import IGNORE, PROCEED, Automaton, State
+from engine.cep.skip import Skip
+from engine.errors import RecordError
+
+OnTooMany = Literal["drop_oldest", "drop_newest", "fail"]
+NEVER = 2**63 - 1
+
+
+class Partial(NamedTuple):
+    """A partial match: number of the automaton's state, last step, first record."""
+
+    state: int
+    node: Node
+    first: Event
+
+
+class Waiting(NamedTuple):
+    """A finished match that waits for partial matches that began earlier: last step, first record, its end in ms."""
+
+    node: Node
+    first: Event
+    end_ms: int
+
+
+class Partials(NamedTuple):
+    """State of a key: number for its next record, partial and waiting matches, both sorted by their first record."""
+
+    next_number: int
+    partials: tuple[Partial, ...]
+    waiting: tuple[Waiting, ...]
+
+
+EMPTY = Partials(0, (), ())
+
+
+@dataclass(slots=True)
+class Found:
+    """What came out: matches with the time at which each was certain, time-outs likewise, and partial matches given up."""
+
+    times: list[int] = field(default_factory=list)
+    matches: list[Match[Any]] = field(default_factory=list)
+    timeout_times: list[int] = field(default_factory=list)
+    timeouts: list[Match[Any]] = field(default_factory=list)
+    dropped_partials: int = 0
+
+
+class Matcher(Protocol):
+    """Finds a pattern in the records of one key after another. The state of a key is immutable; None for nothing kept."""
+
+    def run(self, state: Any, key: Any, records: Sequence[tuple[int, Any]], until_ms: int, found: Found) -> Any:
+        """Take the next records of a key, then let time go on; return the new state.
+
+        Args:
+            records: (timestamp in ms, value), sorted by time; none below a time that the state has seen.
+            until_ms: Time after the last record, at or above it.
+            found: Takes what comes out, in order.
+        """
+        ...
+
+    def deadline_ms(self, state: Any) -> int:
+        """Return the earliest time at which something happens without a record, NEVER for none."""
+        ...
+
+    def encode(self, state: Any) -> bytes: ...
+
+    def decode(self, raw: bytes) -> Any: ...
+
+
+class NfaMatcher:
+    """The matcher for any pattern.
+
+    Args:
+        value_type: Type of the values, for storing them.
+        timeouts: Report partial matches that run out of time.
+        max_partials: Limit on the partial matches of a key; `on_too_many` says which ones go beyond it, or that the record fails.
+    """
+
+    def __init__(
+        self,
+        automaton: Automaton,
+        skip: Skip,
+        *,
+        value_type: Any = Any,
+        timeouts: bool = False,
+        max_partials: int = 10_000,
+        on_too_many: OnTooMany = "drop_oldest",
+    ) -> None:
+        self._automaton = automaton
+        self._skip = skip
+        self._timeouts = timeouts
+        self._max_partials = max_partials
+        self._on_too_many = on_too_many
+        self._codec = _StateCodec(automaton, value_type)
+        self.encode = self._codec.encode
+        self.decode = self._codec.decode
+
+    def run(self, state: Partials | None, key: Any, records: Sequence[tuple[int, Any]], until_ms: int, found: Found) -> Partials | None:
+        now = EMPTY if state is None else state
+        for timestamp_ms, value in records:
+            now = self._advance(now, key, timestamp_ms, found)
+            now = self._take(now, key, timestamp_ms, value, found)
+        now = self._advance(now, key, until_ms, found)
+        return now if now.partials or now.waiting else None
+
+    def deadline_ms(self, state: Partials) -> int:
+        if not self._automaton.timed:
+            return NEVER
+        return min(map(self._deadline, state.partials), default=NEVER)
+
+    # -- time
+
+    def _deadline(self, partial: Partial) -> int:
+        within_ms = self._automaton.within_ms
+        limit_ms = self._automaton.states[partial.state].limit_ms
+        deadline = NEVER if within_ms is None else partial.first[1] + within_ms
+        return deadline if limit_ms is None else min(deadline, partial.node[1][1] + limit_ms)
+
+    def _advance(self, now: Partials, key: Any, to_ms: int, found: Found) -> Partials:
+        while now.partials and (due_ms := self.deadline_ms(now)) <= to_ms:
+            alive: list[Partial] = []
+            finished: list[Waiting] = []
+            for partial in now.partials:
+                if self._deadline(partial) > due_ms:
+                    alive.append(partial)
+                elif self._automaton.states[partial.state].kind == "pending":
+                    finished.append(Waiting(partial.node, partial.first, due_ms))
+                elif self._timeouts:
+                    found.timeout_times.append(due_ms)
+                    found.timeouts.append(self._match(key, partial.node, partial.first, due_ms))
+            now = self._settle(now.next_number, key, alive, now.waiting, finished, due_ms, found)
+        return now
+
+    # -- records
+
+    def _take(self, now: Partials, key: Any, timestamp_ms: int, value: Any, found: Found) -> Partials:
+        event: Event = (now.next_number, timestamp_ms, value)
+        look = Look(key, timestamp_ms, value, self._automaton.stage_names)
+        alive: list[Partial] = []
+        finished: list[Waiting] = []
+        states = self._automaton.states
+        for partial in now.partials:
+            self._step(look, event, states[partial.state], partial, alive, finished)
+        self._step(look, event, self._automaton.start, None, alive, finished)
+        if not alive and not now.waiting and not finished:
+            return EMPTY
+        if len(alive) > self._max_partials:
+            self._give_up(alive, key, found)
+        return self._settle(event[0] + 1, key, alive, now.waiting, finished, timestamp_ms, found)
+
+    def _step(
+        self, look: Look, event: Event, state: State, partial: Partial | None, alive: list[Partial], finished: list[Waiting]
+    ) -> None:
+        """Hold a record against one partial match (None: against the start) and add where it goes on, and matches it becomes."""
+        node = None if partial is None else partial.node
+        first = event if partial is None else partial.first
+        look.at(node, None if partial is None else first[1])
+        goes_on: list[Partial] = []
+        stopped = False
+        open_states = [state]
+        while open_states:
+            for edge in open_states.pop().edges:
+                if edge.check is not None and not edge.check(look):
+                    continue
+                target = edge.target
+                if edge.action == PROCEED:
+                    open_states.append(target)
+                elif edge.action == IGNORE:
+                    if node is None:
+                        continue
+                    if target.kind == "final":
+                        finished.append(Waiting(node, first, event[1]))
+                    else:
+                        goes_on.append(Partial(target.number, node, first))
+                elif target.kind == "stop":
+                    stopped = True
+                else:
+                    taken: Node = (edge.source.stage, event, node)
+                    if target.kind != "final":
+                        goes_on.append(Partial(target.number, taken, first))
+                    if target.kind == "final" or _leads_to_end(look, target):
+                        finished.append(Waiting(taken, first, event[1]))
+        if not stopped:
+            alive.extend(goes_on)
+
+    def _give_up(self, alive: list[Partial], key: Any, found: Found) -> None:
+        surplus = len(alive) - self._max_partials
+        if self._on_too_many == "fail":
+            raise RecordError(f"key {key!r} has more than {self._max_partials} partial matches of the pattern (max_partials)")
+        found.dropped_partials += surplus
+        if self._on_too_many == "drop_oldest":
+            del alive[:surplus]
+        else:
+            del alive[self._max_partials :]
+
+    # -- matches
+
+    def _settle(
+        self,
+        next_number: int,
+        key: Any,
+        alive: list[Partial],
+        waiting: Sequence[Waiting],
+        finished: list[Waiting],
+        now_ms: int,
+        found: Found,
+    ) -> Partials:
+        """Let those matches out whose turn it is, and drop what they make obsolete."""
+        if self._skip.kind == "none":
+            for match in finished:
+                self._emit(key, match, now_ms, found)
+            return Partials(next_number, tuple(alive), ())
+        if not waiting and not finished:
+            return Partials(next_number, tuple(alive), ())
+        queue = sorted((*waiting, *finished), key=_began)
+        while queue and (not alive or queue[0].first[0] <= alive[0].first[0]):
+            match = queue.pop(0)
+            obsolete = self._skip.dropped_up_to(match.node)
+            alive = [partial for partial in alive if partial.first[0] > obsolete]
+            queue = [other for other in queue if other.first[0] > obsolete]
+            self._emit(key, match, now_ms, found)
+        return Partials(next_number, tuple(alive), tuple(queue))
+
+    def _emit(self, key: Any, match: Waiting, now_ms: int, found: Found) -> None:
+        found.times.append(now_ms)
+        found.matches.append(self._match(key, match.node, match.first, match.end_ms))
+
+    def _match(self, key: Any, node: Node, first: Event, end_ms: int) -> Match[Any]:
+        taken = taken_by(node)
+        return Match(key, first[1], end_ms, {stage: taken.get(stage, []) for stage in self._automaton.stage_names})
+
+
+def _began(match: Waiting) -> int:
+    return match.first[0]
+
+
+def _leads_to_end(look: Look, state: State) -> bool:
+    """Say whether a match is complete at a state: the rest of the pattern is optional."""
+    open_states = [state]
+    while open_states:
+        for edge in open_states.pop().edges:
+            if edge.action == PROCEED and (edge.check is None or edge.check(look)):
+                if edge.target.kind == "final":
+                    return True
+                open_states.append(edge.target)
+    return False
+
+
+class _StateCodec:
+    """Partials as MessagePack: each record once, each step once, everything else by number.
+
+    [next number, records (number, timestamp, value), steps (stage, record, step before or -1), partial matches (state, last step,
+    first record), waiting matches (last step, first record, end)]
+    """
+
+    def __init__(self, automaton: Automaton, value_type: Any) -> None:
+        self._stages = automaton.stage_names
+        self._numbers = {stage: number for number, stage in enumerate(automaton.stage_names)}
+        self._encode = msgspec.msgpack.Encoder().encode
+        triples = list[tuple[int, int, int]]
+        layout = tuple[int, list[tuple[int, int, value_type]], triples, triples, triples]
+        self._decode = msgspec.msgpack.Decoder(layout).decode
+
+    def encode(self, state: Partials) -> bytes:
+        events: dict[int, int] = {}
+        records: list[Event] = []
+        places: dict[int, int] = {}
+        steps: list[tuple[int, int, int]] = []
+
+        def event_place(event: Event) -> int:
+            place = events.get(event[0])
+            if place is None:
+                place = events[event[0]] = len(records)
+                records.append(event)
+            return place
+
+        def node_place(node: Node) -> int:
+            fresh: list[Node] = []
+            step: Node | None = node
+            while step is not None and id(step) not in places:
+                fresh.append(step)
+                step = step[2]
+            before = -1 if step is None else places[id(step)]
+            for step in reversed(fresh):
+                places[id(step)] = len(steps)
+                steps.append((self._numbers[step[0]], event_place(step[1]), before))
+                before = len(steps) - 1
+            return before
+
+        partials = [(partial.state, node_place(partial.node), event_place(partial.first)) for partial in state.partials]
+        waiting = [(node_place(match.node), event_place(match.first), match.end_ms) for match in state.waiting]
+        return self._encode((state.next_number, records, steps, partials, waiting))
+
+    def decode(self, raw: bytes) -> Partials:
+        next_number, records, steps, partials, waiting = self._decode(raw)
+        nodes: list[Node] = []
+        for stage, event, before in steps:
+            nodes.append((self._stages[stage], records[event], None if before < 0 else nodes[before]))
+        return Partials(
+            next_number,
+            tuple(Partial(state, nodes[node], records[first]) for state, node, first in partials),
+            tuple(Waiting(nodes[node], records[first], end_ms) for node, first, end_ms in waiting),
+        )

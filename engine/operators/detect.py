@@ -1,0 +1,378 @@
+"""`detect`: finds a pattern in the records of each key, in event-time order.
+
+    records by arrival ──► pending (until the watermark has passed them) ──► by time, ties by arrival ──► matcher of the key
+
+A record is late, counted and sent to `late_to`, when the watermark has reached its time before it comes. A match comes out at the
+time at which it is certain: that of its last record, or the limit that makes an absence certain, or, where a match waits for an
+earlier one, the end of that wait. That is the timestamp of its record, so a match is never late downstream.
+
+State, all of it gone when nothing is pending or half matched:
+
+    pending     panes of a second: key -> records that wait for the watermark, in order of arrival
+    partials    key -> what the matcher keeps, and the time under which `deadlines` has the key
+    deadlines   panes: key -> when to look at the key again although no record came. Never later than something happens there;
+                it may be earlier, so that a deadline that moves back need not be moved in state each time
+
+A block is worked on as a whole: records are gathered by key, the state of a key is touched once, and what comes out is sorted by
+time and key bytes, which is the order in which it would have come out record by record.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from heapq import heapify, heappop, heapreplace
+from operator import itemgetter
+from typing import Any, Literal, cast
+
+from engine.block import MAX_TIME, Block, advance
+from engine.cep.linear import LinearMatcher, is_linear
+from engine.cep.match import Match
+from engine.cep.matcher import NEVER, Found, Matcher, NfaMatcher, OnTooMany
+from engine.cep.nfa import compile_pattern
+from engine.cep.pattern import Pattern
+from engine.cep.skip import Skip
+from engine.cep.skip import none as no_skip
+from engine.errors import ConfigError
+from engine.keys import key_codec
+from engine.operators.base import Operator, OperatorContext
+from state.errors import StateError
+from state.values import PayloadCodec, msgpack_codec
+
+Pair = tuple[int, Any]
+Ties = Callable[[Any], Any]
+Kept = tuple[int, Any]
+"""What is kept of a key: the time under which `deadlines` has it (NEVER if it has not), and the state of the matcher."""
+
+PENDING_MS = 1_000
+_TIME_OF = itemgetter(0)
+
+
+def detect_operator(
+    pattern: Pattern,
+    *,
+    skip: Skip = no_skip,
+    timeouts_to: str | None = None,
+    late_to: str | None = None,
+    value_type: Any = Any,
+    key_type: Any = str,
+    max_partials: int = 10_000,
+    on_too_many: OnTooMany = "drop_oldest",
+    ties: Ties | None = None,
+    matcher: Literal["best", "general"] = "best",
+) -> Callable[[OperatorContext], "Detect"]:
+    """Compile a pattern and return what makes its operator.
+
+    Args:
+        timeouts_to: Topic for partial matches that ran out of time, as `Match` records at that time.
+        late_to: Topic for late records.
+        max_partials: Limit on the partial matches of a key. `on_too_many`: what happens beyond it: "drop_oldest" or "drop_newest"
+            forgets partial matches (counted as "dropped_partials"), "fail" makes the record a bad one.
+        ties: Sorts records of the same time by what this gives for their value; otherwise they keep the order of arrival.
+        matcher: "general" for the matcher of all patterns even where a faster one gives the same.
+    Raises:
+        ConfigError: The pattern cannot be matched.
+    """
+    automaton = compile_pattern(pattern, skip)
+    if timeouts_to is not None and not automaton.timed:
+        raise ConfigError("detect(timeouts_to=…): without a limit nothing runs out of time; give the pattern one with within(…)")
+    if timeouts_to is not None and timeouts_to == late_to:
+        raise ConfigError(f"detect: timeouts_to and late_to are the same topic {late_to!r}; give each its own")
+    if type(max_partials) is not int or max_partials < 1:
+        raise ConfigError(f"detect(max_partials={max_partials!r}): a positive number is needed")
+    if on_too_many not in ("drop_oldest", "drop_newest", "fail"):
+        raise ConfigError(f"detect(on_too_many={on_too_many!r}) is not known; use 'drop_oldest', 'drop_newest' or 'fail'")
+    found: Matcher
+    if matcher == "best" and is_linear(pattern, skip, timeouts=timeouts_to is not None):
+        found = LinearMatcher(pattern, skip, value_type=value_type, max_partials=max_partials, on_too_many=on_too_many)
+    else:
+        timeouts = timeouts_to is not None
+        found = NfaMatcher(automaton, skip, value_type=value_type, timeouts=timeouts, max_partials=max_partials, on_too_many=on_too_many)
+    within_ms = automaton.within_ms or PENDING_MS
+
+    def make(context: OperatorContext) -> "Detect":
+        return Detect(
+            context,
+            found,
+            key_type=key_type,
+            value_type=value_type,
+            timeouts_to=timeouts_to,
+            late_to=late_to,
+            ties=ties,
+            deadline_pane_ms=min(max(within_ms // 256, PENDING_MS), 3_600_000),
+        )
+
+    return make
+
+
+class Detect(Operator):
+    """Find a pattern in the records of a task; make one with `detect_operator`."""
+
+    def __init__(
+        self,
+        context: OperatorContext,
+        matcher: Matcher,
+        *,
+        key_type: Any,
+        value_type: Any,
+        timeouts_to: str | None,
+        late_to: str | None,
+        ties: Ties | None,
+        deadline_pane_ms: int,
+    ) -> None:
+        super().__init__(context)
+        self._matcher = matcher
+        self._timeouts_to = timeouts_to
+        self._late_to = late_to
+        self._order = _TIME_OF if ties is None else lambda pair: (pair[0], ties(pair[1]))
+        self._ties = ties is not None
+        self._pane_ms = deadline_pane_ms
+        key, state = key_codec(key_type), context.state
+        self._pending = state.panes(context.state_name("pending"), key, msgpack_codec(tuple[tuple[int, value_type], ...]))
+        self._partials = state.keyed(context.state_name("partials"), key, _kept_codec(matcher))
+        self._deadlines = state.panes(context.state_name("deadlines"), key, msgpack_codec(int))
+
+    def process(self, block: Block, port: int = 0) -> None:
+        """Take a block in, and give out what its watermark makes certain."""
+        if self.context.careful:
+            self._process_singly(block)
+            return
+        due = self._due(block)
+        found = Found()
+        run, get, watermark, kept_of = self._matcher.run, self._partials.get, block.watermark, self._kept
+        new_deadlines: dict[int, dict[Any, int]] = {}
+        for key, records in due.items():
+            old = get(key)
+            state = run(None if old is None else old[1], key, records, watermark, found)
+            kept_of(key, old, state, watermark, new_deadlines)
+        self._put_deadlines(new_deadlines)
+        self._count_dropped(found)
+        if found.timeouts:
+            self._send_timeouts(found)
+        times, matches = self._in_order(found.times, found.matches)
+        start = block.start
+        before = [time - 1 if time > start else start for time in times]
+        self.emit(Block([match.key for match in matches], matches, times, start, watermark, before))
+
+    def inspect(self, key: Any) -> Iterator[tuple[str, Any]]:
+        kept = self._partials.get(key)
+        if kept is not None:
+            yield "partial_matches", kept[1]
+        waiting = [pair for time in self._pending.times(MAX_TIME) for pair in self._pending.pane(time).get(key) or ()]
+        if waiting:
+            yield "pending", waiting
+
+    # -- what is due
+
+    def _due(self, block: Block) -> dict[Any, list[Pair]]:
+        """Put the block's records away, and return for each key the records that the watermark has passed, sorted by time.
+
+        Keys whose deadline has come are there too, perhaps without records.
+        """
+        watermark = block.watermark
+        due = self._take_pending(watermark)
+        keys, values, timestamps = block.keys, block.values, block.timestamps
+        if len(keys):
+            before = block.before
+            if min(timestamps) <= before[-1]:
+                keys, values, timestamps = self._without_late(block)
+            self._add(keys, values, timestamps, watermark, due)
+        by_time = self._order
+        for records in due.values():
+            if len(records) > 1:
+                records.sort(key=by_time)
+        for time in self._deadlines.times(watermark):
+            pane = self._deadlines.pane(time)
+            for key, deadline_ms in pane.cells.items() if pane.complete else pane.items():
+                if deadline_ms <= watermark and key not in due:
+                    due[key] = []
+        return due
+
+    def _without_late(self, block: Block) -> tuple[Sequence[Any], Sequence[Any], Sequence[int]]:
+        before, timestamps = block.before, block.timestamps
+        late = [row for row, timestamp_ms in enumerate(timestamps) if timestamp_ms <= before[row]]
+        if not late:
+            return block.keys, block.values, timestamps
+        self.context.count("late_records", len(late))
+        if self._late_to is not None:
+            gone = block.take(late)
+            self.context.send(self._late_to, gone.keys, gone.values, gone.timestamps)
+        kept = block.take([row for row, timestamp_ms in enumerate(timestamps) if timestamp_ms > before[row]])
+        return kept.keys, kept.values, kept.timestamps
+
+    def _add(
+        self, keys: Sequence[Any], values: Sequence[Any], timestamps: Sequence[int], watermark: int, due: dict[Any, list[Pair]]
+    ) -> None:
+        """Add new records: to what is due, or to what is pending."""
+        fresh: dict[int, dict[Any, list[Pair]]] = {}
+        for key, pair in zip(keys, zip(timestamps, values, strict=True), strict=True):
+            timestamp_ms = pair[0]
+            if timestamp_ms <= watermark:
+                of_key = due
+            else:
+                pane_time = timestamp_ms // PENDING_MS
+                if pane_time in fresh:
+                    of_key = fresh[pane_time]
+                else:
+                    of_key = fresh[pane_time] = {}
+            if key in of_key:
+                of_key[key].append(pair)
+            else:
+                of_key[key] = [pair]
+        for pane_time, gathered in fresh.items():
+            pane = self._pending.pane(pane_time * PENDING_MS)
+            if pane.complete and not pane.cells:
+                pane.put_many({key: tuple(pairs) for key, pairs in gathered.items()})
+            else:
+                get = pane.get
+                pane.put_many({key: (*(get(key) or ()), *pairs) for key, pairs in gathered.items()})
+
+    def _take_pending(self, watermark: int) -> dict[Any, list[Pair]]:
+        """Remove and return the pending records at or below the watermark, for each key in the order of panes, then of arrival."""
+        due: dict[Any, list[Pair]] = {}
+        for time in self._pending.times(watermark):
+            pane = self._pending.pane(time)
+            entries = list(pane.cells.items()) if pane.complete else pane.items()
+            if time + PENDING_MS - 1 <= watermark:
+                for key, pairs in entries:
+                    if key in due:
+                        due[key].extend(pairs)
+                    else:
+                        due[key] = list(pairs)
+                pane.drop()
+                continue
+            later: dict[Any, tuple[Pair, ...]] = {}
+            for key, pairs in entries:
+                passed = [pair for pair in pairs if pair[0] <= watermark]
+                if not passed:
+                    continue
+                due.setdefault(key, []).extend(passed)
+                if len(passed) < len(pairs):
+                    later[key] = tuple(pair for pair in pairs if pair[0] > watermark)
+                else:
+                    pane.delete(key)
+            pane.put_many(later)
+        return due
+
+    # -- state of a key
+
+    def _kept(self, key: Any, old: Kept | None, state: Any, watermark: int, new_deadlines: dict[int, dict[Any, int]]) -> None:
+        """Keep the new state of a key, and see that `deadlines` has it in time."""
+        if state is None:
+            if old is not None:
+                self._partials.delete(key)
+                self._forget_deadline(key, old[0])
+            return
+        deadline_ms = self._matcher.deadline_ms(state)
+        if old is not None:
+            if watermark < old[0] <= deadline_ms:
+                if state is not old[1]:
+                    self._partials.put(key, (old[0], state))
+                return
+            self._forget_deadline(key, old[0])
+        self._partials.put(key, (deadline_ms, state))
+        if deadline_ms < NEVER:
+            pane_time = deadline_ms // self._pane_ms
+            if pane_time in new_deadlines:
+                new_deadlines[pane_time][key] = deadline_ms
+            else:
+                new_deadlines[pane_time] = {key: deadline_ms}
+
+    def _forget_deadline(self, key: Any, deadline_ms: int) -> None:
+        if deadline_ms < NEVER:
+            self._deadlines.pane(deadline_ms // self._pane_ms * self._pane_ms).delete(key)
+
+    def _put_deadlines(self, new_deadlines: dict[int, dict[Any, int]]) -> None:
+        for pane_time, gathered in new_deadlines.items():
+            self._deadlines.pane(pane_time * self._pane_ms).put_many(gathered)
+
+    # -- what comes out
+
+    def _in_order(self, times: list[int], matches: list[Match[Any]]) -> tuple[list[int], list[Match[Any]]]:
+        """Return matches by time, then key bytes; those of one key at one time stay as they are."""
+        order = sorted(range(len(times)), key=times.__getitem__)
+        ordered = [times[place] for place in order]
+        if len(set(ordered)) < len(ordered):
+            key_bytes = self.context.key_bytes
+            order.sort(key=lambda place: (times[place], key_bytes(matches[place].key)))
+        return ordered, [matches[place] for place in order]
+
+    def _send_timeouts(self, found: Found) -> None:
+        times, timeouts = self._in_order(found.timeout_times, found.timeouts)
+        self.context.count("timeouts", len(timeouts))
+        self.context.send(cast(str, self._timeouts_to), [match.key for match in timeouts], timeouts, times)
+
+    def _count_dropped(self, found: Found) -> None:
+        if found.dropped_partials:
+            self.context.count("dropped_partials", found.dropped_partials)
+
+    # -- careful mode
+
+    def _process_singly(self, block: Block) -> None:
+        """Do the same one firing at a time: a firing is one record of a key, or a time at which something ends by time."""
+        due = self._due(block)
+        reached, watermark, key_bytes = block.start, block.watermark, self.context.key_bytes
+        heap = [(self._next_ms(key, records), key_bytes(key), key, records) for key, records in due.items()]
+        heapify(heap)
+        while heap:
+            at_ms, wire, key, records = heap[0]
+            if at_ms > watermark:
+                self._look_again(key, watermark)
+                heappop(heap)
+                continue
+            reached = self._fire(key, records, at_ms, reached)
+            heapreplace(heap, (self._next_ms(key, records), wire, key, records))
+        self.emit(advance(reached, watermark))
+
+    def _next_ms(self, key: Any, records: list[Pair]) -> int:
+        kept = self._partials.get(key)
+        deadline_ms = NEVER if kept is None else self._matcher.deadline_ms(kept[1])
+        return min(records[0][0], deadline_ms) if records else deadline_ms
+
+    def _look_again(self, key: Any, watermark: int) -> None:
+        """Note the deadline of a key anew if it was noted for a time that is now past."""
+        kept = self._partials.get(key)
+        if kept is not None:
+            self._keep(key, kept[1], watermark)
+
+    def _keep(self, key: Any, state: Any, watermark: int) -> None:
+        new_deadlines: dict[int, dict[Any, int]] = {}
+        self._kept(key, self._partials.get(key), state, watermark, new_deadlines)
+        self._put_deadlines(new_deadlines)
+
+    def _fire(self, key: Any, records: list[Pair], at_ms: int, reached: int) -> int:
+        """Fire what a key has at a time, its deadline before its first record; return the time that went downstream.
+
+        A record that fails has not been; a deadline that fails has passed nevertheless.
+        """
+        kept = self._partials.get(key)
+        state = None if kept is None else kept[1]
+        by_time = state is not None and self._matcher.deadline_ms(state) <= at_ms
+        taken = [] if by_time else [records.pop(0)]
+        new_state, went = None if by_time else state, reached
+        with self.context.firing(key, at_ms, "deadline" if by_time else "record"):
+            found = Found()
+            after = self._matcher.run(state, key, taken, at_ms, found)
+            if by_time:
+                new_state = after
+            self._keep(key, after, at_ms)
+            self._count_dropped(found)
+            if found.timeouts:
+                self._send_timeouts(found)
+            before = max(reached, at_ms - 1)
+            count = len(found.matches)
+            self.emit(Block([key] * count, found.matches, found.times, reached, before, [before] * count))
+            new_state, went = after, before
+        self._keep(key, new_state, at_ms)
+        return went
+
+
+def _kept_codec(matcher: Matcher) -> PayloadCodec[Kept]:
+    """Return the codec of `Kept`: eight bytes of time, then what the matcher writes."""
+
+    def encode(kept: Kept) -> bytes:
+        return kept[0].to_bytes(8, "big", signed=True) + matcher.encode(kept[1])
+
+    def decode(raw: bytes) -> Kept:
+        if len(raw) < 8:
+            raise StateError("the state of a pattern is cut off")
+        return int.from_bytes(raw[:8], "big", signed=True), matcher.decode(raw[8:])
+
+    return PayloadCodec(encode, decode)
