@@ -83,7 +83,7 @@ class _Cells:
         self._ttl_ms = ttl_ms
         self._watermark = watermark
         self._time = time
-        self._index = None if ttl_ms is None else context.state.timed(f"{full}-expiry", key, unit_codec())
+        self._index = None if ttl_ms is None else context.state.timed(f"{full}-expiry", key, unit_codec)
 
     def get(self, key: Any, sub: Any) -> bytes | None:
         stored = self._values.get(key, sub)
@@ -97,7 +97,7 @@ class _Cells:
             indexed_ms = None if old is None else old.indexed_ms
             if indexed_ms is None:
                 indexed_ms = written_ms + self._ttl_ms
-                self._index.put(indexed_ms, key, None, self._sub.encode(sub))
+                self._index.put(indexed_ms, key, True, self._sub.encode(sub))
         self._values.put(key, sub, Stored(payload, written_ms, indexed_ms))
 
     def delete(self, key: Any, sub: Any) -> None:
@@ -135,7 +135,7 @@ class _Cells:
                 self._values.delete(key, sub)
             else:
                 again_ms = stored.written_ms + self._ttl_ms
-                self._index.put(again_ms, key, None, sub_bytes)
+                self._index.put(again_ms, key, True, sub_bytes)
                 self._values.put(key, sub, Stored(stored.payload, stored.written_ms, again_ms))
 
     def _ended(self, stored: Stored, watermark: int) -> bool:

@@ -6,7 +6,7 @@ from engine.keys import KeyCodec, key_codec
 from engine.operators.base import OperatorContext
 from state.values import msgpack_codec, unit_codec
 
-NEVER = 2**63 - 1
+NEVER = 2**63  # beyond the end of time, which a watermark can reach
 
 
 class TimerQueue:
@@ -14,7 +14,7 @@ class TimerQueue:
 
     def __init__(self, context: OperatorContext, local: str, key: KeyCodec) -> None:
         name = context.state_name(local)
-        self._due = context.state.timed(name, key, unit_codec())
+        self._due = context.state.timed(name, key, unit_codec)
         self._times = context.state.mapped(f"{name}-times", key, key_codec(str), msgpack_codec(int))
         self._next_ms: int | None = None
 
@@ -34,7 +34,7 @@ class TimerQueue:
         if old_ms is not None:
             self._due.delete(old_ms, key, name.encode())
         self._times.put(key, name, timestamp_ms)
-        self._due.put(timestamp_ms, key, None, name.encode())
+        self._due.put(timestamp_ms, key, True, name.encode())
         self._next_ms = None if old_ms == self._next_ms else min(timestamp_ms, self.next_ms)
 
     def cancel(self, key: Any, name: str) -> None:
