@@ -50,7 +50,7 @@ def drain(records: Any, high_watermark: int) -> RecordBatch:
     timestamps: list[int] = []
     keys: list[bytes | None] = []
     values: list[bytes | None] = []
-    kept: list[list[Any]] = []
+    headers: list[Any] = []
     position = start
     while source.has_next():
         batch = source.next_batch()
@@ -72,7 +72,10 @@ def drain(records: Any, high_watermark: int) -> RecordBatch:
         timestamps += [record.timestamp for record in found]
         keys += [record.key for record in found]
         values += [record.value for record in found]
-        kept.append(found)
+        found_headers = [record.headers for record in found]
+        if headers or any(found_headers):  # almost always none: the column begins with the first batch that has some
+            headers += [[]] * (len(offsets) - len(found) - len(headers))
+            headers += found_headers
     records.next_fetch_offset = position
     records._records_iterator = None
     return RecordBatch(
@@ -85,7 +88,7 @@ def drain(records: Any, high_watermark: int) -> RecordBatch:
         position=start,
         next_offset=position,
         high_watermark=high_watermark,
-        read_headers=(lambda: _headers(kept)) if offsets else None,
+        read_headers=(lambda: _headers(headers)) if headers else None,
     )
 
 
@@ -97,10 +100,6 @@ def _is_aborted(records: Any, batch: Any) -> bool:
     return bool(batch.is_transactional and batch.producer_id in records._aborted_producers)
 
 
-def _headers(kept: Sequence[Sequence[Any]]) -> HeaderColumn:
+def _headers(raw: Sequence[Sequence[tuple[str, bytes | None]]]) -> HeaderColumn:
     """Return the headers of each record; a header without a value has an empty one."""
-    return [
-        tuple((name, b"" if value is None else value) for name, value in record.headers) if record.headers else ()
-        for found in kept
-        for record in found
-    ]
+    return [tuple((name, b"" if value is None else value) for name, value in headers) if headers else () for headers in raw]
