@@ -1,0 +1,254 @@
+"""The RocksDB store: one database a task, in one folder. The only module that imports rocksdict.
+
+    memory = RocksMemory()                                   # one for all stores of the process
+    store = RocksStore(Path("var/state/shop/3"), memory=memory)
+    store.apply(changes, Position(identity, next_offset=918, time_ms=now))
+
+- Changes and position go into one WriteBatch, so they can only be there together. The position lies under the empty key, which is
+  below every store key and never shown.
+- The write-ahead log is on, without a sync: what was applied survives the end of the process, and a crash of the machine at most
+  takes the store back to an earlier position, which a restore makes good.
+- RocksDB is told to be small, since a process holds up to 48 of these: block cache and write buffers are shared (`RocksMemory`),
+  and each store holds at most 64 files open.
+- rocksdict's own iterators end without a word where a block is damaged, so scans use the bare iterator and ask for its status.
+- An iterator that is still alive keeps the folder locked after `close`; the store therefore ends its scans when it is closed.
+
+Sources: RocksDB wiki, "Basic operations" (iterators, status), "WAL recovery modes", "Write buffer manager", "Checkpoints".
+"""
+
+import shutil
+import time  # noqa: TID251  # a store is I/O: it waits for the folder's lock
+from collections.abc import Generator, Iterable, Iterator
+from pathlib import Path
+from struct import Struct as Layout
+from threading import Lock  # noqa: TID251  # flush and checkpoint run in a thread
+from weakref import WeakSet
+
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    Checkpoint,
+    DBCompressionType,
+    DBRecoveryMode,
+    Options,
+    Rdict,
+    RdictIter,
+    ReadOptions,
+    WriteBatch,
+    WriteBufferManager,
+)
+
+from state.errors import StateError
+from state.store import Change, Position
+
+_POSITION_KEY = b""
+_POSITION = Layout(">Bqq")
+_POSITION_VERSION = 1
+_RETRY_S = 0.1
+_MIB = 1 << 20
+
+
+class RocksMemory:
+    """Memory that the stores of a process share.
+
+    Args:
+        cache_bytes: For blocks read from files, index and filter blocks included.
+        write_buffers_bytes: For what has not been written to files yet; beyond that the largest store flushes.
+    """
+
+    def __init__(self, *, cache_bytes: int = 64 * _MIB, write_buffers_bytes: int = 64 * _MIB) -> None:
+        self.cache = Cache(cache_bytes)
+        self.write_buffers = WriteBufferManager(write_buffers_bytes, False)
+
+
+class RocksStore:
+    """A `Store` in a folder, which is made if it does not exist.
+
+    `flush` and `checkpoint` may run in another thread; `close` waits for them. Everything else is for one thread.
+
+    Args:
+        memory: Shared memory; without it the store has a little of its own.
+        lock_wait_s: How long to wait for another process to let go of the folder (one that is being stopped, as a rule).
+    Raises:
+        StateError: The folder is held by another process, or what is in it cannot be used: then `erase` it and restore.
+    """
+
+    def __init__(self, path: Path, *, memory: RocksMemory | None = None, lock_wait_s: float = 5.0) -> None:
+        self.path = path
+        self._memory = memory or RocksMemory(cache_bytes=8 * _MIB, write_buffers_bytes=16 * _MIB)
+        self._lock_wait_s = lock_wait_s
+        self._scans: WeakSet[Generator[tuple[bytes, bytes], None, None]] = WeakSet()
+        self._slow = Lock()
+        self._db: Rdict | None = None
+        self._open()
+
+    @property
+    def position(self) -> Position:
+        return self._position
+
+    def get(self, key: bytes) -> bytes | None:
+        if not key:
+            return None
+        try:
+            value: bytes | None = self._opened().get(key)
+        except Exception as error:  # the driver raises nothing more specific
+            raise self._unusable("cannot be read", error) from error
+        return value
+
+    def scan(self, low: bytes, high: bytes) -> Iterator[tuple[bytes, bytes]]:
+        options = ReadOptions()
+        options.set_iterate_upper_bound(high)
+        try:
+            entries = self._opened().iter(options)
+            entries.seek(low or b"\0")
+        except Exception as error:  # the driver raises nothing more specific
+            raise self._unusable("cannot be read", error) from error
+        scan = self._entries(entries)
+        self._scans.add(scan)
+        return scan
+
+    def apply(self, changes: Iterable[Change], position: Position) -> None:
+        batch = WriteBatch(raw_mode=True)
+        put, delete = batch.put, batch.delete
+        for key, value in changes:
+            assert key, "the empty key is the position's"
+            if value is None:
+                delete(key)
+            else:
+                put(key, value)
+        put(_POSITION_KEY, _POSITION.pack(_POSITION_VERSION, position.next_offset, position.time_ms) + position.identity)
+        try:
+            self._opened().write(batch)
+        except Exception as error:  # the driver raises nothing more specific
+            raise self._unusable("cannot be written", error) from error
+        self._position = position
+
+    def flush(self) -> None:
+        with self._slow:
+            try:
+                self._opened().flush()
+            except Exception as error:  # the driver raises nothing more specific
+                raise self._unusable("cannot be flushed", error) from error
+
+    def checkpoint(self, folder: Path) -> None:
+        """Write a consistent copy; files are hard links as long as the folder is on the same file system."""
+        with self._slow:
+            try:
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                Checkpoint(self._opened()).create_checkpoint(str(folder))
+            except Exception as error:  # the driver raises nothing more specific
+                raise StateError(f"no checkpoint of {self.path} could be written to {folder}: {error}") from error
+
+    def clear(self) -> None:
+        self.close()
+        erase(self.path)
+        self._open()
+
+    def close(self) -> None:
+        with self._slow:
+            for scan in list(self._scans):
+                scan.close()
+            db, self._db = self._db, None
+            if db is not None:
+                db.close()
+
+    def _open(self) -> None:
+        deadline = time.monotonic() + self._lock_wait_s
+        while True:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                self._db = Rdict(str(self.path), _options(self._memory))
+                break
+            except Exception as error:  # the driver raises nothing more specific
+                if not _is_held(error):
+                    raise self._unusable("cannot be opened", error) from error
+                if time.monotonic() >= deadline:
+                    raise StateError(
+                        f"state folder {self.path} is held by another process; stop that one, or give this worker a state folder of its own"
+                    ) from error
+            time.sleep(_RETRY_S)
+        try:
+            self._position = _decode_position(self._db.get(_POSITION_KEY))
+        except Exception as error:
+            self.close()
+            raise self._unusable("cannot be read", error) from error
+
+    def _opened(self) -> Rdict:
+        if self._db is None:
+            raise StateError("it is closed")
+        return self._db
+
+    def _entries(self, entries: RdictIter) -> Generator[tuple[bytes, bytes], None, None]:
+        valid, key, value, step = entries.valid, entries.key, entries.value, entries.next
+        while valid():
+            yield key(), value()
+            step()
+        try:
+            entries.status()
+        except Exception as error:  # the driver raises nothing more specific
+            raise self._unusable("cannot be read", error) from error
+
+    def _unusable(self, what: str, error: Exception) -> StateError:
+        return StateError(f"state folder {self.path} {what}: {error}; delete the folder, it is restored from the changelog")
+
+
+def erase(path: Path) -> None:
+    """Delete the folder of a store that is closed or cannot be opened.
+
+    Raises:
+        StateError: Another process holds it, or it cannot be deleted.
+    """
+    if not path.exists():
+        return
+    try:
+        # RocksDB takes the folder's lock for this, and fails where it is held; whatever else it stumbles over is deleted below.
+        Rdict.destroy(str(path))
+    except Exception as error:
+        if _is_held(error):
+            raise StateError(f"state folder {path} cannot be deleted: another process holds it") from error
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StateError(f"state folder {path} cannot be deleted: {error}") from error
+
+
+def _options(memory: RocksMemory) -> Options:
+    table = BlockBasedOptions()
+    table.set_block_cache(memory.cache)
+    table.set_cache_index_and_filter_blocks(True)
+    table.set_pin_l0_filter_and_index_blocks_in_cache(True)
+    table.set_bloom_filter(10, False)
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_block_based_table_factory(table)
+    options.set_write_buffer_manager(memory.write_buffers)
+    options.set_write_buffer_size(8 * _MIB)
+    options.set_max_write_buffer_number(2)
+    options.set_max_total_wal_size(32 * _MIB)
+    options.set_wal_recovery_mode(DBRecoveryMode.point_in_time())
+    options.set_compression_type(DBCompressionType.lz4())
+    options.set_max_open_files(64)
+    options.set_max_background_jobs(2)
+    # Timers that have fired leave stretches of deletions at the front of their section: compact a file that is full of them.
+    options.add_compact_on_deletion_collector_factory(10_000, 5_000, 0.5)
+    options.set_keep_log_file_num(2)
+    options.set_max_log_file_size(_MIB)
+    options.set_stats_dump_period_sec(0)
+    options.set_stats_persist_period_sec(0)
+    return options
+
+
+def _is_held(error: Exception) -> bool:
+    text = str(error)
+    return "LOCK" in text and ("lock hold by current process" in text or "While lock file" in text)
+
+
+def _decode_position(raw: bytes | None) -> Position:
+    if raw is None:
+        return Position()
+    if len(raw) < _POSITION.size or raw[0] != _POSITION_VERSION:
+        raise StateError(f"its position {raw!r} has another format")
+    _, next_offset, time_ms = _POSITION.unpack_from(raw)
+    return Position(raw[_POSITION.size :], next_offset, time_ms)

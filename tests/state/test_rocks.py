@@ -1,0 +1,174 @@
+"""The RocksDB store: what survives, what is noticed, and what is let go."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from state.errors import StateError
+from state.memory import MemoryStore
+from state.rocks import RocksMemory, RocksStore, erase
+from state.store import Position
+
+AT = Position(b"identity", 17, 1_700_000_000_000)
+MANY = [(b"k%05d" % n, os.urandom(40)) for n in range(5_000)]
+
+
+def held_in_another_process(path: Path) -> subprocess.Popen[bytes]:
+    """Return a process that has opened a store and applied an entry two times, and now holds it."""
+    program = (
+        "import sys, time; from pathlib import Path; from state.rocks import RocksStore; from state.store import Position\n"
+        "store = RocksStore(Path(sys.argv[1]))\n"
+        "store.apply([(b'a', b'0')], Position(b'identity', 16, 1)); store.apply([(b'a', b'1')], Position(b'identity', 17, 1700000000000))\n"
+        "print('ready', flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, stdin=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    return process
+
+
+def test_reopened_store_has_entries_and_position(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path)
+    store.apply([(b"a", b"1"), (b"b", b"")], AT)
+    store.close()
+    store = RocksStore(tmp_path)
+    assert (store.get(b"a"), store.get(b"b"), store.position) == (b"1", b"", AT)
+    store.close()
+
+
+def test_store_held_by_another_process_raises_state_error_that_says_so(tmp_path: Path) -> None:
+    process = held_in_another_process(tmp_path / "s")
+    try:
+        with pytest.raises(StateError, match=r"/s is held by another process; stop that one"):
+            RocksStore(tmp_path / "s", lock_wait_s=0.2)
+        with pytest.raises(StateError, match="another process holds it"):
+            erase(tmp_path / "s")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_process_killed_after_apply_loses_nothing_and_lets_the_waiting_one_in(tmp_path: Path) -> None:
+    process = held_in_another_process(tmp_path)
+    process.send_signal(signal.SIGKILL)
+    store = RocksStore(tmp_path)
+    process.communicate()
+    assert (store.get(b"a"), store.position) == (b"1", AT)
+    store.close()
+
+
+def test_write_ahead_log_torn_at_its_end_goes_back_to_an_earlier_position(tmp_path: Path) -> None:
+    process = held_in_another_process(tmp_path)
+    process.kill()
+    process.communicate()
+    (log,) = tmp_path.glob("*.log")
+    os.truncate(log, log.stat().st_size - 3)
+    store = RocksStore(tmp_path)
+    assert (store.get(b"a"), store.position) == (b"0", Position(b"identity", 16, 1))
+    store.close()
+
+
+def filled(path: Path) -> Path:
+    """Return the one table file of a store with many entries."""
+    store = RocksStore(path)
+    store.apply(MANY, AT)
+    store.flush()
+    store.close()
+    (table,) = path.glob("*.sst")
+    return table
+
+
+@pytest.mark.parametrize("damage", ["missing table", "cut table", "missing current", "cut manifest", "a file"])
+def test_open_of_a_damaged_folder_raises_state_error_and_erase_makes_it_new(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "s"
+    table = filled(path)
+    if damage == "missing table":
+        table.unlink()
+    elif damage == "cut table":
+        os.truncate(table, table.stat().st_size - 100)
+    elif damage == "missing current":
+        (path / "CURRENT").unlink()
+    elif damage == "cut manifest":
+        (manifest,) = path.glob("MANIFEST-*")
+        os.truncate(manifest, 10)
+    else:
+        path = tmp_path / "file"
+        path.touch()
+    with pytest.raises(StateError, match=f"{path}.* delete the folder"):
+        RocksStore(path)
+    if path.is_dir():
+        erase(path)
+        store = RocksStore(path)
+        assert store.position == Position()
+        store.close()
+
+
+def test_damaged_block_is_noticed_by_get_and_by_scan(tmp_path: Path) -> None:
+    table = filled(tmp_path)
+    with table.open("r+b") as file:
+        file.seek(table.stat().st_size // 2)
+        file.write(b"damage" * 10)
+    store = RocksStore(tmp_path)
+    with pytest.raises(StateError, match="cannot be read"):
+        list(store.scan(b"k", b"l"))
+    with pytest.raises(StateError, match="cannot be read"):
+        [store.get(key) for key, _ in MANY]
+    store.clear()
+    assert list(store.scan(b"k", b"l")) == []
+    store.close()
+
+
+def test_position_of_another_format_raises_state_error(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path)
+    assert store._db is not None
+    store._db.put(b"", b"\x09" + bytes(16))
+    store.close()
+    with pytest.raises(StateError, match="another format"):
+        RocksStore(tmp_path)
+
+
+def test_checkpoint_is_a_store_of_its_own_as_of_then(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path / "s")
+    store.apply(MANY, AT)
+    store.checkpoint(tmp_path / "copies" / "c")
+    store.apply([(b"k00000", None)], Position(b"identity", 18, 0))
+    copy = RocksStore(tmp_path / "copies" / "c")
+    assert copy.position == AT
+    assert list(copy.scan(b"", b"\xff")) == MANY
+    tables = {path.stat().st_ino for path in (tmp_path / "s").glob("*.sst")}
+    assert tables & {path.stat().st_ino for path in (tmp_path / "copies" / "c").glob("*.sst")}, "files are hard links, not copies"
+    with pytest.raises(StateError, match="no checkpoint"):
+        store.checkpoint(tmp_path / "copies" / "c")
+    copy.close()
+    store.close()
+
+
+def test_checkpoint_of_a_memory_store_raises_state_error(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="memory store"):
+        MemoryStore().checkpoint(tmp_path / "c")
+
+
+def test_close_with_scans_under_way_lets_go_of_the_folder(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path)
+    store.apply(MANY, AT)
+    begun, unused = store.scan(b"", b"\xff"), store.scan(b"", b"\xff")
+    next(begun)
+    store.close()
+    RocksStore(tmp_path, lock_wait_s=0).close()
+    assert list(begun) == list(unused) == []
+
+
+def test_open_and_close_many_times_leaks_no_file_handles(tmp_path: Path) -> None:
+    memory = RocksMemory(cache_bytes=1 << 20, write_buffers_bytes=1 << 20)
+    counts = []
+    for _ in range(50):
+        store = RocksStore(tmp_path, memory=memory)
+        store.apply([(b"a", b"1")], AT)
+        next(store.scan(b"", b"\xff"))
+        store.close()
+        counts.append(len(os.listdir("/proc/self/fd")))
+    assert counts[-1] <= counts[4]
