@@ -2,6 +2,8 @@
 
     traffic ──► memory broker ──► Runner, 12 tasks, RocksDB ──► revenue, sessions, fraud-alerts, …
                        ▲ at most LAG_MAX records ahead of the tasks
+
+It ends by itself when every window is closed.
 """
 
 import asyncio
@@ -14,6 +16,7 @@ from typing import Any
 
 import click
 import msgspec
+from engine.runtime.stores import open_rocks_store
 
 from agents import app
 from agents.traffic import TrafficRecord, traffic
@@ -22,7 +25,6 @@ from engine.records import OutputColumns, TopicPartition
 from engine.runtime.bounded import run_to_end
 from engine.runtime.clock import SystemClock
 from engine.runtime.runner import Runner
-from engine.runtime.stores import open_rocks_store
 from engine.runtime.transport.memory import MemoryTransport
 from engine.runtime.transport.memory_broker import MemoryBroker
 from state.hashing import partition_of
@@ -144,9 +146,9 @@ async def _feed(demo: Demo, records: Iterable[TrafficRecord]) -> None:
             demo.sent[topic] = demo.sent.get(topic, 0) + 1
         demo.broker.produce(columns)
         sent += len(chunk)
-        await asyncio.sleep(0)
-        while sent - demo.processed > LAG_MAX:
+        while sent - demo.processed > LAG_MAX and not demo.runner.is_stopping:  # noqa: ASYNC110  # positions notify nobody
             await asyncio.sleep(_WAIT_S)
+        await asyncio.sleep(0)
 
 
 @click.command()

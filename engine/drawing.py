@@ -6,6 +6,8 @@
          └─ window-repartition, through shop-revenue-window-repartition-1
             └─ window, also to orders-late
                └─ revenue
+
+A reader stands below what it reads.
 """
 
 from collections.abc import Iterator

@@ -115,7 +115,7 @@ class Placer:
             key = None if source.key is None else source.key.get(value)
             time_ms = None if source.time is None else source.time.get(value)
             return None if key is None else self._wire(key), time_ms if type(time_ms) is int else None
-        except Exception as error:  # the user's own callable refuses the value: the task will find the same, and say where
+        except Exception as error:  # noqa: BLE001  # the user's callable refuses the value: the task will find the same
             self.undecodable[str(error)] += 1
             return None, None
 

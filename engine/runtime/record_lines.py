@@ -4,8 +4,8 @@
 
 On input only `value` is needed. A value of null is a tombstone. What is not JSON stands in `value_text` (UTF-8) or
 `value_base64` instead of `value`, a key that is not UTF-8 in `key_base64`; so every record has a line, and reading the line
-gives the same bytes back (but for white space between the tokens of a value). A key may also be written as a number or an object. Headers are an object: name to text, to
-{"base64": …}, or to a list of these where a name comes more than once.
+gives the same bytes back (but for line ends between the tokens of a value). A key may also be written as a number or an object.
+Headers are an object: name to text, to {"base64": …}, or to a list of these where a name comes more than once.
 """
 
 from base64 import b64decode, b64encode

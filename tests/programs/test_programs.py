@@ -9,7 +9,12 @@ HOUR_MS = 60 * MINUTE_MS
 
 def test_minute_revenue_of_orders_out_of_order_sums_by_event_time() -> None:
     with TestDriver(minute_revenue.app, partitions=4) as driver:
-        for user, amount_cents, currency, ts in [("ann", 500, "EUR", 61_000), ("bob", 300, "EUR", 59_000), ("ann", 7, "USD", 62_000), ("cid", 100, "EUR", 0)]:
+        for user, amount_cents, currency, ts in [
+            ("ann", 500, "EUR", 61_000),
+            ("bob", 300, "EUR", 59_000),
+            ("ann", 7, "USD", 62_000),
+            ("cid", 100, "EUR", 0),
+        ]:
             driver.send("orders", minute_revenue.Order(user, amount_cents, currency, ts))
         driver.finish()
         results = [record.value for record in driver.read("revenue")]

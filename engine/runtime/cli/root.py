@@ -6,14 +6,11 @@ from typing import Any
 
 import click
 
-from engine.errors import StreamForgeError
+from engine.errors import ConfigError, StreamForgeError
 
 GROUP = "streamforge.commands"
 
-_COMMANDS = {
-    name: f"engine.runtime.cli.{module}:{name}"
-    for name, module in {"pipelines": "pipelines", "run": "run", "send": "send", "tail": "tail", "topics": "topics", "worker": "worker"}.items()
-}
+_COMMANDS = ("pipelines", "run", "send", "tail", "topics", "worker")
 
 
 class Root(click.Group):
@@ -26,8 +23,7 @@ class Root(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command, None for a name that nobody knows."""
         if cmd_name in _COMMANDS:
-            module, _, name = _COMMANDS[cmd_name].partition(":")
-            return _command(getattr(importlib.import_module(module), name), cmd_name)
+            return _command(getattr(importlib.import_module(f"engine.runtime.cli.{cmd_name}"), cmd_name), cmd_name)
         for point in entry_points(group=GROUP, name=cmd_name):
             return _command(_load(point), cmd_name)
         return None
@@ -50,10 +46,18 @@ def one_sentence(error: BaseException) -> str:
 
 
 def _load(point: EntryPoint) -> object:
+    """Import a command of another package; one that is not here becomes a command that says so."""
     try:
         return point.load()
     except ModuleNotFoundError as error:
-        raise click.ClickException(f"{point.name} needs {error.name!r}, which is not installed here; it comes with a checkout of the project") from error
+        sentence = f"{point.name} needs {error.name!r}, which is not installed here"
+
+    def refuse() -> None:
+        raise ConfigError(sentence)
+
+    return click.Command(
+        point.name, callback=refuse, help=sentence, context_settings={"ignore_unknown_options": True, "allow_extra_args": True}
+    )
 
 
 def _command(found: object, name: str) -> click.Command:

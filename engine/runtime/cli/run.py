@@ -26,7 +26,9 @@ class TopicFile(click.ParamType):
 @click.command()
 @click.argument("pipelines")
 @click.option("--input", "inputs", type=TopicFile(), multiple=True, required=True, help="Source topic and file of record lines; repeat it.")
-@click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for <topic>.jsonl of each output topic.")
+@click.option(
+    "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for <topic>.jsonl of each output topic."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def run(pipelines: str, inputs: tuple[tuple[str, Path], ...], output: Path, as_json: bool) -> None:
     """Run PIPELINES over files until all input is used up and every window is closed.
@@ -41,18 +43,17 @@ def run(pipelines: str, inputs: tuple[tuple[str, Path], ...], output: Path, as_j
         click.echo(describe(result, output))
     if result.bad_lines:
         count = len(result.bad_lines)
-        click.echo(f"{count} line{'s are' if count > 1 else ' is'} not a record and went to the dead letters; {result.bad_lines[0]}", err=True)
+        click.echo(
+            f"{count} line{'s are' if count > 1 else ' is'} not a record and went to the dead letters; {result.bad_lines[0]}", err=True
+        )
 
 
 def describe(result: FileRun, output: Path) -> str:
     """Return the summary for people."""
     records_in, records_out = sum(result.records_in.values()), sum(result.records_out.values())
     rate = records_in / result.seconds if result.seconds else 0
-    lines = [f"{topic:24} {count:>12,}" for topic, count in result.records_out.items()]
-    return "\n".join(
-        [
-            *lines,
-            f"{records_in:,} records in, {records_out:,} out, {result.late:,} late, {result.dead_letters:,} dead letters, "
-            f"{result.seconds:.1f} s ({rate:,.0f} records/s), written to {output}",
-        ]
+    topics = "".join(f"{topic:24} {count:>12,}\n" for topic, count in result.records_out.items())
+    return (
+        f"{topics}{records_in:,} records in, {records_out:,} out, {result.late:,} late, {result.dead_letters:,} dead letters, "
+        f"{result.seconds:.1f} s ({rate:,.0f} records/s), written to {output}"
     )

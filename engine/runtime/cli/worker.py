@@ -20,7 +20,13 @@ _LEVELS = ["debug", "info", "warn", "error"]
 @click.command()
 @click.argument("pipelines")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Number of processes on this machine.")
-@click.option("--web-port", type=click.IntRange(1, 65_535), default=6066, show_default=True, help="Port of the first worker; each next one has the next.")
+@click.option(
+    "--web-port",
+    type=click.IntRange(1, 65_535),
+    default=6066,
+    show_default=True,
+    help="Port of the first worker; each next one has the next.",
+)
 @click.option("--log-level", type=click.Choice(_LEVELS), default="info", show_default=True)
 def worker(pipelines: str, workers: int, web_port: int, log_level: str) -> None:
     """Run PIPELINES on Kafka. Workers share the partitions; start more, here or elsewhere, at any time.

@@ -3,18 +3,23 @@
 import json
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.errors import RecordError
 from engine.records import RecordBatch
 from engine.runtime.record_lines import LineRecord, format_batch, format_line, parse_line
 
-payloads = st.none() | st.binary() | st.text().map(str.encode) | st.sampled_from([b"null", b" null ", b"1", b'"a"', b'{"a":[1,2.5,null]}', b""])
+payloads = (
+    st.none() | st.binary() | st.text().map(str.encode) | st.sampled_from([b"null", b" null ", b"1", b'"a"', b'{"a":[1,2.5,null]}', b""])
+)
 header_lists = st.lists(st.tuples(st.text(max_size=3), st.binary(max_size=4) | st.just(b"text")), max_size=4)
 
 
 @given(payloads, payloads, header_lists, st.integers(-(2**62), 2**62))
-def test_record_lines_of_any_record_give_it_back(key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]], timestamp_ms: int) -> None:
+def test_record_lines_of_any_record_give_it_back(
+    key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]], timestamp_ms: int
+) -> None:
     line = format_line("t", 3, 17, timestamp_ms, key, value, headers)
     assert b"\n" not in line
     back = parse_line(line)
@@ -26,8 +31,14 @@ def test_record_lines_of_any_record_give_it_back(key: bytes | None, value: bytes
 def test_record_lines_of_json_values_read_as_json() -> None:
     line = format_line("orders", 1, 2, 3, b"alice", b'{"order_id":"o-1"}', [("trace", b"abc")])
     assert json.loads(line) == {
-        "topic": "orders", "partition": 1, "offset": 2, "timestamp_ms": 3, "key": "alice", "value": {"order_id": "o-1"}, "headers": {"trace": "abc"}
-    }  # fmt: skip
+        "topic": "orders",
+        "partition": 1,
+        "offset": 2,
+        "timestamp_ms": 3,
+        "key": "alice",
+        "value": {"order_id": "o-1"},
+        "headers": {"trace": "abc"},
+    }
 
 
 def test_record_lines_of_a_value_on_several_lines_stay_on_one() -> None:
