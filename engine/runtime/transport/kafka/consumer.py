@@ -13,6 +13,7 @@ look for a committed offset and begin to fetch.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -129,16 +130,17 @@ class GroupConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         self._listener_failure = self._listener_failure or failure
 
     async def abandon(self) -> None:
-        """End what `stop` could not end in time: tasks that still wait for the broker."""
-        left = [
-            task
-            for task in (self._coordinator and self._coordinator._coordination_task, self._fetcher and self._fetcher._fetch_task)
-            if task
-        ]
+        """End what `stop` could not end in time: tasks that still wait for the broker, and the connections."""
+        tasks = [self._coordinator and self._coordinator._coordination_task, self._fetcher and self._fetcher._fetch_task]
+        left = [task for task in tasks if task is not None and not task.done()]
+        if not left:
+            return
         for task in left:
             task.cancel()
-        if left:
-            await asyncio.wait(left, timeout=1.0)
+        await asyncio.wait(left, timeout=1.0)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await self._client.close()
 
     def _mine(self, partitions: Iterable[TopicPartition]) -> list[TopicPartition]:
         assigned = self.assignment()

@@ -25,6 +25,7 @@ _RECORDS = "aiokafka.record._crecords.default_records"
 
 SEAM = (
     Private("aiokafka.conn", "create_conn", ("host", "port", "client_id", "request_timeout_ms")),
+    Private("aiokafka.consumer.consumer:AIOKafkaConsumer", "_client"),
     Private("aiokafka.consumer.consumer:AIOKafkaConsumer", "_coordinator"),
     Private("aiokafka.consumer.consumer:AIOKafkaConsumer", "_fetcher"),
     Private("aiokafka.consumer.consumer:AIOKafkaConsumer", "_subscription"),
