@@ -11,6 +11,7 @@ from state.hashing import key_hash, murmur2, partition_of
 from state.keys import Codec, KeyCodec
 from state.memory import MemoryStore
 from state.overlay import KeyedCells, MapCells, Pane, PaneCells, TaskState, TimedCells
+from state.rocks import RocksMemory, RocksStore
 from state.store import Change, Position, Store
 from state.values import dated_codec, json_codec, msgpack_codec, raw_codec, unit_codec
 
@@ -25,6 +26,8 @@ __all__ = [
     "Pane",
     "PaneCells",
     "Position",
+    "RocksMemory",
+    "RocksStore",
     "StateError",
     "Store",
     "StreamForgeError",

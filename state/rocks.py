@@ -89,8 +89,9 @@ class RocksStore:
     def get(self, key: bytes) -> bytes | None:
         if not key:
             return None
+        db = self._opened()
         try:
-            value: bytes | None = self._opened().get(key)
+            value: bytes | None = db.get(key)
         except Exception as error:  # the driver raises nothing more specific
             raise self._unusable("cannot be read", error) from error
         return value
@@ -98,8 +99,9 @@ class RocksStore:
     def scan(self, low: bytes, high: bytes) -> Iterator[tuple[bytes, bytes]]:
         options = ReadOptions()
         options.set_iterate_upper_bound(high)
+        db = self._opened()
         try:
-            entries = self._opened().iter(options)
+            entries = db.iter(options)
             entries.seek(low or b"\0")
         except Exception as error:  # the driver raises nothing more specific
             raise self._unusable("cannot be read", error) from error
@@ -117,25 +119,28 @@ class RocksStore:
             else:
                 put(key, value)
         put(_POSITION_KEY, _POSITION.pack(_POSITION_VERSION, position.next_offset, position.time_ms) + position.identity)
+        db = self._opened()
         try:
-            self._opened().write(batch)
+            db.write(batch)
         except Exception as error:  # the driver raises nothing more specific
-            raise self._unusable("cannot be written", error) from error
+            raise StateError(f"state folder {self.path} cannot be written: {error}") from error
         self._position = position
 
     def flush(self) -> None:
         with self._slow:
+            db = self._opened()
             try:
-                self._opened().flush()
+                db.flush()
             except Exception as error:  # the driver raises nothing more specific
-                raise self._unusable("cannot be flushed", error) from error
+                raise StateError(f"state folder {self.path} cannot be flushed: {error}") from error
 
     def checkpoint(self, folder: Path) -> None:
         """Write a consistent copy; files are hard links as long as the folder is on the same file system."""
         with self._slow:
+            db = self._opened()
             try:
                 folder.parent.mkdir(parents=True, exist_ok=True)
-                Checkpoint(self._opened()).create_checkpoint(str(folder))
+                Checkpoint(db).create_checkpoint(str(folder))
             except Exception as error:  # the driver raises nothing more specific
                 raise StateError(f"no checkpoint of {self.path} could be written to {folder}: {error}") from error
 
@@ -175,7 +180,7 @@ class RocksStore:
 
     def _opened(self) -> Rdict:
         if self._db is None:
-            raise StateError("it is closed")
+            raise StateError(f"state folder {self.path} is closed")
         return self._db
 
     def _entries(self, entries: RdictIter) -> Generator[tuple[bytes, bytes], None, None]:

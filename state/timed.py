@@ -54,10 +54,12 @@ class TimedCells(Generic[K, V]):
         return value
 
     def put(self, time_ms: int, key: K, value: V, sub: bytes = b"") -> None:
-        """Set the value of an entry."""
+        """Set the value of an entry; OverflowError for a time beyond 64 bits (here, where the record that asks for it can be blamed)."""
         entry = (time_ms, key, sub)
         live, dirty = self._live, self._dirty
         old = live.get(entry)
+        if old is None and not _START <= time_ms < _END:
+            raise OverflowError(f"a time of {time_ms} ms cannot be stored: it needs more than 64 bits")
         live[entry] = value
         if entry in dirty:
             self._log.append((self, entry, old, False))
@@ -113,11 +115,12 @@ class TimedCells(Generic[K, V]):
         kept: list[int] = []
         for time in self._take(until_ms):
             at = by_time[time]
-            entries = dict.fromkeys(at) if type(at) is list else (at,)
-            alive = [(*entry, live[entry]) for entry in entries if entry in live]
-            if alive:
+            if type(at) is not list and (value := live.get(at)) is not None:
                 kept.append(time)
-                found += alive
+                found.append((*at, value))
+            elif type(at) is list and (entries := [entry for entry in dict.fromkeys(at) if entry in live]):
+                kept.append(time)
+                found += [(*entry, live[entry]) for entry in entries]
             else:
                 self._dead -= len(at) if type(at) is list else 1
                 del by_time[time]

@@ -208,3 +208,13 @@ def test_read_of_another_type_raises_state_error_that_names_the_state(kind: str,
     commit(store, state)
     with pytest.raises(StateError, match=f"'{kind}'"):
         read(TaskState(store))
+
+
+def test_time_beyond_64_bits_raises_overflow_error_and_changes_nothing() -> None:
+    state = TaskState(MemoryStore())
+    timed, panes = state.timed("timed", TEXT, NUMBER), state.panes("panes", TEXT, NUMBER)
+    with pytest.raises(OverflowError):
+        timed.put(2**63, "k", 1)
+    with pytest.raises(OverflowError):
+        panes.pane(2**63)
+    assert state.changes() == []
