@@ -1,0 +1,47 @@
+"""Is an input partition quiet? The shell's half of design rule 7: what it says lets idle time run in the task.
+
+A partition is quiet when the latest fetch answer shows that there is nothing more to read, and the task has taken everything
+that was read. Idle time starts again at open, resume and error (the transport forgets the answer then) and after a gap of the
+event loop, because nothing is known about the time in which the process stood still.
+
+    answer at 10.0 s: position 5, end 5    → quiet
+    loop stands still from 10.1 to 12.4 s  → not quiet until an answer later than 12.4 s
+"""
+
+from engine.runtime.transport.protocol import FetchState
+
+GAP_S = 1.0
+STALE_S = 5.0
+
+
+class Pulse:
+    """Notices when the event loop stood still: `beat` is called by the poll loop, several times a second."""
+
+    def __init__(self, now_s: float) -> None:
+        self.last_s = now_s
+        self.restarted_s = now_s
+
+    def beat(self, now_s: float) -> None:
+        """The loop goes round."""
+        if now_s - self.last_s > GAP_S:
+            self.restarted_s = now_s
+        self.last_s = now_s
+
+
+def is_quiet(state: FetchState | None, position: int, since_s: float, now_s: float) -> bool:
+    """Return whether a partition has nothing to read, as far as is known.
+
+    Args:
+        state: The latest fetch answer; None while paused, and before the first since a seek.
+        position: Up to where the task has processed: what is still queued is activity.
+        since_s: When the loop last began anew after a gap, or the task last processed a record of the partition, whichever is
+            later; an older answer says nothing.
+        now_s: Monotonic clock; an answer older than a few seconds (the broker does not answer) counts no more.
+    """
+    return (
+        state is not None
+        and state.received_s >= since_s
+        and now_s - state.received_s <= STALE_S
+        and state.position >= state.high_watermark
+        and position == state.position
+    )

@@ -1,0 +1,147 @@
+"""Restore: bring a store to the end of its changelog partition (design rule 4).
+
+    changelog   [identity] e e e ▒ e ▒ ▒ e e        ▒ markers and compacted holes
+                           └ store: next_offset     └ end: the last stable offset
+
+It ends by position >= end offset, never by comparing the last record seen: what is at the end may be a marker. The store is
+trusted only as far as `state.changelog.judge` allows; else it is cleared and rebuilt from the start, and the log says why.
+"""
+
+import logging
+import uuid
+from dataclasses import dataclass
+
+from state.changelog import identity_record, is_identity, judge, read_identity
+
+from engine.errors import ConfigError
+from engine.records import OutputColumns, TopicPartition
+from engine.runtime.clock import Clock
+from engine.runtime.metrics import TaskMetrics
+from engine.runtime.threads import in_thread
+from engine.runtime.transport.protocol import TransactionalProducer, Transport
+from state.store import Position, Store
+
+log = logging.getLogger(__name__)
+
+READ_TIMEOUT_S = 1.0
+PROGRESS_S = 5.0
+IN_THREAD_RECORDS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What a restore found and did.
+
+    Attributes:
+        identity: Identity of the changelog partition; the store's position carries it from now on.
+        verdict: For the log line: what the store was worth, and how much was read.
+    """
+
+    identity: bytes
+    entries: int
+    seconds: float
+    verdict: str
+
+
+async def restore(
+    transport: Transport,
+    producer: TransactionalProducer,
+    store: Store,
+    changelog: TopicPartition,
+    *,
+    clock: Clock,
+    metrics: TaskMetrics,
+) -> Restored:
+    """Bring a store to the end of its changelog partition, whose writer (`producer`) has fenced all others.
+
+    It may be cancelled at any point and begun again: the store is always a prefix of the log.
+
+    Raises:
+        StateError, UnavailableError, FencedError: It did not work this time.
+        ConfigError: The topic holds records that this engine did not write.
+    """
+    started_s = clock.monotonic_s()
+    begin = (await transport.begin_offsets([changelog]))[changelog]
+    end = (await transport.end_offsets([changelog]))[changelog]
+    identity = await _find_identity(transport, changelog, begin, end)
+    if identity is None:
+        identity = await _make_identity(producer, store, changelog, clock)
+        return Restored(identity, 0, clock.monotonic_s() - started_s, "new, empty state")
+    trust = judge(store.position, identity=identity, begin=begin, end=end, now_ms=clock.now_ms())
+    if not trust.usable:
+        metrics.rebuilds += 1
+        await in_thread(store.clear)
+    start = store.position.next_offset if trust.usable else begin
+    entries = await _follow(transport, store, identity, changelog, start, end, clock, metrics)
+    seconds = clock.monotonic_s() - started_s
+    metrics.restored_entries += entries
+    metrics.restore_seconds += seconds
+    return Restored(identity, entries, seconds, f"state {trust.reason}: {entries} changelog entries in {seconds:.3f} s")
+
+
+async def _find_identity(transport: Transport, changelog: TopicPartition, begin: int, end: int) -> bytes | None:
+    """Return the identity of a changelog partition: its first record; None if there is no record at all."""
+    reader = await transport.open_reader(changelog, begin)
+    try:
+        while reader.position < end:
+            batch = await reader.read(READ_TIMEOUT_S)
+            if batch is not None and len(batch):
+                identity = read_identity(batch.keys[0], batch.values[0])
+                if identity is None:
+                    raise ConfigError(
+                        f"{changelog.topic}-{changelog.partition} begins with a record that is not the identity of a changelog: "
+                        "something else writes this topic; delete it, or give the app another id"
+                    )
+                return identity
+    finally:
+        await reader.close()
+    return None
+
+
+async def _make_identity(producer: TransactionalProducer, store: Store, changelog: TopicPartition, clock: Clock) -> bytes:
+    """Write the identity record of a changelog partition that has no records, and empty the store for it."""
+    now_ms = clock.now_ms()
+    if store.position != Position():
+        log.warning("%s-%d is empty, the local state is not: it belonged to another changelog and is deleted", *changelog)
+        await in_thread(store.clear)
+    key, value = identity_record(uuid.uuid4())
+    ends = await producer.commit({changelog: OutputColumns([now_ms], [key], [value])}, {})
+    store.apply([], Position(value, ends[changelog], now_ms))
+    return value
+
+
+async def _follow(
+    transport: Transport,
+    store: Store,
+    identity: bytes,
+    changelog: TopicPartition,
+    start: int,
+    end: int,
+    clock: Clock,
+    metrics: TaskMetrics,
+) -> int:
+    """Apply the changelog from `start` on until the position has reached `end`; return the number of entries."""
+    entries, time_ms = 0, store.position.time_ms
+    said_s = clock.monotonic_s()
+    reader = await transport.open_reader(changelog, start)
+    try:
+        while reader.position < end:
+            metrics.restore_lag = end - reader.position
+            batch = await reader.read(READ_TIMEOUT_S)
+            if batch is None:
+                continue
+            changes = [(key, value) for key, value in zip(batch.keys, batch.values, strict=True) if key is not None and not is_identity(key)]
+            time_ms = batch.timestamps[-1] if len(batch) else time_ms
+            position = Position(identity, batch.next_offset, time_ms)
+            if len(changes) < IN_THREAD_RECORDS:
+                store.apply(changes, position)
+            else:
+                await in_thread(store.apply, changes, position)
+            entries += len(changes)
+            if clock.monotonic_s() - said_s >= PROGRESS_S:
+                said_s = clock.monotonic_s()
+                log.info("%s-%d: restored up to %d of %d", *changelog, reader.position, end)
+    finally:
+        metrics.restore_lag = 0
+        await reader.close()
+    return entries

@@ -1,0 +1,222 @@
+"""The runner: the shell of a worker. It polls, hands batches to tasks, and opens and closes them as the group decides.
+
+    transport.poll ──► task 0's queue ──► TaskRunner 0  (process, commit)
+                  └──► task 7's queue ──► TaskRunner 7
+
+Rebalances are eager: on_revoked ends all tasks (the batch in hand, a last commit, all within a bound), on_assigned makes new
+ones and returns at once, since heartbeats wait for it; fencing and restoring happen in the tasks' own coroutines.
+
+A task that cannot go on because of user code (`on_error="fail"`) or a bug ends the worker: the other tasks commit first, then
+`run` raises. Everything else (fenced, broker away, disk full) is retried inside the task.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from engine.errors import ConfigError, StateError, UnavailableError
+from engine.plan import Plan
+from engine.records import RecordBatch, TopicPartition
+from engine.runtime.clock import Clock, SystemClock
+from engine.runtime.lifecycle import Phase
+from engine.runtime.metrics import Metrics
+from engine.runtime.quiet import Pulse
+from engine.runtime.shell import Deliver, Limits, OpenStore, Shell
+from engine.runtime.task_runner import TaskRunner, describe
+from engine.runtime.transport.protocol import Transport
+from engine.task import Task
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.1
+
+
+class Runner:
+    """Runs the tasks of a plan that a consumer group gives to this worker.
+
+    Args:
+        open_store: Opens the store of a task number; called in a thread.
+        deliver: How a batch reaches its pipelines; None processes it directly.
+        clock: None for the machine's.
+        create_sources: Create missing source topics too (tests, bounded runs); otherwise they must exist.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        transport: Transport,
+        *,
+        open_store: OpenStore,
+        deliver: Deliver | None = None,
+        clock: Clock | None = None,
+        limits: Limits | None = None,
+        metrics: Metrics | None = None,
+        create_sources: bool = False,
+    ) -> None:
+        clock = clock or SystemClock()
+        self.plan = plan
+        self.transport = transport
+        self.metrics = metrics or Metrics()
+        self.tasks: dict[int, TaskRunner] = {}
+        self._limits = limits or Limits()
+        self._clock = clock
+        self._create_sources = create_sources
+        self._shell = Shell(
+            plan, transport, open_store, deliver or self._process, clock, self._limits, self.metrics, Pulse(clock.monotonic_s())
+        )
+        self._stopping = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._purged: dict[TopicPartition, int] = {}
+        self._purge: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Run until `stop` is called.
+
+        Raises:
+            ConfigError: A topic is missing or does not fit.
+            UnavailableError: The broker cannot be reached at the start; later on that is retried.
+            Exception: What user code raised under `on_error="fail"`, or a bug; the other tasks have committed.
+        """
+        try:
+            await self.start()
+            while not self._stopping.is_set():
+                await self.turn()
+        finally:
+            await self.shut_down()
+        self.raise_failure()
+
+    def stop(self) -> None:
+        """Ask `run` to end: the tasks finish the batch in hand, commit and close within the grace period."""
+        self._stopping.set()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether `stop` was called, or a task ended the worker."""
+        return self._stopping.is_set()
+
+    async def wait_stopped(self) -> None:
+        """Wait until everything is closed."""
+        await self._stopped.wait()
+
+    # -- the parts of run
+
+    async def start(self) -> None:
+        """Connect, check the topics, join the group."""
+        plan, transport = self.plan, self.transport
+        await transport.start()
+        specs = plan.topic_specs(create_sources=self._create_sources)
+        await transport.ensure_topics(specs)
+        self._shell.output_partitions.update(await transport.partition_counts([spec.name for spec in specs]))
+        await transport.subscribe(plan.input_topics, self)
+
+    async def turn(self) -> None:
+        """Poll once and hand over what came; raises nothing that time can mend."""
+        self._shell.pulse.beat(self._clock.monotonic_s())
+        try:
+            batches = await self.transport.poll(POLL_S)
+        except UnavailableError as error:
+            log.warning("poll failed: %s; tried again in %.1f s", error, self._limits.retry_first_s)
+            await asyncio.sleep(self._limits.retry_first_s)
+            return
+        except StateError as error:
+            await self._look_for_gaps(error)
+            return
+        for batch in batches:
+            task = self.tasks.get(batch.partition)
+            if task is not None:
+                task.offer(batch)
+        self._purge_if_due()
+        if any(task.outcome() is not None for task in self.tasks.values()):
+            self._stopping.set()
+
+    async def _look_for_gaps(self, error: StateError) -> None:
+        """A position lies outside its log: find the tasks that it may be, and let them find out as they open again."""
+        log.warning("poll failed: %s", error)
+        inputs = [partition for task in self.tasks.values() if task.phase is Phase.RUNNING for partition in task.inputs]
+        try:
+            begins, ends = await self.transport.begin_offsets(inputs), await self.transport.end_offsets(inputs)
+        except UnavailableError:
+            return
+        for task in self.tasks.values():
+            if any(not begins[p] <= position <= ends[p] for p, position in task.positions.items() if p in begins):
+                task.doubt(str(error))
+
+    async def shut_down(self) -> None:
+        """Close all tasks within the grace period, then leave the group."""
+        if self._purge is not None:
+            self._purge.cancel()
+        await self._close_all(self._limits.grace_s)
+        await self.transport.stop()
+        self._stopped.set()
+
+    def raise_failure(self) -> None:
+        """Raise what ended a task for good, if anything did."""
+        for number, task in sorted(self.tasks.items()):
+            error = task.outcome()
+            if error is not None:
+                log.error("task %d ended the worker: %s", number, describe(error))
+                raise error
+
+    async def _process(self, pipelines: Sequence[str], batch: RecordBatch, task: Task) -> None:
+        for pipeline in pipelines:
+            task.process(pipeline, batch, self._clock.now_ms())
+
+    # -- the group: RebalanceListener
+
+    async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
+        """End all tasks: with what they have, within the bound."""
+        if partitions:
+            log.info("revoked: %s", _numbers(partitions))
+        await self._close_all(self._limits.close_timeout_s)
+        self.tasks = {number: task for number, task in self.tasks.items() if task.outcome() is not None}
+
+    async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
+        """Begin to open a task for each partition number."""
+        self.metrics.rebalances += 1
+        log.info("assigned: %s", _numbers(partitions) or "nothing")
+        if self._stopping.is_set():
+            return
+        for number in sorted({partition.partition for partition in partitions}):
+            inputs = [TopicPartition(topic, number) for topic in self.plan.input_topics]
+            missing = [topic for topic, _ in inputs if TopicPartition(topic, number) not in partitions]
+            if missing:
+                log.error("task %d is not run here: the group gave %s to another member", number, ", ".join(missing))
+                continue
+            task = self.tasks[number] = TaskRunner(self._shell, number, inputs)
+            task.start()
+
+    async def _close_all(self, timeout_s: float) -> None:
+        await asyncio.gather(*(task.close(timeout_s) for task in self.tasks.values()))
+
+    # -- purging
+
+    def _purge_if_due(self) -> None:
+        if self._purge is None or self._purge.done():
+            self._purge = asyncio.create_task(self._purge_later(), name="purge")
+
+    async def _purge_later(self) -> None:
+        """Delete what all readers of the repartition topics have behind them."""
+        await asyncio.sleep(self._limits.purge_interval_s)
+        internal = set(self.plan.internal_topics)
+        before = {
+            partition: offset
+            for task in self.tasks.values()
+            if task.phase is Phase.RUNNING
+            for partition, offset in task.committed.items()
+            if partition.topic in internal and offset > self._purged.get(partition, 0)
+        }
+        if not before:
+            return
+        try:
+            await self.transport.delete_records(before)
+            self._purged.update(before)
+        except (UnavailableError, ConfigError) as error:
+            log.warning("repartition topics could not be purged: %s; tried again later", error)
+
+
+def _numbers(partitions: frozenset[TopicPartition]) -> str:
+    """Return partitions for a log line: "topic: 0 3 7; other: 0 3 7"."""
+    by_topic: dict[str, list[int]] = {}
+    for topic, number in sorted(partitions):
+        by_topic.setdefault(topic, []).append(number)
+    return "; ".join(f"{topic}: {' '.join(map(str, numbers))}" for topic, numbers in by_topic.items())

@@ -1,0 +1,71 @@
+"""What all tasks of a worker share: the settings, and everything that reaches the outside world."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from engine.plan import Plan
+from engine.records import RecordBatch
+from engine.runtime.clock import Clock
+from engine.runtime.metrics import Metrics
+from engine.runtime.quiet import Pulse
+from engine.runtime.transport.protocol import Transport
+from engine.task import Task
+from state.store import Store
+
+OpenStore = Callable[[int], Store]
+Deliver = Callable[[Sequence[str], RecordBatch, Task], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of a worker. Every buffer has one, and every wait.
+
+    Attributes:
+        commit_interval_ms: A task commits when this much time has passed since its last commit and anything has changed.
+        checkpoint_interval_ms: How often a store is made to survive a crash of the machine.
+        commit_records_max: Input or output records after which a task commits early.
+        commit_bytes_max: The same for the bytes of output values: a transaction has to get through within 10 s.
+        queue_records_max: Fetched records that wait for a task; then its partitions are paused until half are gone.
+        piece_ms: Aimed-at time of one uninterrupted stretch of processing.
+        piece_records_max: Most records of such a stretch, however fast it goes.
+        tick_ms: How often a task is told the wall clock.
+        close_timeout_s: What a revocation waits for the batch in hand and its commit; then the task is dropped uncommitted.
+        grace_s: The same for a shutdown.
+        retry_first_s, retry_max_s: Back-off between attempts to open a task.
+        purge_interval_s: How often repartition topics are purged behind the committed offsets.
+    """
+
+    commit_interval_ms: int = 200
+    checkpoint_interval_ms: int = 60_000
+    commit_records_max: int = 100_000
+    commit_bytes_max: int = 16 << 20
+    queue_records_max: int = 50_000
+    piece_ms: int = 20
+    piece_records_max: int = 16_384
+    tick_ms: int = 100
+    close_timeout_s: float = 5.0
+    grace_s: float = 10.0
+    retry_first_s: float = 0.1
+    retry_max_s: float = 5.0
+    purge_interval_s: float = 30.0
+
+
+@dataclass(slots=True)
+class Shell:
+    """The surroundings of a worker's tasks.
+
+    Attributes:
+        open_store: Opens (or creates) the store of a task number; called in a thread, since it may take long.
+        deliver: Takes a batch to the pipelines that read it; returns when all of them are done with it.
+        output_partitions: Number of partitions of each output topic.
+    """
+
+    plan: Plan
+    transport: Transport
+    open_store: OpenStore
+    deliver: Deliver
+    clock: Clock
+    limits: Limits
+    metrics: Metrics
+    pulse: Pulse
+    output_partitions: dict[str, int] = field(default_factory=dict)

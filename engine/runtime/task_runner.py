@@ -1,0 +1,404 @@
+"""One task of a worker: the coroutine that opens it, feeds it, commits it and closes it (phases: `engine.runtime.lifecycle`).
+
+The poll loop only puts batches into the task's queue. Everything that changes the task happens in the coroutine here, one thing
+after another, so a commit stops this task and no other, and needs no lock:
+
+    piece ─ piece ─ piece ─ commit ─ piece ─ …        a piece is a cut of a batch that fits into some 20 ms
+                      └ the transaction is on its way: other tasks go on
+
+What the transport is told: input partitions are paused until the task is open, and while its queue is full.
+"""
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine.errors import FencedError, StateError, StreamForgeError, UnavailableError
+from engine.records import OutputColumns, RecordBatch, TopicPartition
+from engine.runtime.cutting import PieceSize
+from engine.runtime.lifecycle import Lifecycle, Phase
+from engine.runtime.opening import Opened, OutsideLogError, open_task
+from engine.runtime.quiet import is_quiet
+from engine.runtime.shell import Shell
+from engine.task import Commit
+from state.store import Position
+
+log = logging.getLogger(__name__)
+
+
+class CommitFailedError(StreamForgeError):
+    """A transaction failed or is in doubt: only the changelog knows, so the task must be dropped and restored."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfInput:
+    """Takes its place in the queue behind the last batches: these topics will bring no more records."""
+
+    topics: tuple[str, ...]
+
+
+class TaskRunner:
+    """Runs one task from assignment to revocation."""
+
+    def __init__(self, shell: Shell, number: int, inputs: Sequence[TopicPartition]) -> None:
+        self.number = number
+        self.inputs = tuple(inputs)
+        self.positions: dict[TopicPartition, int] = {}
+        self.committed: dict[TopicPartition, int] = {}
+        self.failure: str | None = None
+        self.is_input_ended = False
+        self._doubt: str | None = None
+        self._shell = shell
+        self._metrics = shell.metrics.task(number)
+        self._life = Lifecycle()
+        self._expected: dict[TopicPartition, int] = {}
+        self._active_s: dict[TopicPartition, float] = {}
+        self._queue: deque[RecordBatch | EndOfInput] = deque()
+        self._queued_records = 0
+        self._paused = False
+        self._busy = self._committing = False
+        self._wake = asyncio.Event()
+        self._opened: Opened | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._piece = PieceSize(shell.limits.piece_ms / 1_000, shell.limits.piece_records_max)
+        self._records_since_commit = 0
+        self._counters_before: Counter[tuple[str, str, str]] = Counter()
+        self._attempts = 0
+        self._commit_due_s = self._flush_due_s = self._tick_due_s = self._ticked_s = 0.0
+        self._flushed = True
+
+    # -- what the runner calls
+
+    @property
+    def phase(self) -> Phase:
+        """Where the task stands."""
+        return self._life.phase
+
+    def start(self) -> None:
+        """Begin to open the task."""
+        self._metrics.held = True
+        self._running = asyncio.create_task(self._run(), name=f"task {self.number}")
+
+    def offer(self, batch: RecordBatch) -> None:
+        """Take a batch from the poll loop: into the queue, or dropped if the task is not where the batch begins."""
+        partition = TopicPartition(batch.topic, batch.partition)
+        if self.phase is not Phase.RUNNING:
+            return  # fetched before a seek that is still to come
+        expected = self._expected[partition]
+        if batch.position != expected:
+            self._metrics.stale_batches += 1
+            log.info("task %d: a batch of %s begins at %d instead of %d; fetched again", self.number, partition, batch.position, expected)
+            self._shell.transport.seek({partition: expected})
+            return
+        self._expected[partition] = batch.next_offset
+        self._queue.append(batch)
+        self._queued_records += len(batch)
+        self._metrics.queued_records = self._queued_records
+        if self._queued_records >= self._shell.limits.queue_records_max and not self._paused:
+            self._paused = True
+            self._shell.transport.pause(self.inputs)
+        self._wake.set()
+
+    def end_input(self, topics: Sequence[str]) -> None:
+        """Say that these topics will bring no more records than are queued already (bounded runs)."""
+        self.is_input_ended = True
+        self._queue.append(EndOfInput(tuple(topics)))
+        self._wake.set()
+
+    def doubt(self, reason: str) -> None:
+        """Drop the task and open it again, because its position may lie outside the log; opening it finds out."""
+        self._doubt = reason
+        self._wake.set()
+
+    def is_drained(self) -> bool:
+        """Return whether everything taken has been processed and committed."""
+        return (
+            self.phase is Phase.RUNNING
+            and not self._queue
+            and not self._busy
+            and not self._committing
+            and self._opened is not None
+            and not self._opened.task.dirty
+        )
+
+    async def close(self, timeout_s: float) -> None:
+        """Take no more input, let the batch in hand end, commit, let go; after the timeout, or if it is not open, uncommitted."""
+        running = self._running
+        if running is None or running.done():
+            return
+        if self.phase is Phase.RUNNING:
+            self._life.to(Phase.CLOSING)
+            self._wake.set()
+            done, _ = await asyncio.wait([running], timeout=timeout_s)
+            if not done:
+                log.warning("task %d: did not end within %.1f s; dropped, what is uncommitted is done again by the next owner", self.number, timeout_s)
+        if not running.done():
+            running.cancel()
+            await asyncio.wait([running], timeout=timeout_s)
+
+    def outcome(self) -> BaseException | None:
+        """Return the error that ended the task, None while it runs or when it was closed."""
+        running = self._running
+        if running is None or not running.done() or running.cancelled():
+            return None
+        return running.exception()
+
+    # -- the life
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                try:
+                    await self._open()
+                except OutsideLogError as error:
+                    await self._fail(error)
+                except (FencedError, UnavailableError, StateError, OSError) as error:
+                    self._metrics.open_failures += 1
+                    await self._recover(error)
+                    continue
+                try:
+                    await self._serve()
+                    return
+                except (CommitFailedError, StateError) as error:
+                    if self.phase is Phase.CLOSING:
+                        log.warning("task %d: last commit failed: %s", self.number, error)
+                        return
+                    await self._recover(error)
+        finally:
+            self._life.to(Phase.CLOSED)
+            self._metrics.held = False
+            await self._release()
+
+    async def _open(self) -> None:
+        opened = await open_task(self._shell, self.number, self.inputs)
+        now_s = self._shell.clock.monotonic_s()
+        self._opened = opened
+        self.positions = dict(opened.positions)
+        self.committed = dict(opened.positions)
+        self._expected = dict(opened.positions)
+        self._commit_due_s = now_s + self._shell.limits.commit_interval_ms / 1_000
+        self._flush_due_s = now_s + self._shell.limits.checkpoint_interval_ms / 1_000
+        self._tick_due_s = self._ticked_s = now_s
+        self._records_since_commit = 0
+        self._counters_before = Counter(self._metrics.counters)
+        self._active_s.clear()
+        self._doubt = None
+        self._paused = self.is_input_ended = False
+        self._metrics.opens += 1
+        self._metrics.running = 1
+        self._life.to(Phase.RUNNING)
+        self._shell.transport.seek(opened.positions)
+        self._shell.transport.resume(self.inputs)
+
+    async def _recover(self, error: Exception) -> None:
+        """Let go of everything, wait until the ownership is confirmed after the error, and a back-off that doubles."""
+        failed_s = self._shell.clock.monotonic_s()
+        was_running = self.phase is Phase.RUNNING
+        self._life.to(Phase.BROKEN)
+        limits = self._shell.limits
+        delay_s = min(limits.retry_first_s * 2**self._attempts, limits.retry_max_s)
+        self._attempts = min(self._attempts + 1, 16)
+        what = "dropped" if was_running else "could not be opened"
+        log.warning("task %d: %s: %s; opened again in %.1f s at the earliest", self.number, what, describe(error), delay_s)
+        if was_running:
+            self._shell.transport.pause(self.inputs)
+        await self._release()
+        await asyncio.sleep(delay_s)
+        while self._shell.transport.membership_confirmed_s() <= failed_s:
+            await asyncio.sleep(limits.retry_first_s)
+        self._life.to(Phase.OPENING)
+
+    async def _fail(self, error: Exception) -> None:
+        """Hold nothing and wait for a person, saying so once a minute, until the partition is revoked."""
+        self._life.to(Phase.FAILED)
+        self.failure = str(error)
+        await self._release()
+        while True:
+            log.error("task %d: stopped: %s", self.number, error)
+            await asyncio.sleep(60)
+
+    async def _release(self) -> None:
+        """Let go of producer and store; uncommitted changes are lost, on purpose."""
+        opened, self._opened = self._opened, None
+        self._queue.clear()
+        self._expected.clear()
+        self._queued_records = self._metrics.queued_records = self._metrics.running = 0
+        self._busy = self._committing = False
+        if opened is not None:
+            await opened.close()
+
+    # -- running
+
+    async def _serve(self) -> None:
+        while self.phase is Phase.RUNNING:
+            if self._doubt is not None:
+                raise StateError(self._doubt)
+            if self._queue:
+                await self._take(self._queue.popleft())
+            else:
+                await self._rest()
+            await self._turn()
+        await self._commit()
+
+    async def _rest(self) -> None:
+        """Wait for input, at most until the next tick."""
+        self._wake.clear()
+        timeout_s = self._tick_due_s - self._shell.clock.monotonic_s()
+        try:
+            async with asyncio.timeout(max(timeout_s, 0.001)):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _turn(self) -> None:
+        """Do what is due: tell the clock, commit, flush."""
+        limits, clock = self._shell.limits, self._shell.clock
+        now_s = clock.monotonic_s()
+        if now_s >= self._tick_due_s:
+            self._tick(now_s)
+        if now_s >= self._commit_due_s or self._is_commit_full():
+            await self._commit()
+            self._commit_due_s = clock.monotonic_s() + limits.commit_interval_ms / 1_000
+        if now_s >= self._flush_due_s:
+            await self._flush()
+            self._flush_due_s = clock.monotonic_s() + limits.checkpoint_interval_ms / 1_000
+
+    def _is_commit_full(self) -> bool:
+        assert self._opened is not None
+        limits, outputs = self._shell.limits, self._opened.task.outputs
+        return (
+            self._records_since_commit >= limits.commit_records_max
+            or outputs.records >= limits.commit_records_max
+            or outputs.payload_bytes >= limits.commit_bytes_max
+        )
+
+    async def _take(self, item: RecordBatch | EndOfInput) -> None:
+        assert self._opened is not None
+        task = self._opened.task
+        self._busy = True
+        if isinstance(item, EndOfInput):
+            for topic in item.topics:
+                task.end_of_input(topic)
+        else:
+            await self._take_batch(item)
+        self._busy = False
+
+    async def _take_batch(self, batch: RecordBatch) -> None:
+        """Process a batch in pieces, with the loop let go after each; stop between two pieces when closing."""
+        assert self._opened is not None
+        shell, task = self._shell, self._opened.task
+        partition, pipelines = TopicPartition(batch.topic, batch.partition), shell.plan.readers(batch.topic)
+        start = 0
+        while self.phase is Phase.RUNNING:
+            piece = cut_piece(batch, start, self._piece.records)
+            started_s = shell.clock.monotonic_s()
+            if len(piece):
+                await shell.deliver(pipelines, piece, task)
+            task.finish_batch(piece)
+            self._piece.took(len(piece), shell.clock.monotonic_s() - started_s)
+            self.positions[partition] = piece.next_offset
+            if len(piece):
+                self._active_s[partition] = started_s
+            self._count(piece)
+            await asyncio.sleep(0)
+            start += len(piece)
+            if start >= len(batch):
+                return
+            await self._turn()
+
+    def _count(self, batch: RecordBatch) -> None:
+        metrics = self._metrics
+        metrics.records += len(batch)
+        metrics.batches += 1
+        self._records_since_commit += len(batch)
+        self._queued_records -= len(batch)
+        metrics.queued_records = self._queued_records
+        if self._paused and self._queued_records <= self._shell.limits.queue_records_max // 2 and self.phase is Phase.RUNNING:
+            self._paused = False
+            self._shell.transport.resume(self.inputs)
+
+    def _tick(self, now_s: float) -> None:
+        """Tell the task the wall clock, and which of its inputs are quiet."""
+        assert self._opened is not None
+        shell = self._shell
+        restarted_s = max(shell.pulse.restarted_s, now_s if now_s - self._ticked_s > 1.0 else 0.0)
+        quiet = {}
+        for partition in self.inputs:
+            state = shell.transport.fetch_state(partition)
+            since_s = max(restarted_s, self._active_s.get(partition, 0.0))
+            quiet[partition.topic] = is_quiet(state, self.positions[partition], since_s, now_s)
+            if state is not None:
+                self._metrics.lag[partition.topic] = max(0, state.high_watermark - self.positions[partition])
+        self._opened.task.advance_clock(shell.clock.now_ms(), quiet)
+        self._ticked_s = now_s
+        self._tick_due_s = now_s + shell.limits.tick_ms / 1_000
+
+    # -- committing
+
+    async def _commit(self) -> None:
+        assert self._opened is not None
+        opened, shell, metrics = self._opened, self._shell, self._metrics
+        started_s = shell.clock.monotonic_s()
+        self._tick(started_s)
+        now_ms = shell.clock.now_ms()
+        self._committing = True
+        commit = opened.task.prepare_commit(now_ms)
+        self._records_since_commit = 0
+        if commit is not None:
+            changelog = TopicPartition(shell.plan.changelog_topic, self.number)
+            outputs = {**commit.outputs, changelog: changelog_columns(commit, now_ms)}
+            try:
+                ends = await opened.producer.commit(outputs, commit.offsets)
+            except Exception as error:
+                metrics.commit_failures += 1
+                raise CommitFailedError(describe(error)) from error
+            opened.task.committed(Position(opened.identity, ends[changelog], now_ms))
+            self.committed.update(commit.offsets)
+            self._attempts = 0
+            self._flushed = False
+            metrics.commits += 1
+            metrics.commit_seconds += shell.clock.monotonic_s() - started_s
+            metrics.output_records += sum(map(len, commit.outputs.values()))
+            metrics.changelog_records += len(commit.changes)
+            metrics.watermark_ms = dict(opened.task.watermarks())
+            metrics.counters = self._counters_before + opened.task.counters
+        self._committing = False
+
+    async def _flush(self) -> None:
+        """Make the store survive a crash of the machine; it runs in a thread, since it may take long."""
+        assert self._opened is not None
+        if not self._flushed:
+            await self._opened.flush()
+            self._flushed = True
+
+
+def cut_piece(batch: RecordBatch, start: int, size: int) -> RecordBatch:
+    """Return the records from index `start` on, at most `size`, as a batch of their own; the last piece carries `next_offset`."""
+    stop = min(start + size, len(batch))
+    if start == 0 and stop == len(batch):
+        return batch
+    return RecordBatch(
+        batch.topic,
+        batch.partition,
+        batch.offsets[start:stop],
+        batch.timestamps[start:stop],
+        batch.keys[start:stop],
+        batch.values[start:stop],
+        position=batch.position if start == 0 else batch.offsets[start - 1] + 1,
+        next_offset=batch.next_offset if stop == len(batch) else batch.offsets[stop - 1] + 1,
+        high_watermark=batch.high_watermark,
+        read_headers=None if batch.read_headers is None else (lambda: batch.headers[start:stop]),
+    )
+
+
+def changelog_columns(commit: Commit, now_ms: int) -> OutputColumns:
+    """Return the changes of a commit as changelog records."""
+    keys, values = [key for key, _ in commit.changes], [value for _, value in commit.changes]
+    return OutputColumns([now_ms] * len(keys), list[bytes | None](keys), values)
+
+
+def describe(error: BaseException) -> str:
+    """Return an error for a log line: its kind, and its message if it has one."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

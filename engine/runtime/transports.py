@@ -1,0 +1,36 @@
+"""From a broker's address to a transport; the client of Kafka is imported only when it is needed."""
+
+from collections.abc import Callable, Iterable
+
+from engine.errors import ConfigError
+from engine.runtime.clock import Clock
+from engine.runtime.transport.memory import MemoryTransport
+from engine.runtime.transport.memory_broker import MemoryBrokers
+from engine.runtime.transport.protocol import Transport
+
+
+def make_transport(
+    broker: str,
+    *,
+    group: str,
+    credentials: object | None = None,
+    stored_numbers: Callable[[], Iterable[int]] = tuple,
+    clock: Clock | None = None,
+) -> Transport:
+    """Return a connection that is not started yet.
+
+    Args:
+        broker: "memory://name" or "kafka://host:9092,host2:9092".
+        group: Consumer group; "" for none.
+        credentials: As Faust takes them; Kafka only.
+        stored_numbers: Partition numbers whose store lies on this worker's disk; asked at each rebalance.
+    Raises:
+        ConfigError: The address is not one.
+    """
+    if broker.startswith("memory://"):
+        return MemoryTransport(MemoryBrokers.open(broker, clock), group_id=group, clock=clock, stored=stored_numbers)
+    if broker.startswith("kafka://"):
+        from engine.runtime.transport.kafka import KafkaSettings, KafkaTransport
+
+        return KafkaTransport(KafkaSettings.of(broker, group=group, credentials=credentials), stored_numbers=stored_numbers)
+    raise ConfigError(f"broker {broker!r} is not known; use 'kafka://host:9092' or 'memory://'")

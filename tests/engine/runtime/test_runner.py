@@ -1,0 +1,426 @@
+"""The runner on the memory broker: exactly once through every failure of design rules 1 to 4 and 15."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from engine.errors import StateError
+from engine.records import OutputColumns, TopicPartition
+from engine.runtime.lifecycle import Phase
+from engine.runtime.transport.memory_connection import Fault
+from engine.testing.clock import virtual_time
+from state.memory import MemoryStore
+from state.store import Position
+from tests.engine.runtime.worker_world import FAST, Script, World, eventually, numbering
+
+
+@virtual_time
+async def test_runner_records_in_are_numbered_and_committed() -> None:
+    world = World(numbering())
+    worker = world.worker()
+    world.click("ann", times=3)
+    world.click("bob", times=2)
+    await world.until(ann=3, bob=2)
+    await worker.stop()
+    assert world.broker.group("app").offsets == {TopicPartition("clicks", 0): 5}  # both users live in partition 0
+
+
+@virtual_time
+async def test_runner_restarted_goes_on_with_its_state() -> None:
+    world = World(numbering())
+    first = world.worker()
+    world.click("ann", times=3)
+    await world.until(ann=3)
+    await first.stop()
+    world.click("ann", times=2)
+    second = world.worker("w2", disk=first.disk)
+    await world.until(ann=5)
+    assert second.runner.metrics.total("restored_entries") == 0
+    await second.stop()
+
+
+@virtual_time
+async def test_runner_killed_between_commits_repeats_nothing() -> None:
+    world = World(numbering())
+    first = world.worker()
+    world.click("ann", times=3)
+    await world.until(ann=3)
+    world.click("ann", times=4)
+    await first.kill()
+    second = world.worker("w2", disk=first.disk)
+    await world.until(ann=7)
+    await second.stop()
+
+
+@virtual_time
+async def test_runner_crash_between_transaction_and_store_restores_the_tail() -> None:
+    world = World(numbering(partitions=1))
+    store = FailingStore(after=2)
+    worker = world.worker()
+    worker.open_store = lambda number: store.reopened()
+    for count in range(1, 6):
+        world.click("ann")
+        await world.until(ann=count)
+    assert store.failures == 1
+    assert worker.runner.metrics.total("restored_entries") > 0
+    await worker.stop()
+
+
+@virtual_time
+async def test_runner_lost_disk_rebuilds_from_the_changelog() -> None:
+    world = World(numbering())
+    first = world.worker()
+    world.click("ann", times=3)
+    await world.until(ann=3)
+    await first.kill()
+    second = world.worker("w2")
+    world.click("ann")
+    await world.until(ann=4)
+    assert second.runner.metrics.total("rebuilds") == 2
+    await second.stop()
+
+
+@virtual_time
+async def test_runner_old_disk_catches_up_before_it_reads_input() -> None:
+    world = World(numbering(partitions=1))
+    first = world.worker("w1")
+    world.click("ann", times=2)
+    await world.until(ann=2)
+    await first.stop()
+    second = world.worker("w2")
+    world.click("ann", times=2)
+    await world.until(ann=4)
+    await second.stop()
+    third = world.worker("w3", disk=first.disk)
+    world.click("ann")
+    await world.until(ann=5)
+    metrics = third.runner.metrics
+    assert metrics.total("rebuilds") == 0 and metrics.total("restored_entries") > 0
+    await third.stop()
+
+
+@virtual_time
+async def test_runner_disk_older_than_half_the_delete_retention_is_rebuilt() -> None:
+    world = World(numbering(partitions=1))
+    first = world.worker("w1")
+    world.click("ann", times=2)
+    await world.until(ann=2)
+    await first.stop()
+    await asyncio.sleep(4 * 86_400)
+    second = world.worker("w2", disk=first.disk)
+    world.click("ann")
+    await world.until(ann=3)
+    assert second.runner.metrics.total("rebuilds") == 1
+    await second.stop()
+
+
+@virtual_time
+async def test_runner_disk_of_another_changelog_is_rebuilt() -> None:
+    elsewhere = World(numbering(partitions=1))
+    other = elsewhere.worker()
+    elsewhere.click("ann", times=9)
+    await elsewhere.until(ann=9)
+    await other.stop()
+    world = World(numbering(partitions=1))
+    first = world.worker()
+    world.click("ann", times=2)
+    await world.until(ann=2)
+    await first.stop()
+    second = world.worker("w2", disk=other.disk)
+    world.click("ann")
+    await world.until(ann=3)
+    assert second.runner.metrics.total("rebuilds") == 1
+    await second.stop()
+
+
+@virtual_time
+async def test_runner_fenced_in_mid_transaction_commits_nothing_of_it() -> None:
+    world = World(numbering(partitions=1))
+    slow = Script({("end_txn", 2): Fault(delay_s=1.0)})
+    worker = world.worker(faults=slow)
+    await worker.until_running(0)
+    world.click("ann", times=3)
+    await eventually(lambda: slow.seen["end_txn"] == 2)
+    world.broker.init_producer("app-0", 10.0)
+    await world.until(ann=3)
+    assert worker.runner.metrics.total("commit_failures") == 1
+    assert worker.runner.metrics.total("opens") == 2
+    await worker.stop()
+
+
+@virtual_time
+@pytest.mark.parametrize("half", ["request", "answer"])
+async def test_runner_commit_in_doubt_is_settled_by_the_changelog(half: str) -> None:
+    world = World(numbering(partitions=1))
+    faults = Script({("end_txn", 2): Fault(lost=half)})  # type: ignore[arg-type]
+    worker = world.worker(faults=faults)
+    await worker.until_running(0)
+    world.click("ann", times=3)
+    await world.until(ann=3)
+    world.click("ann", times=2)
+    await world.until(ann=5)
+    assert worker.runner.metrics.total("commit_failures") == 1
+    await worker.stop()
+
+
+@virtual_time
+async def test_runner_after_a_failed_commit_waits_until_its_membership_is_confirmed() -> None:
+    world = World(numbering(partitions=1))
+    faults = Script({("end_txn", 2): Fault(lost="request")})
+    worker = world.worker(faults=faults)
+    await worker.until_running(0)
+    world.click("ann")
+    await eventually(lambda: worker.runner.metrics.total("commit_failures") == 1)
+    failed_s = world.clock.monotonic_s()
+    await eventually(lambda: worker.runner.metrics.total("opens") == 2)
+    assert worker.transport.membership_confirmed_s() > failed_s - 0.05
+    await world.until(ann=1)
+    await worker.stop()
+
+
+@virtual_time
+async def test_runner_second_worker_joins_tasks_move_and_nothing_is_lost() -> None:
+    world = World(numbering(partitions=4))
+    first = world.worker("w1")
+    await first.until_running(0, 1, 2, 3)
+    users = {f"user{n}": 3 for n in range(8)}
+    for user in users:
+        world.click(user, times=2)
+    second = world.worker("w2")
+    for user in users:
+        world.click(user)
+    await world.until(**users)
+    await eventually(lambda: len(first.running_numbers()) == len(second.running_numbers()) == 2)
+    await second.stop()
+    for user in users:
+        world.click(user)
+    await world.until(**dict.fromkeys(users, 4))
+    await first.stop()
+
+
+@virtual_time
+async def test_runner_rebalance_during_a_restore_cancels_it_and_the_next_owner_finishes() -> None:
+    world = World(numbering(partitions=2))
+    first = world.worker("w1")
+    world.click("ann", times=5)
+    world.click("bob", times=5)
+    await world.until(ann=5, bob=5)
+    await first.stop()
+    slow = SlowReads(5.0)
+    second = world.worker("w2", faults=slow)
+    await eventually(lambda: slow.reading)
+    third = world.worker("w3")
+    await eventually(lambda: second.runner.metrics.rebalances >= 2)
+    assert second.runner.metrics.total("opens") == 0
+    slow.delay_s = 0.0
+    world.click("ann")
+    world.click("bob")
+    await world.until(ann=6, bob=6)
+    await second.stop()
+    await third.stop()
+
+
+@virtual_time
+async def test_runner_frozen_worker_that_wakes_up_does_not_double_anything() -> None:
+    world = World(numbering(partitions=1))
+    frost = Frost(world)
+    zombie = world.worker("w1", faults=frost)
+    world.click("ann")
+    await world.until(ann=1)
+    world.click("ann", times=2)
+    frost.thaws_s = world.clock.monotonic_s() + 60  # its next requests, a commit among them, arrive a minute late
+    other = world.worker("w2")
+    world.click("ann")
+    await world.until(ann=4)
+    assert other.running_numbers() == [0]
+    await asyncio.sleep(90)
+    world.click("ann")
+    await world.until(ann=5)
+    assert zombie.runner.metrics.total("commit_failures") >= 1
+    await zombie.stop()
+    await other.stop()
+
+
+@virtual_time
+async def test_runner_repartitioned_records_are_numbered_once_by_their_new_key() -> None:
+    world = World(numbering(partitions=3, repartition=True))
+    worker = world.worker()
+    for user in ("ann", "bob", "cleo", "dora"):
+        world.click(user, "home", times=5)
+        world.click(user, "cart", times=2)
+    await world.until(home=20, cart=8)
+    await worker.stop()
+
+
+@virtual_time
+async def test_runner_purges_repartition_topics_behind_the_commit() -> None:
+    world = World(numbering(partitions=1, repartition=True))
+    worker = world.worker(limits=replace(FAST, purge_interval_s=2.0))
+    world.click("ann", "home", times=5)
+    await world.until(home=5)
+    await asyncio.sleep(5)
+    log = world.broker.log(TopicPartition(world.plan.internal_topics[0], 0))
+    assert log.start >= 5
+    world.click("ann", "home")
+    await world.until(home=6)
+    await worker.stop()
+
+
+@virtual_time
+async def test_runner_input_deleted_before_it_was_read_stops_the_task_with_a_message() -> None:
+    world = World(numbering(partitions=1))
+    first = world.worker()
+    world.click("ann", times=2)
+    await world.until(ann=2)
+    await first.stop()
+    world.click("ann", times=5)
+    world.broker.delete_records({TopicPartition("clicks", 0): 5})
+    second = world.worker("w2", disk=first.disk)
+    await eventually(lambda: 0 in second.runner.tasks and second.runner.tasks[0].phase is Phase.FAILED)
+    failure = second.runner.tasks[0].failure
+    assert failure is not None and "ends at offset 2" in failure and "begins at 5" in failure
+    assert world.numbers() == {"ann": [1, 2]}
+    await second.stop()
+
+
+@virtual_time
+async def test_runner_group_offsets_that_differ_are_overridden_by_the_state() -> None:
+    world = World(numbering(partitions=1))
+    first = world.worker()
+    world.click("ann", times=3)
+    await world.until(ann=3)
+    await first.stop()
+    world.broker.group("app").offsets[TopicPartition("clicks", 0)] = 0
+    second = world.worker("w2", disk=first.disk)
+    world.click("ann")
+    await world.until(ann=4)
+    await second.stop()
+
+
+@virtual_time
+async def test_runner_full_queue_pauses_and_goes_on() -> None:
+    world = World(numbering(partitions=1))
+    worker = world.worker(limits=replace(FAST, queue_records_max=10, piece_records_max=16))
+    await worker.until_running(0)
+    for _ in range(20):
+        world.click("ann", times=25)
+        await asyncio.sleep(0.01)
+    await world.until(ann=500)
+    await worker.stop()
+
+
+@virtual_time
+async def test_runner_commit_of_one_task_does_not_stop_the_other() -> None:
+    world = World(numbering(partitions=2))
+    hang = Hang("app-0")
+    worker = world.worker(faults=hang)
+    await worker.until_running(0, 1)
+    users = _users_by_partition(2)
+    hang.on = True
+    world.click(users[0])
+    await eventually(lambda: hang.hung)
+    world.click(users[1], times=3)
+    await eventually(lambda: world.numbers().get(users[1]) == [1, 2, 3])
+    assert users[0] not in world.numbers()
+    hang.on = False
+    await world.until(**{users[0]: 1, users[1]: 3})
+    await worker.stop()
+
+
+@virtual_time
+async def test_runner_user_error_under_fail_ends_the_worker_after_the_others_committed() -> None:
+    world = World(numbering(partitions=1, on_error="fail"))
+    worker = world.worker()
+    await worker.until_running(0)
+    world.click("ann", times=2)
+    await world.until(ann=2)
+    world.broker.produce({TopicPartition("clicks", 0): OutputColumns([1], [b"ann"], [b"not json"])})
+    with pytest.raises(Exception, match="clicks|JSON|json|malformed"):
+        await worker.running
+    assert world.numbers() == {"ann": [1, 2]}
+
+
+@virtual_time
+async def test_runner_missing_source_topic_is_a_config_error() -> None:
+    from engine.errors import ConfigError
+    from engine.runtime.runner import Runner
+    from engine.runtime.transport.memory import MemoryTransport
+    from engine.runtime.transport.memory_broker import MemoryBroker
+    from engine.testing.clock import LoopClock, virtual_loop
+
+    clock = LoopClock(virtual_loop())
+    runner = Runner(
+        numbering().plan(), MemoryTransport(MemoryBroker(clock), group_id="app", clock=clock), open_store=lambda _: MemoryStore(), clock=clock
+    )
+    with pytest.raises(ConfigError, match="clicks"):
+        await runner.run()
+
+
+class FailingStore(MemoryStore):
+    """A disk that is full once: the n-th apply with changes fails after the transaction has gone through."""
+
+    def __init__(self, *, after: int) -> None:
+        super().__init__()
+        self.left = after
+        self.failures = 0
+
+    def apply(self, changes, position: Position) -> None:  # type: ignore[no-untyped-def]
+        changes = list(changes)
+        if changes and not self.failures:
+            self.left -= 1
+            if self.left == 0:
+                self.failures += 1
+                raise StateError("disk full")
+        super().apply(changes, position)
+
+    def reopened(self) -> "FailingStore":
+        self.reopen()
+        return self
+
+
+class SlowReads:
+    """Every read of a changelog takes long."""
+
+    def __init__(self, delay_s: float) -> None:
+        self.delay_s = delay_s
+        self.reading = False
+
+    def on_request(self, request: str, client_id: str) -> Fault:
+        if request == "fetch":
+            self.reading = True
+            return Fault(delay_s=self.delay_s)
+        return Fault()
+
+
+class Frost:
+    """A process that stands still: what it asks for takes effect only when it thaws."""
+
+    def __init__(self, world: World) -> None:
+        self._clock = world.clock
+        self.thaws_s = 0.0
+
+    def on_request(self, request: str, client_id: str) -> Fault:
+        return Fault(delay_s=max(0.0, self.thaws_s - self._clock.monotonic_s()))
+
+
+class Hang:
+    """The first commit while `on` hangs until `on` is switched off (up to 9 s)."""
+
+    def __init__(self, transactional_id: str) -> None:
+        self.on = self.hung = False
+
+    def on_request(self, request: str, client_id: str) -> Fault:
+        if request == "end_txn" and self.on and not self.hung:
+            self.hung = True
+            return Fault(delay_s=5.0)
+        return Fault()
+
+
+def _users_by_partition(partitions: int) -> dict[int, str]:
+    from state.hashing import partition_of
+
+    found: dict[int, str] = {}
+    for n in range(100):
+        found.setdefault(partition_of(f"user{n}".encode(), partitions), f"user{n}")
+    return found
