@@ -42,15 +42,15 @@ def draw_mermaid(plan: Plan) -> str:
         return topics.setdefault(topic, f"t{len(topics)}")
 
     for number, graph in enumerate(plan.graphs.values()):
-        ids = {node: f"p{number}n{index}" for index, node in enumerate(graph.nodes) if node.source is None and node.sink is None}
+        boxes = [node for node in graph.nodes if _topic(plan, node) is None]
+        ids = {node: f"p{number}n{index}" for index, node in enumerate(boxes)}
+        ids |= {node: topic_id(topic) for node in graph.nodes if (topic := _topic(plan, node)) is not None}
         lines.append(f"    subgraph p{number}[{_quoted(graph.name)}]")
-        lines.extend(f"        {ids[node]}[{_quoted(node.name)}]" for node in ids)
+        lines.extend(f"        {ids[node]}[{_quoted(node.name)}]" for node in boxes)
         lines.append("    end")
         for node in graph.nodes:
-            target = ids.get(node) or topic_id(node.sink.topic if node.sink else _topic(plan, node) or node.name)
-            for upstream, _ in node.inputs:
-                edges.append(f"    {ids.get(upstream) or topic_id(_topic(plan, upstream) or upstream.name)} --> {target}")
-            edges.extend(f"    {target} -.-> {topic_id(side.topic)}" for side in node.sides)
+            edges.extend(f"    {ids[upstream]} --> {ids[node]}" for upstream, _ in node.inputs)
+            edges.extend(f"    {ids[node]} -.-> {topic_id(side.topic)}" for side in node.sides)
     lines.extend(f"    {name}[({_quoted(topic)})]" for topic, name in topics.items())
     return "\n".join([*lines, *edges]) + "\n"
 

@@ -1,0 +1,85 @@
+"""Programs on a real Kafka by the command line alone: make the topics, start workers, send, look at what comes out."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.kafka_server import PASSWORD, USER, KafkaServer
+
+pytestmark = pytest.mark.kafka
+
+PATIENCE_S = 90.0
+ORDERS, CURRENCIES = 300, 3
+
+
+def streamforge(env: Mapping[str, str], *args: str) -> str:
+    """Run a command to its end and return what it prints."""
+    command = [sys.executable, "-m", "engine", *args]
+    done = subprocess.run(command, env=dict(env), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@contextmanager
+def worker(env: Mapping[str, str], log: Path, *args: str) -> Iterator[None]:
+    """Run a worker in the background; it must end well when it is asked to."""
+    with log.open("wb") as output:
+        process = subprocess.Popen([sys.executable, "-m", "engine", "worker", *args], env=dict(env), stdout=output, stderr=output)
+        try:
+            yield
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE_S) == 0, log.read_text()[-4_000:]
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_secure_payments_over_tls_and_sasl_are_added_up(kafka: KafkaServer, tmp_path: Path) -> None:
+    env = {
+        **os.environ,
+        "STREAMFORGE_BROKER": f"kafka://{kafka.secure_bootstrap}",
+        "STREAMFORGE_STATE_DIR": str(tmp_path / "state"),
+        "PAYMENTS_CA": str(kafka.cafile),
+        "PAYMENTS_USER": USER,
+        "PAYMENTS_PASSWORD": PASSWORD,
+    }
+    app = "tests.programs.secure_payments"
+    values = [{"account": account, "cents": cents, "ts": ts} for ts, (account, cents) in enumerate([("a", 5), ("b", 7), ("a", 6)])]
+    (tmp_path / "payments.jsonl").write_text("".join(json.dumps({"value": value}) + "\n" for value in values))
+    streamforge(env, "topics", "create", "--app", app)
+    with worker(env, tmp_path / "worker.log", app, "--web-port", "16066"):
+        assert streamforge(env, "send", "payments", str(tmp_path / "payments.jsonl"), "--app", app) == "3 records sent to payments\n"
+        lines = streamforge(env, "tail", "payment-totals", "--app", app, "--from-start", "--limit", "3").splitlines()
+    totals = sorted((record["key"], record["value"]["payments"], record["value"]["cents"]) for record in map(json.loads, lines))
+    assert totals == [("a", 1, 5), ("a", 2, 11), ("b", 1, 7)]
+
+
+def test_minute_revenue_on_two_workers_is_the_same_as_on_files(kafka: KafkaServer, tmp_path: Path) -> None:
+    env = {**os.environ, "STREAMFORGE_BROKER": f"kafka://{kafka.bootstrap}", "STREAMFORGE_STATE_DIR": str(tmp_path / "state")}
+    app = "tests.programs.minute_revenue"
+    orders = [
+        {"user_id": f"user-{n % 17}", "amount_cents": n, "currency": ["EUR", "USD", "GBP"][n % CURRENCIES], "ts": 1_000 * n}
+        for n in range(ORDERS)
+    ]
+    # One more order of every user closes the windows of all the others: a worker on Kafka waits for more input, a run does not.
+    last = [{"user_id": f"user-{n}", "amount_cents": 0, "currency": "EUR", "ts": 10_000_000} for n in range(17)]
+    (tmp_path / "orders.jsonl").write_text("".join(json.dumps({"value": value}) + "\n" for value in orders + last))
+    streamforge(env, "run", app, "--input", f"orders={tmp_path / 'orders.jsonl'}", "--output", str(tmp_path / "files"))
+    expected = sorted(json.dumps(json.loads(line)["value"]) for line in (tmp_path / "files" / "revenue.jsonl").read_text().splitlines())
+    assert len(expected) == CURRENCIES * ORDERS // 60
+    streamforge(env, "topics", "create", "--app", app)
+    listed = json.loads(streamforge(env, "topics", "list", "--app", app, "--json"))
+    assert {row["name"]: row["partitions"] for row in listed}["revenue"] == 4
+    assert "orders" in streamforge(env, "topics", "list")
+    with worker(env, tmp_path / "worker.log", app, "--workers", "2", "--web-port", "16067"):
+        streamforge(env, "send", "orders", str(tmp_path / "orders.jsonl"), "--app", app)
+        lines = streamforge(env, "tail", "revenue", "--app", app, "--from-start", "--limit", str(len(expected))).splitlines()
+        assert sorted(json.dumps(json.loads(line)["value"]) for line in lines) == expected
+    assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["worker-0", "worker-1"]
