@@ -18,7 +18,9 @@ from engine.records import Headers
 _TRACEBACK_MAX = 8_000
 
 
-def record_headers(headers: Headers, *, topic: str, partition: int, offset: int, pipeline: str, operator: str, error: BaseException) -> Headers:
+def record_headers(
+    headers: Headers, *, topic: str, partition: int, offset: int, pipeline: str, operator: str, error: BaseException
+) -> Headers:
     """Return the headers of a bad record's dead letter."""
     place = [("topic", topic.encode()), ("partition", b"%d" % partition), ("offset", b"%d" % offset)]
     return [*headers, *place, *_reason(pipeline, operator, error)]

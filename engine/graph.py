@@ -89,9 +89,4 @@ class PipelineGraph:
 
     def readers(self, node: Node) -> list[tuple[Node, int, int]]:
         """Return (reader, its port, output of `node`) for everyone who reads a node."""
-        return [
-            (reader, port, output)
-            for reader in self.nodes
-            for port, (read, output) in enumerate(reader.inputs)
-            if read is node
-        ]
+        return [(reader, port, output) for reader in self.nodes for port, (read, output) in enumerate(reader.inputs) if read is node]

@@ -26,7 +26,9 @@ class Outputs:
         key_hash: Hash of key bytes; cached here, since the same keys come again.
     """
 
-    def __init__(self, partition_counts: Mapping[str, int], *, partitions: int, own_partition: int, key_hash: Callable[[bytes], int]) -> None:
+    def __init__(
+        self, partition_counts: Mapping[str, int], *, partitions: int, own_partition: int, key_hash: Callable[[bytes], int]
+    ) -> None:
         self._partition_counts = partition_counts
         self._partitions = partitions
         self._own_partition = own_partition

@@ -5,7 +5,6 @@ timers, outputs, counters), and the batch is fed again one record at a time with
 the record or the firing that raises goes to the dead letters. That costs time only for batches that hold bad records.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any

@@ -75,7 +75,14 @@ class _Cells:
     """Values by (key, sub key) with a ttl."""
 
     def __init__(
-        self, context: OperatorContext, name: str, key: KeyCodec, sub: KeyCodec, ttl_ms: int | None, watermark: Callable[[], int], time: Callable[[], int]
+        self,
+        context: OperatorContext,
+        name: str,
+        key: KeyCodec,
+        sub: KeyCodec,
+        ttl_ms: int | None,
+        watermark: Callable[[], int],
+        time: Callable[[], int],
     ) -> None:
         full = context.state_name(name)
         self._values = context.state.mapped(full, key, sub, msgpack_codec(Stored))

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, Literal, TypeVar, cast, overload
 
 from engine.agg import Aggregate
-from engine.cep import Match, Pattern, Skip, skip as cep_skip
+from engine.cep import Match, Pattern, Skip
+from engine.cep import skip as cep_skip
 from engine.codecs import Codec, JsonCodec
 from engine.durations import Duration, duration_ms
 from engine.errors import ConfigError
@@ -110,7 +111,9 @@ class Stream(Generic[K, V]):
         streams: list[Stream[Any, Any]] = [self, *others]
         for other in streams:
             if other._graph is not self._graph:
-                raise ConfigError(f"{self._what('merge')}: a stream of another pipeline cannot be merged; name its source in @app.pipeline(...)")
+                raise ConfigError(
+                    f"{self._what('merge')}: a stream of another pipeline cannot be merged; name its source in @app.pipeline(...)"
+                )
             if other._key_type != self._key_type:
                 raise ConfigError(f"{self._what('merge')}: keys differ, {self._key_type!r} and {other._key_type!r}; use key_by first")
         if any(stream._rekeyed != self._rekeyed for stream in streams):
@@ -138,7 +141,9 @@ class Stream(Generic[K, V]):
             rest: Name of one more branch for what no predicate takes; without it such records are counted and dropped.
         """
         if not predicates:
-            raise ConfigError(f"{self._what('branch')}: give at least one predicate, such as large=lambda order: order.amount_cents > 10_000")
+            raise ConfigError(
+                f"{self._what('branch')}: give at least one predicate, such as large=lambda order: order.amount_cents > 10_000"
+            )
         if rest in predicates:
             raise ConfigError(f"{self._what('branch')}: {rest!r} is the name of the rest and of a predicate")
         functions = tuple(predicates.values())
@@ -150,7 +155,9 @@ class Stream(Generic[K, V]):
 
     # -- stateful
 
-    def window(self, window: Window, *, lateness: Duration = "0s", late_to: str | None = None, trigger: Trigger | None = None) -> "WindowedStream[K, V]":
+    def window(
+        self, window: Window, *, lateness: Duration = "0s", late_to: str | None = None, trigger: Trigger | None = None
+    ) -> "WindowedStream[K, V]":
         """Group the records of each key into windows of event time.
 
         Args:
@@ -164,10 +171,16 @@ class Stream(Generic[K, V]):
         return WindowedStream(self._keyed("window"), window, duration_ms(lateness, f"lateness of {what}"), late_to, trigger)
 
     @overload
-    def aggregate(self, *, emit: Literal["update", "record"] = ..., into: type[S], key_as: str = ..., **aggregates: Aggregate) -> "Stream[K, S]": ...
+    def aggregate(
+        self, *, emit: Literal["update", "record"] = ..., into: type[S], key_as: str = ..., **aggregates: Aggregate
+    ) -> "Stream[K, S]": ...
     @overload
-    def aggregate(self, *, emit: Literal["update", "record"] = ..., into: None = ..., key_as: str = ..., **aggregates: Aggregate) -> "Stream[K, dict[str, Any]]": ...
-    def aggregate(self, *, emit: Literal["update", "record"] = "update", into: type[Any] | None = None, key_as: str = "key", **aggregates: Aggregate) -> "Stream[K, Any]":
+    def aggregate(
+        self, *, emit: Literal["update", "record"] = ..., into: None = ..., key_as: str = ..., **aggregates: Aggregate
+    ) -> "Stream[K, dict[str, Any]]": ...
+    def aggregate(
+        self, *, emit: Literal["update", "record"] = "update", into: type[Any] | None = None, key_as: str = "key", **aggregates: Aggregate
+    ) -> "Stream[K, Any]":
         """Keep running totals of each key: the latest once a commit ("update"), or one result a record ("record")."""
         keyed = self._keyed("aggregate")
         if emit not in ("update", "record"):
@@ -186,8 +199,8 @@ class Stream(Generic[K, V]):
 
     def process(self, handler: ProcessFunction | type[Handler] | type[Any], *, name: str | None = None) -> "Stream[K, Any]":
         """Run your own code on each record: `fn(record, ctx)`, or a class with state and timers (see `engine.operators.process`)."""
-        keyed = self._keyed("process")
-        name = name or getattr(handler, "__name__", "process").lower()
+        name = name or getattr(handler, "__name__", "process").lower().strip("<>")
+        keyed = self._keyed(name)
         what = self._what(name)
         node = keyed._node_after(
             "process",
@@ -230,9 +243,7 @@ class Stream(Generic[K, V]):
         )
         sides = [SideSpec(topic, JsonCodec(Any)) for topic in (timeouts_to, late_to) if topic is not None]
         node = keyed._node_after("detect", make, name=name, value_type=Match, signature=f"detect {name}", sides=sides)
-        return MatchStream(
-            keyed._graph, node, key_type=self._key_type, value_type=Match, rekeyed=False, shared=keyed._shared
-        )
+        return MatchStream(keyed._graph, node, key_type=self._key_type, value_type=Match, rekeyed=False, shared=keyed._shared)
 
     def in_event_time_order(self) -> "Stream[K, V]":
         """Hold records back until the watermark passes them, and hand them on sorted by event time, ties by arrival."""
@@ -342,10 +353,10 @@ class Stream(Generic[K, V]):
         return cast("Stream[K, V]", self._with(self._shared[key], rekeyed=False))
 
 
-class MatchStream(Stream[K, Match]):
+class MatchStream(Stream[K, Match[K]]):
     """The matches of a pattern."""
 
-    def select(self, function: Callable[[Match], W]) -> Stream[K, W]:
+    def select(self, function: Callable[[Match[K]], W]) -> Stream[K, W]:
         """Shape each match into a value: the same as `map`, by the name that the field uses."""
         return self.map(function)
 
@@ -361,10 +372,16 @@ class WindowedStream(Generic[K, V]):
         self._trigger = trigger
 
     @overload
-    def aggregate(self, *, emit: Literal["close", "update"] = ..., into: type[S], key_as: str = ..., **aggregates: Aggregate) -> Stream[K, S]: ...
+    def aggregate(
+        self, *, emit: Literal["close", "update"] = ..., into: type[S], key_as: str = ..., **aggregates: Aggregate
+    ) -> Stream[K, S]: ...
     @overload
-    def aggregate(self, *, emit: Literal["close", "update"] = ..., into: None = ..., key_as: str = ..., **aggregates: Aggregate) -> Stream[K, dict[str, Any]]: ...
-    def aggregate(self, *, emit: Literal["close", "update"] = "close", into: type[Any] | None = None, key_as: str = "key", **aggregates: Aggregate) -> Stream[K, Any]:
+    def aggregate(
+        self, *, emit: Literal["close", "update"] = ..., into: None = ..., key_as: str = ..., **aggregates: Aggregate
+    ) -> Stream[K, dict[str, Any]]: ...
+    def aggregate(
+        self, *, emit: Literal["close", "update"] = "close", into: type[Any] | None = None, key_as: str = "key", **aggregates: Aggregate
+    ) -> Stream[K, Any]:
         """Give one result for each key and window.
 
         Args:

@@ -223,10 +223,7 @@ class Task:
         if operator is not None and operator not in run.operators:
             raise ConfigError(f"pipeline {pipeline!r} has no operator {operator!r}; it has {', '.join(run.operators)}")
         found = [
-            (name, local, value)
-            for name, node in run.operators.items()
-            if operator in (None, name)
-            for local, value in node.inspect(key)
+            (name, local, value) for name, node in run.operators.items() if operator in (None, name) for local, value in node.inspect(key)
         ]
         shared = Counter(local for _, local, _ in found)
         return {local if shared[local] == 1 else f"{name}.{local}": value for name, local, value in found}
@@ -247,5 +244,3 @@ class Task:
             )
         if stored != wanted:
             cells.put("", wanted)
-
-

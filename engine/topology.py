@@ -27,17 +27,15 @@ class Source(Stream[Any, Any]):
     def __getattribute__(self, name: str) -> Any:
         if name in _STREAM_METHODS:
             topic = object.__getattribute__(self, "spec").topic
-            raise ConfigError(f"source {topic!r}: {name}() belongs inside a pipeline; write @app.pipeline({topic.replace('-', '_')}) over a function that takes the stream")
+            raise ConfigError(
+                f"source {topic!r}: {name}() belongs inside a pipeline; write @app.pipeline({topic.replace('-', '_')}) over a function that takes the stream"
+            )
         return object.__getattribute__(self, name)
 
     def open(self, graph: PipelineGraph, shared: dict[Any, Any]) -> Stream[Any, Any]:
         """Return the stream of this source within one pipeline."""
-        node = graph.add(
-            Node("source", self.spec.topic, key_type=self.spec.key_type, value_type=self.spec.codec.type, source=self.spec)
-        )
-        return Stream(
-            graph, node, key_type=self.spec.key_type, value_type=self.spec.codec.type, rekeyed=False, shared=shared
-        )
+        node = graph.add(Node("source", self.spec.topic, key_type=self.spec.key_type, value_type=self.spec.codec.type, source=self.spec))
+        return Stream(graph, node, key_type=self.spec.key_type, value_type=self.spec.codec.type, rekeyed=False, shared=shared)
 
 
 _STREAM_METHODS = frozenset(name for name, member in vars(Stream).items() if not name.startswith("_") and callable(member))

@@ -209,9 +209,11 @@ class Valve:
             for other, watermark in enumerate(self._watermarks)
             if other != number and self._aligned[other] and not self._idle[other]
         ]
-        return min(others, default=MAX_TIME) if not any(
-            not aligned and not idle for aligned, idle in zip(self._aligned, self._idle, strict=True)
-        ) else None
+        return (
+            min(others, default=MAX_TIME)
+            if not any(not aligned and not idle for aligned, idle in zip(self._aligned, self._idle, strict=True))
+            else None
+        )
 
     def _set_status(self, number: int, idle: bool) -> None:
         self._idle[number] = idle
@@ -221,7 +223,9 @@ class Valve:
             self._aligned[number] = True
 
     def _advance(self) -> None:
-        counting = [watermark for watermark, idle, aligned in zip(self._watermarks, self._idle, self._aligned, strict=True) if aligned and not idle]
+        counting = [
+            watermark for watermark, idle, aligned in zip(self._watermarks, self._idle, self._aligned, strict=True) if aligned and not idle
+        ]
         if counting:
             reached = min(counting)
         elif self.idle:

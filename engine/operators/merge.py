@@ -4,11 +4,11 @@ An input that is idle is left out of the minimum, and one that comes back is lef
 has already been given out; if all are idle, the highest counts (`engine.watermarks.Valve`).
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from engine.block import Block
 from engine.keys import key_codec
-from engine.operators.base import Operator
+from engine.operators.base import Operator, OperatorContext
 from engine.watermarks import Valve, ValveState
 from state.values import msgpack_codec
 
@@ -56,11 +56,9 @@ class MergedTime:
 class Merge(Operator):
     """Union of inputs with equal keys."""
 
-    context: "NodeContext"
-
-    def __init__(self, context: "NodeContext", ports: int) -> None:
+    def __init__(self, context: OperatorContext, ports: int) -> None:
         super().__init__(context)
-        self._time = MergedTime(context, ports)
+        self._time = MergedTime(cast("NodeContext", context), ports)
 
     def process(self, block: Block, port: int = 0) -> None:
         self.emit(self._time.merge(block, port))

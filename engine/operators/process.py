@@ -158,7 +158,13 @@ class Process(Operator):
             else:
                 row = block.row(index)
                 record = Record(
-                    key, block.values[index], timestamp_ms, batch.topic, batch.partition, batch.offsets[row], headers[row] if headers else ()
+                    key,
+                    block.values[index],
+                    timestamp_ms,
+                    batch.topic,
+                    batch.partition,
+                    batch.offsets[row],
+                    headers[row] if headers else (),
                 )
             scope.key, user.timestamp_ms, user.watermark_ms, self._watermark = key, timestamp_ms, before, before
             results = on_record(record, user)
@@ -197,6 +203,9 @@ class Process(Operator):
     def _fire(self, clock: ClockName, until_ms: int, start: int, out: "_Results") -> None:
         """Fire what is due in the order of time; a firing may set more that is due."""
         queue = self._queues[clock]
+        if self.context.careful and out.keys:
+            self.emit(out.block(start, start))  # a firing that is undone must not take these along
+            out.clear()
         while queue.next_ms <= until_ms:
             for due_ms, key, name in queue.due(until_ms):
                 if queue.next_ms < due_ms:
@@ -238,10 +247,7 @@ class _Results:
     __slots__ = ("before", "keys", "timestamps", "values")
 
     def __init__(self) -> None:
-        self.keys: list[Any] = []
-        self.values: list[Any] = []
-        self.timestamps: list[int] = []
-        self.before: list[int] = []
+        self.clear()
 
     def extend(self, key: Any, results: Iterable[Any], timestamp_ms: int, before: int) -> None:
         for value in results:
@@ -249,6 +255,13 @@ class _Results:
             self.values.append(value)
             self.timestamps.append(timestamp_ms)
             self.before.append(before)
+
+    def clear(self) -> None:
+        """Begin new columns; the old ones have been given out."""
+        self.keys: list[Any] = []
+        self.values: list[Any] = []
+        self.timestamps: list[int] = []
+        self.before: list[int] = []
 
     def block(self, start: int, watermark: int) -> Block:
         return Block(self.keys, self.values, self.timestamps, start, watermark, self.before)
@@ -279,12 +292,7 @@ def process_operator(handler: ProcessFunction | type[Any], *, key_type: Any, wha
 
 def state_declarations(handler: type[Any]) -> dict[str, StateHandle]:
     """Return the state that a class declares, by attribute name, base classes included."""
-    return {
-        name: member
-        for owner in reversed(handler.__mro__)
-        for name, member in vars(owner).items()
-        if isinstance(member, StateHandle)
-    }
+    return {name: member for owner in reversed(handler.__mro__) for name, member in vars(owner).items() if isinstance(member, StateHandle)}
 
 
 def result_type(function: Callable[..., Any]) -> Any:

@@ -90,9 +90,7 @@ class TestDriver:
 
     # -- input
 
-    def send(
-        self, topic: str, value: Any, *, key: Any = None, at: int | datetime | None = None, partition: int | None = None
-    ) -> None:
+    def send(self, topic: str, value: Any, *, key: Any = None, at: int | datetime | None = None, partition: int | None = None) -> None:
         """Produce one record to a source topic and process it at once.
 
         Args:

@@ -1,0 +1,381 @@
+"""Tasks as a whole: bad records, undo, repartitioning, time, offsets, and that cuts never change a result."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import ConfigError
+from engine.operators.process import Context, Timer
+from engine.records import RecordBatch
+from engine.state_handles import ValueState
+from engine.task import Task
+from engine.testing.driver import START_MS, TestDriver
+from engine.topology import Topology
+from engine.watermarks import bounded
+from state.memory import MemoryStore
+from state.store import Position
+from tests.engine.shop_records import Order, order, shop
+
+
+def header(record: Any, name: str) -> str:
+    return str(dict(record.headers)[name], "utf-8")
+
+
+def through(declare: Callable[[Any], Any], **options: Any) -> Topology:
+    """Return a topology whose one pipeline writes what `declare` makes of the orders to "out"."""
+    topology, orders = shop(**options)
+    topology.pipeline(orders, name="work")(lambda stream: declare(stream).to("out"))
+    return topology
+
+
+def batch_of(values: Sequence[bytes | None], *, start: int = 0, keys: list[bytes | None] | None = None) -> RecordBatch:
+    """Return a batch of the orders topic, partition 0."""
+    count = len(values)
+    offsets = list(range(start, start + count))
+    return RecordBatch("orders", 0, offsets, [0] * count, keys or [None] * count, values, position=start, next_offset=start + count)
+
+
+def feed(task: Task, batch: RecordBatch) -> None:
+    for pipeline in task.plan.readers(batch.topic):
+        task.process(pipeline, batch, START_MS)
+    task.finish_batch(batch)
+
+
+# -- bad records
+
+
+def test_undecodable_records_go_to_the_dead_letters_once_for_all_pipelines() -> None:
+    topology, orders = shop()
+    topology.pipeline(orders, name="one")(lambda stream: stream.to("out"))
+    topology.pipeline(orders, name="two")(lambda stream: stream.map(lambda o: o.ts).to("times"))
+    with TestDriver(topology) as driver:
+        driver.send("orders", b'{"order_id": "o1"', key="k", at=5)
+        driver.send("orders", {"order_id": "o2", "user_id": "ann", "amount_cents": "x", "currency": "EUR", "ts": 1})
+        driver.send("orders", None, key="k")
+        driver.send("orders", order(4, ts=9))
+        assert [r.value for r in driver.read("times")] == [9]
+        letters = driver.read("shop-dlq")
+        assert [header(r, "offset") for r in letters] == ["0", "1", "2"]
+        assert {header(r, "pipeline") for r in letters} == {"one,two"}
+        assert {header(r, "operator") for r in letters} == {"source"}
+        assert letters[0].value == b'{"order_id": "o1"' and letters[0].key == "k" and letters[0].timestamp_ms == 5
+
+
+def test_record_that_raises_is_undone_only_in_the_pipeline_that_failed() -> None:
+    topology, orders = shop()
+    topology.pipeline(orders, name="strict")(lambda stream: stream.map(lambda o: 100 // o.amount_cents).to("out"))
+    topology.pipeline(orders, name="lenient")(lambda stream: stream.map(lambda o: o.order_id).to("ids"))
+    with TestDriver(topology) as driver:
+        for number, amount in enumerate([1, 0, 50]):
+            driver.send("orders", order(number, amount=amount))
+        assert [r.value for r in driver.read("out")] == [100, 2]
+        assert [r.value for r in driver.read("ids")] == ["o0", "o1", "o2"]
+        (letter,) = driver.read("shop-dlq")
+        assert (header(letter, "pipeline"), header(letter, "operator"), header(letter, "offset")) == ("strict", "map", "1")
+        assert driver.counters()["strict", "map", "dead_letters"] == 1
+
+
+def test_bad_record_in_the_middle_of_a_batch_leaves_the_others_exactly_once() -> None:
+    topology = through(lambda stream: stream.map(lambda o: 100 // o.amount_cents))
+    task = Task(topology.plan(partitions=1), 0, MemoryStore(), now_ms=START_MS)
+    values = [msgspec.json.encode(order(number, amount=amount)) for number, amount in enumerate([1, 2, 0, 4, 0, 5])]
+    feed(task, batch_of([*values, b"not json"]))
+    commit = task.prepare_commit(START_MS)
+    assert commit is not None
+    out = {partition.topic: columns for partition, columns in commit.outputs.items()}
+    assert out["out"].values == [b"100", b"50", b"25", b"20"]
+    assert [dict(headers)["offset"] for headers in out["shop-dlq"].headers or []] == [b"6", b"2", b"4"]
+
+
+def test_bad_record_still_moves_time() -> None:
+    """A decoded record advances the watermark although user code refuses it: its time is not in doubt."""
+
+    class Wait:
+        def on_record(self, record: Any, ctx: Context) -> None:
+            if record.value.amount_cents == 0:
+                raise ValueError("no amount")
+            ctx.timers.event_time(record.timestamp_ms + 1_000)
+
+        def on_timer(self, timer: Timer, ctx: Context) -> Iterator[int]:
+            yield timer.timestamp_ms
+
+    with TestDriver(through(lambda stream: stream.process(Wait))) as driver:
+        driver.send("orders", order(1, ts=0))
+        driver.send("orders", order(2, ts=50_000, amount=0))
+        assert [r.value for r in driver.read("out")] == [1_000]
+
+
+def test_on_error_fail_raises() -> None:
+    topology = through(lambda stream: stream.map(lambda o: 1 // o.amount_cents), on_error="fail")
+    with TestDriver(topology) as driver, pytest.raises(ZeroDivisionError):
+        driver.send("orders", order(1, amount=0))
+
+
+def test_null_key_into_a_keyed_operator_is_a_dead_letter() -> None:
+    topology = Topology("shop")
+    source = topology.source("orders", Order)
+    topology.pipeline(source, name="work")(lambda stream: stream.process(lambda record, ctx: [record.key]).to("out"))
+    with TestDriver(topology) as driver:
+        driver.send("orders", order(1))
+        driver.send("orders", order(2), key="ann")
+        driver.send("orders", order(3), key=b"\xff")
+        assert [r.value for r in driver.read("out")] == ["ann"]
+        assert ["no key" in header(r, "error") for r in driver.read("shop-dlq")] == [True, False]
+
+
+# -- repartitioning and time
+
+
+@pytest.mark.parametrize("partitions", [1, 4])
+def test_key_by_brings_equal_keys_together(partitions: int) -> None:
+    class Count:
+        seen = ValueState(int, default=0)
+
+        def on_record(self, record: Any, ctx: Context) -> Iterator[int]:
+            self.seen.set(self.seen.get() + 1)
+            yield self.seen.get()
+
+    topology = through(lambda stream: stream.key_by("currency").process(Count))
+    with TestDriver(topology, partitions=partitions) as driver:
+        for number in range(12):
+            driver.send("orders", order(number, user=f"u{number}", currency=["EUR", "USD"][number % 2]))
+        records = driver.read("out")
+        assert sorted((r.key, r.value) for r in records) == [(c, n) for c in ("EUR", "USD") for n in range(1, 7)]
+
+
+def timers_after_repartition() -> Topology:
+    class Wait:
+        def on_record(self, record: Any, ctx: Context) -> None:
+            ctx.timers.event_time(record.timestamp_ms, record.value.order_id)
+
+        def on_timer(self, timer: Timer, ctx: Context) -> Iterator[str]:
+            yield timer.name
+
+    return through(lambda stream: stream.key_by("currency").process(Wait))
+
+
+def test_watermark_through_a_repartition_is_the_minimum_of_the_upstreams() -> None:
+    with TestDriver(timers_after_repartition(), partitions=2) as driver:
+        driver.send("orders", order(1, ts=1_000), partition=0)
+        driver.send("orders", order(2, ts=100_000), partition=0)
+        assert driver.read("out") == []  # partition 1 has said nothing yet
+        driver.send("orders", order(3, ts=40_000), partition=1)
+        assert [r.value for r in driver.read("out")] == ["o1"]
+        driver.send("orders", order(4, ts=80_000), partition=1)
+        assert [r.value for r in driver.read("out")] == ["o3"]
+
+
+def test_idle_partition_does_not_hold_up_the_others() -> None:
+    with TestDriver(timers_after_repartition(), partitions=2) as driver:
+        driver.send("orders", order(1, ts=1_000), partition=0)
+        driver.send("orders", order(2, ts=100_000), partition=0)
+        driver.advance("59s")
+        assert driver.read("out") == []
+        driver.advance("2s")
+        assert [r.value for r in driver.read("out")][:1] == ["o1"]
+
+
+def test_all_inputs_idle_the_watermark_follows_the_wall_clock() -> None:
+    with TestDriver(timers_after_repartition(), partitions=2) as driver:
+        driver.send("orders", order(1, ts=1_000), partition=0)
+        driver.advance("50s")
+        assert driver.read("out") == []
+        driver.restart()
+        driver.advance("59s")
+        assert driver.read("out") == []  # quiet time starts again with the restart
+        driver.advance("2s")
+        assert [r.value for r in driver.read("out")] == ["o1"]
+
+
+def test_idleness_switched_off_never_moves_time() -> None:
+    topology = Topology("shop")
+    orders = topology.source("orders", Order, key="user_id", time="ts", watermark=bounded("30s", idle=None))
+
+    class Wait:
+        def on_record(self, record: Any, ctx: Context) -> None:
+            ctx.timers.event_time(record.timestamp_ms)
+
+        def on_timer(self, timer: Timer, ctx: Context) -> Iterator[int]:
+            yield timer.timestamp_ms
+
+    topology.pipeline(orders, name="work")(lambda stream: stream.process(Wait).to("out"))
+    with TestDriver(topology) as driver:
+        driver.send("orders", order(1, ts=1_000))
+        driver.advance("1d")
+        assert driver.read("out") == []
+
+
+def test_record_from_the_future_moves_no_watermark() -> None:
+    class Marks:
+        def on_record(self, record: Any, ctx: Context) -> Iterator[int]:
+            yield ctx.watermark_ms - START_MS
+
+    with TestDriver(through(lambda stream: stream.process(Marks)), max_ahead="1h") as driver:
+        driver.send("orders", order(1, ts=START_MS))
+        driver.send("orders", order(2, ts=START_MS + 3_600_001))
+        driver.send("orders", order(3, ts=START_MS + 1))
+        assert [r.value for r in driver.read("out")][1:] == [-30_001, -30_001]
+        assert driver.counters()["", "orders", "records_ahead"] == 1
+
+
+def test_event_time_before_1970_survives_a_repartition() -> None:
+    topology = through(lambda stream: stream.key_by("currency").process(lambda record, ctx: [record.timestamp_ms]))
+    with TestDriver(topology) as driver:
+        for number, ts in enumerate((-5, 0, 7)):
+            driver.send("orders", order(number, ts=ts))
+        assert [r.value for r in driver.read("out")] == [-5, 0, 7]
+
+
+def test_struct_of_undeclared_type_across_a_key_by_says_what_to_annotate() -> None:
+    topology = through(lambda stream: stream.map(lambda o: o).key_by(lambda o: o.currency).process(lambda record, ctx: [1]))
+    with TestDriver(topology) as driver:
+        driver.send("orders", order(1))
+        assert "annotate the return type" in header(driver.read("shop-dlq")[0], "error")
+
+
+# -- streams
+
+
+def test_merge_takes_the_minimum_of_its_inputs_and_leaves_idle_ones_out() -> None:
+    class Wait:
+        def on_record(self, record: Any, ctx: Context) -> None:
+            ctx.timers.event_time(record.timestamp_ms, record.value.order_id)
+
+        def on_timer(self, timer: Timer, ctx: Context) -> Iterator[str]:
+            yield timer.name
+
+    topology = Topology("shop")
+    sources = [topology.source(name, Order, key="user_id", time="ts", watermark=bounded("0s")) for name in ("web", "app")]
+    topology.pipeline(*sources, name="work")(lambda web, mobile: web.merge(mobile).process(Wait).to("out"))
+    with TestDriver(topology) as driver:
+        driver.send("web", order(1, ts=10))
+        driver.send("web", order(2, ts=100))
+        assert driver.read("out") == []
+        driver.send("app", order(3, ts=50))
+        assert [r.value for r in driver.read("out")] == ["o1"]
+        driver.advance("30s")
+        driver.send("web", order(4, ts=200))
+        driver.advance("31s")  # "app" is idle now
+        driver.send("web", order(5, ts=201))
+        assert [r.value for r in driver.read("out")] == ["o3", "o2", "o4"]
+
+
+def test_branch_first_match_wins_and_the_rest_is_counted() -> None:
+    topology, orders = shop()
+
+    @topology.pipeline(orders)
+    def split(stream: Any) -> Any:
+        branches = stream.branch(large=lambda o: o.amount_cents > 100, some=lambda o: o.amount_cents > 10)
+        return [branches["large"].map(lambda o: o.order_id).to("large"), branches["some"].map(lambda o: o.order_id).to("some")]
+
+    with TestDriver(topology) as driver:
+        for number, amount in enumerate([500, 50, 5]):
+            driver.send("orders", order(number, amount=amount))
+        assert ([r.value for r in driver.read("large")], [r.value for r in driver.read("some")]) == (["o0"], ["o1"])
+        assert driver.counters()["split", "branch", "unmatched_records"] == 1
+
+
+def test_flat_map_keeps_key_and_time() -> None:
+    with TestDriver(through(lambda stream: stream.flat_map(lambda o: [o.order_id] * o.amount_cents))) as driver:
+        for number in range(3):
+            driver.send("orders", order(number, ts=number, amount=number))
+        assert [(r.key, r.value, r.timestamp_ms) for r in driver.read("out")] == [("ann", "o1", 1), ("ann", "o2", 2), ("ann", "o2", 2)]
+
+
+def test_in_event_time_order_releases_sorted_and_counts_late_records() -> None:
+    topology = through(lambda stream: stream.in_event_time_order().map(lambda o: o.ts))
+    with TestDriver(topology) as driver:
+        for number, ts in enumerate((50_000, 30_000, 40_000, 30_000, 90_000, 10_000)):
+            driver.send("orders", order(number, ts=ts))
+        assert [r.value for r in driver.read("out")] == [30_000, 30_000, 40_000, 50_000]
+        driver.finish()
+        assert [r.value for r in driver.read("out")] == [90_000]
+        assert driver.counters()["work", "in_event_time_order", "late_records"] == 1
+
+
+# -- offsets, graph, cuts
+
+
+def test_offsets_are_state_and_unseen_topics_have_none() -> None:
+    topology = through(lambda stream: stream)
+    store = MemoryStore()
+    task = Task(topology.plan(partitions=1), 0, store, now_ms=START_MS)
+    assert set(task.positions.values()) == {None}
+    feed(task, batch_of([msgspec.json.encode(order(1))], start=7))
+    assert task.prepare_commit(START_MS) is not None
+    task.committed(Position(b"id", 3, START_MS))
+    again = Task(topology.plan(partitions=1), 0, store, now_ms=START_MS)
+    assert list(again.positions.values()) == [8]
+    assert again.prepare_commit(START_MS) is None
+
+
+def test_state_of_another_graph_is_refused_with_what_changed() -> None:
+    def plan(name: str) -> Any:
+        return through(lambda stream: stream.process(lambda record, ctx: None, name=name)).plan(partitions=1)
+
+    store = MemoryStore()
+    task = Task(plan("history"), 0, store, now_ms=START_MS)
+    feed(task, batch_of([msgspec.json.encode(order(1))]))
+    task.prepare_commit(START_MS)
+    task.committed(Position(b"id", 1, START_MS))
+    with pytest.raises(ConfigError, match=r"work/history .* is gone"):
+        Task(plan("renamed"), 0, store, now_ms=START_MS)
+
+
+class Everything:
+    """State, timers and errors in one handler."""
+
+    total = ValueState(int, default=0)
+
+    def on_record(self, record: Any, ctx: Context) -> Iterator[tuple[str, int, int]]:
+        self.total.set(self.total.get() + record.value.amount_cents)
+        if record.value.amount_cents == 13:
+            raise ValueError("thirteen")
+        ctx.timers.event_time(record.timestamp_ms + 5, "t")
+        yield (record.value.order_id, self.total.get(), ctx.watermark_ms)
+
+    def on_timer(self, timer: Timer, ctx: Context) -> Iterator[tuple[str, int, int]]:
+        if self.total.get() % 7 == 6:
+            raise ValueError("six")
+        yield ("timer", timer.timestamp_ms, self.total.get())
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 60), st.integers(1, 15)), max_size=25),
+    st.lists(st.integers(1, 25), max_size=6),
+    st.booleans(),
+)
+def test_cuts_and_restarts_change_nothing(rows: list[tuple[str, int, int]], cuts: list[int], restarts: bool) -> None:
+    topology = Topology("shop")
+    orders = topology.source("orders", Order, key="user_id", time="ts", watermark=bounded("10ms"))
+    topology.pipeline(orders, name="work")(lambda stream: stream.filter(lambda o: o.amount_cents != 14).process(Everything).to("out"))
+    plan = topology.plan(partitions=1)
+    values = [msgspec.json.encode(order(n, user, ts, amount)) for n, (user, ts, amount) in enumerate(rows)]
+
+    def run(bounds: list[int], restart: bool) -> list[tuple[str, list[Any], list[Any]]]:
+        store = MemoryStore()
+        collected: dict[str, tuple[list[Any], list[Any]]] = {}
+        task = Task(plan, 0, store, now_ms=START_MS)
+        for start, stop in zip([0, *bounds], [*bounds, len(values)], strict=True):
+            if start < stop:
+                feed(task, batch_of(values[start:stop], start=start))
+            if restart or stop == len(values):
+                if stop == len(values):
+                    task.end_of_input("orders")
+                commit = task.prepare_commit(START_MS)
+                if commit is None:
+                    continue
+                for partition, columns in commit.outputs.items():
+                    kept = collected.setdefault(partition.topic, ([], []))
+                    kept[0].extend(zip(columns.keys, columns.values, columns.timestamps, strict=True))
+                task.committed(Position(b"id", 1, START_MS))
+                task = Task(plan, 0, store, now_ms=START_MS)
+        return sorted((topic, sorted(rows[0], key=repr) if topic == "shop-dlq" else rows[0], rows[1]) for topic, rows in collected.items())
+
+    whole = run([], False)
+    assert run(list(range(1, len(values))), False) == whole
+    assert run(sorted({cut for cut in cuts if cut < len(values)}), restarts) == whole
