@@ -1,0 +1,127 @@
+"""`make bench`: run everything once, print the figures, end with a summary line and 0 only if all results were right."""
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import logging
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+
+from tests.bench.latency import Latency, run_latency
+from tests.bench.measured import cores, pin
+from tests.bench.throughput import Rate, run_control, run_job
+from tests.bench.topics import make_topics, send_orders
+from tests.bench.workload import answers
+from tests.kafka_server import VERSION, KafkaMissing, KafkaServer
+
+JOBS = ("A0", "B", "C")
+
+
+def options() -> argparse.Namespace:
+    """Return the command line, read."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench", description="Speed and latency on a real Kafka, checked against an oracle."
+    )
+    parser.add_argument("--n", type=int, default=500_000, help="number of orders (500000)")
+    parser.add_argument("--jobs", default=",".join(JOBS), help="which of A0, B and C, with commas (all)")
+    parser.add_argument("--latency", action=argparse.BooleanOptionalAction, default=True, help="measure latency too (yes)")
+    parser.add_argument("--rate", type=int, default=5_000, help="orders a second of the latency run (5000)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long latency is measured (20)")
+    parser.add_argument("--timeout", type=float, default=300.0, help="seconds that a job may take (300)")
+    parser.add_argument("--json", action="store_true", help="print only JSON on standard output")
+    found = parser.parse_args()
+    found.jobs = [job for job in found.jobs.split(",") if job]
+    if unknown := set(found.jobs) - set(JOBS):
+        parser.error(f"no such job: {', '.join(sorted(unknown))}; there are {', '.join(JOBS)}")
+    if found.n < 1_000:
+        parser.error("--n must be at least 1000: below that only the start-up is seen")
+    return found
+
+
+async def run(chosen: argparse.Namespace, server: KafkaServer, say: Callable[[str], None]) -> tuple[list[Rate], Latency | None]:
+    """Send the orders, run the control, the jobs, and the latency run."""
+    places = cores()
+    if places is not None:
+        os.sched_setaffinity(0, {places[0]})
+        pin(server.pid, places[0])
+    core = None if places is None else places[1]
+    bootstrap, topic = server.bootstrap, f"orders-{chosen.n}"
+    say(
+        f"Kafka {VERSION}, {platform.python_version()}, "
+        + ("one core: nothing is pinned" if core is None else f"measured process on core {core}")
+    )
+    await make_topics(bootstrap, [topic])
+    begun = time.monotonic()
+    await send_orders(bootstrap, topic, chosen.n)
+    want = answers(chosen.n, chosen.jobs)
+    say(f"{chosen.n:,} orders sent and {sum(map(len, want.values())):,} results computed by the oracle in {time.monotonic() - begun:.0f} s")
+    rates = [await run_control(bootstrap, topic, chosen.n, core, chosen.timeout)]
+    tell(say, rates[0], rates[0])
+    for job in chosen.jobs:
+        rates.append(await run_job(bootstrap, topic, job, chosen.n, want[job], core, chosen.timeout))
+        tell(say, rates[-1], rates[0])
+    latency = None
+    if chosen.latency:
+        latency = await run_latency(
+            bootstrap, per_second=chosen.rate, commit="200ms", warm_s=chosen.seconds / 2, measure_s=chosen.seconds, core=core
+        )
+        say(
+            f"latency  {latency.per_second:,}/s, commit {latency.commit}: p50 {latency.p50_ms} ms, p99 {latency.p99_ms} ms, "
+            f"max {latency.max_ms} ms ({latency.seen:,} of {latency.sent:,} seen)"
+        )
+        if latency.trouble:
+            say(latency.trouble)
+    return rates, latency
+
+
+def tell(say: Callable[[str], None], rate: Rate, control: Rate) -> None:
+    """Say how a job went."""
+    ratio = rate.per_second / control.per_second if control.per_second else 0.0
+    verdict = (
+        ""
+        if rate.wrong is None
+        else f"  {rate.results:,} results, "
+        + ("equal to the oracle" if rate.equal else f"NOT EQUAL: {rate.wrong:,} of {rate.expected:,} wrong or missing")
+    )
+    cpu = f"  {rate.per_cpu_second:>9,} per cpu second" if rate.per_cpu_second else ""
+    say(f"{rate.job:<8} {rate.per_second:>9,} orders/s  {ratio:5.2f} of control{cpu}  {rate.rss_mib:>5,} MiB{verdict}")
+    if rate.trouble:
+        say(rate.trouble)
+
+
+def main() -> int:
+    """Run the bench; return the exit status."""
+    chosen = options()
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it reports each retry on a topic that has just been made
+    say = partial(print, file=sys.stderr if chosen.json else sys.stdout, flush=True)
+    server = KafkaServer(heap_mb=1_024)
+    try:
+        server.start()
+    except KafkaMissing as error:
+        say(f"NO BENCH: {error}")
+        return 2
+    try:
+        rates, latency = asyncio.run(run(chosen, server, say))
+    finally:
+        server.stop()
+    good = all(rate.equal for rate in rates) and (latency is None or 0 < latency.seen == latency.sent)
+    if chosen.json:
+        document = {
+            "orders": chosen.n,
+            "rates": [{**dataclasses.asdict(rate), "equal": None if rate.wrong is None else rate.equal} for rate in rates],
+            "latency": None if latency is None else dataclasses.asdict(latency),
+            "good": good,
+        }
+        print(json.dumps(document, indent=2))
+    else:
+        say("bench: all results right" if good else "bench: FAILED")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
