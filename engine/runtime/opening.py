@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from engine.errors import StreamForgeError
+from engine.errors import StateError, StreamForgeError
 from engine.records import TopicPartition
 from engine.runtime.restore import restore
 from engine.runtime.shell import Shell
@@ -63,7 +63,7 @@ async def open_task(shell: Shell, number: int, inputs: Sequence[TopicPartition])
         store = await _open_store(shell, number)
         changelog = TopicPartition(plan.changelog_topic, number)
         restored = await restore(transport, producer, store, changelog, clock=clock, metrics=shell.metrics.task(number))
-        task = Task(plan, number, store, now_ms=clock.now_ms(), partition_counts=shell.output_partitions)
+        task = await _make_task(shell, number, store)
         positions = await _positions(shell, inputs, task.positions)
     except BaseException:
         await _let_go(producer, store)
@@ -86,6 +86,15 @@ async def _open_store(shell: Shell, number: int) -> Store:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
         opening.add_done_callback(lambda done: None if done.cancelled() or done.exception() else done.result().close())
+        raise
+
+
+async def _make_task(shell: Shell, number: int, store: Store) -> Task:
+    """Make the task over the restored store; a store that cannot be read is emptied for the next attempt."""
+    try:
+        return Task(shell.plan, number, store, now_ms=shell.clock.now_ms(), partition_counts=shell.output_partitions)
+    except StateError:
+        await in_thread(store.clear)
         raise
 
 

@@ -11,10 +11,11 @@ import logging
 import uuid
 from dataclasses import dataclass
 
-from state.changelog import identity_record, is_identity, judge, read_identity
+from state.changelog import identity_record, judge, read_identity, restore_changes
+from state.errors import StateError
 
 from engine.errors import ConfigError
-from engine.records import OutputColumns, TopicPartition
+from engine.records import OutputColumns, RecordBatch, TopicPartition
 from engine.runtime.clock import Clock
 from engine.runtime.metrics import TaskMetrics
 from engine.runtime.threads import in_thread
@@ -34,7 +35,7 @@ class Restored:
 
     Attributes:
         identity: Identity of the changelog partition; the store's position carries it from now on.
-        verdict: For the log line: what the store was worth, and how much was read.
+        verdict: For the log line ("state is intact, …"): what the store was worth, and how much was read.
     """
 
     identity: bytes
@@ -66,17 +67,18 @@ async def restore(
     identity = await _find_identity(transport, changelog, begin, end)
     if identity is None:
         identity = await _make_identity(producer, store, changelog, clock)
-        return Restored(identity, 0, clock.monotonic_s() - started_s, "new, empty state")
-    trust = judge(store.position, identity=identity, begin=begin, end=end, now_ms=clock.now_ms())
-    if not trust.usable:
+        return Restored(identity, 0, clock.monotonic_s() - started_s, "state is new and empty")
+    verdict = judge(store.position, identity=identity, begin=begin, end=end, now_ms=clock.now_ms())
+    if not verdict.usable:
         metrics.rebuilds += 1
+        log.info("%s-%d: the state %s", *changelog, verdict.reason)
         await in_thread(store.clear)
-    start = store.position.next_offset if trust.usable else begin
+    start = store.position.next_offset if verdict.usable else begin
     entries = await _follow(transport, store, identity, changelog, start, end, clock, metrics)
     seconds = clock.monotonic_s() - started_s
     metrics.restored_entries += entries
     metrics.restore_seconds += seconds
-    return Restored(identity, entries, seconds, f"state {trust.reason}: {entries} changelog entries in {seconds:.3f} s")
+    return Restored(identity, entries, seconds, f"state {verdict.reason}; {entries} changelog entries in {seconds:.3f} s")
 
 
 async def _find_identity(transport: Transport, changelog: TopicPartition, begin: int, end: int) -> bytes | None:
@@ -86,16 +88,24 @@ async def _find_identity(transport: Transport, changelog: TopicPartition, begin:
         while reader.position < end:
             batch = await reader.read(READ_TIMEOUT_S)
             if batch is not None and len(batch):
-                identity = read_identity(batch.keys[0], batch.values[0])
-                if identity is None:
-                    raise ConfigError(
-                        f"{changelog.topic}-{changelog.partition} begins with a record that is not the identity of a changelog: "
-                        "something else writes this topic; delete it, or give the app another id"
-                    )
-                return identity
+                return _identity_of(batch, changelog)
     finally:
         await reader.close()
     return None
+
+
+def _identity_of(batch: RecordBatch, changelog: TopicPartition) -> bytes:
+    where = f"{changelog.topic}-{changelog.partition}"
+    try:
+        identity = read_identity(batch.keys[0], batch.values[0])
+    except StateError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    if identity is None:
+        raise ConfigError(
+            f"{where} begins with a record that is not the identity of a changelog: something else writes this topic; "
+            "delete it, or give the app another id"
+        )
+    return identity
 
 
 async def _make_identity(producer: TransactionalProducer, store: Store, changelog: TopicPartition, clock: Clock) -> bytes:
@@ -130,7 +140,7 @@ async def _follow(
             batch = await reader.read(READ_TIMEOUT_S)
             if batch is None:
                 continue
-            changes = [(key, value) for key, value in zip(batch.keys, batch.values, strict=True) if key is not None and not is_identity(key)]
+            changes = restore_changes(batch.keys, batch.values)
             time_ms = batch.timestamps[-1] if len(batch) else time_ms
             position = Position(identity, batch.next_offset, time_ms)
             if len(changes) < IN_THREAD_RECORDS:

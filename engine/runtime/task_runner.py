@@ -14,6 +14,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from engine.errors import FencedError, StateError, StreamForgeError, UnavailableError
 from engine.records import OutputColumns, RecordBatch, TopicPartition
@@ -22,14 +23,15 @@ from engine.runtime.lifecycle import Lifecycle, Phase
 from engine.runtime.opening import Opened, OutsideLogError, open_task
 from engine.runtime.quiet import is_quiet
 from engine.runtime.shell import Shell
+from engine.runtime.threads import in_thread
 from engine.task import Commit
 from state.store import Position
 
 log = logging.getLogger(__name__)
 
 
-class CommitFailedError(StreamForgeError):
-    """A transaction failed or is in doubt: only the changelog knows, so the task must be dropped and restored."""
+class TaskDroppedError(StreamForgeError):
+    """The task must be dropped and restored: a transaction failed or is in doubt, and only the changelog knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +163,12 @@ class TaskRunner:
                 try:
                     await self._serve()
                     return
-                except (CommitFailedError, StateError) as error:
+                except (TaskDroppedError, StateError) as error:
                     if self.phase is Phase.CLOSING:
                         log.warning("task %d: last commit failed: %s", self.number, error)
                         return
+                    if isinstance(error, StateError):
+                        await self._empty_store()
                     await self._recover(error)
         finally:
             self._life.to(Phase.CLOSED)
@@ -210,7 +214,15 @@ class TaskRunner:
             await asyncio.sleep(limits.retry_first_s)
         self._life.to(Phase.OPENING)
 
-    async def _fail(self, error: Exception) -> None:
+    async def _empty_store(self) -> None:
+        """What cannot be read is worth nothing: the store is rebuilt from the changelog."""
+        assert self._opened is not None
+        try:
+            await in_thread(self._opened.store.clear)
+        except StateError as error:
+            log.warning("task %d: the store could not be emptied: %s", self.number, error)
+
+    async def _fail(self, error: Exception) -> NoReturn:
         """Hold nothing and wait for a person, saying so once a minute, until the partition is revoked."""
         self._life.to(Phase.FAILED)
         self.failure = str(error)
@@ -234,7 +246,7 @@ class TaskRunner:
     async def _serve(self) -> None:
         while self.phase is Phase.RUNNING:
             if self._doubt is not None:
-                raise StateError(self._doubt)
+                raise TaskDroppedError(self._doubt)
             if self._queue:
                 await self._take(self._queue.popleft())
             else:
@@ -353,8 +365,11 @@ class TaskRunner:
                 ends = await opened.producer.commit(outputs, commit.offsets)
             except Exception as error:
                 metrics.commit_failures += 1
-                raise CommitFailedError(describe(error)) from error
-            opened.task.committed(Position(opened.identity, ends[changelog], now_ms))
+                raise TaskDroppedError(describe(error)) from error
+            try:
+                opened.task.committed(Position(opened.identity, ends[changelog], now_ms))
+            except StateError as error:  # the transaction is through, so the restore brings the same changes
+                raise TaskDroppedError(f"the store did not take a commit: {error}") from error
             self.committed.update(commit.offsets)
             self._attempts = 0
             self._flushed = False
