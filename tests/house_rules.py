@@ -37,17 +37,16 @@ SHELL = ("engine/runtime/", "engine/testing/", "engine/__main__.py")
 """What of the engine may wait, and read the clock and the environment. The rest, and state/, is the core."""
 
 IMPURE_MODULES = {
-    "asyncio", "concurrent", "http", "multiprocessing", "random", "secrets", "selectors", "signal", "socket", "subprocess", "threading",
-    "time", "urllib",
+    "asyncio", "concurrent", "http", "multiprocessing", "random", "secrets", "selectors", "signal", "socket", "subprocess", "urllib",
 }  # fmt: skip
 IMPURE_CALLS = {
     "date.today", "datetime.now", "datetime.today", "datetime.utcnow", "os.environ", "os.environb", "os.getenv", "os.urandom", "uuid.uuid1",
     "uuid.uuid4",
 }  # fmt: skip
-FILE_MODULES = {"fcntl", "shutil", "tempfile"}
+FILE_MODULES = {"fcntl", "shutil", "tempfile", "threading", "time"}
 FILE_METHODS = {"iterdir", "mkdir", "read_bytes", "read_text", "rename", "rmdir", "touch", "unlink", "write_bytes", "write_text"}
 STORES = ("state/rocks", "state/checkpoint", "state/savepoint")
-"""Modules of the core that may touch files: those that keep the state in them."""
+"""Modules of the core that keep state in files: they may touch them, wait for a lock on them, and be called from a thread."""
 
 VAGUE_NAMES = {"base", "common", "helpers", "misc", "util", "utils"}
 VAGUE_ALLOWED = {"engine/operators/base.py"}
@@ -128,17 +127,17 @@ def pure_core(source: Source) -> Iterator[str]:
     """The core neither waits nor reads the clock, randomness, the environment or files, and has no threads."""
     if not source.is_core:
         return
+    files = source.path.startswith(STORES)
     for node, name in _imports(source):
-        if name.partition(".")[0] in IMPURE_MODULES or name in IMPURE_CALLS:
+        top = name.partition(".")[0]
+        if (top in IMPURE_MODULES | FILE_MODULES or name in IMPURE_CALLS) and not (files and top in FILE_MODULES):
             yield source.at(node, f"imports {name} in the core")
-        elif name.partition(".")[0] in FILE_MODULES and not source.path.startswith(STORES):
-            yield source.at(node, f"imports {name}: the core has no files but the stores'")
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Await | ast.AsyncFor | ast.AsyncWith | ast.AsyncFunctionDef):
             yield source.at(node, "waits (async) in the core")
         elif isinstance(node, ast.Attribute) and ".".join(_dotted(node).split(".")[-2:]) in IMPURE_CALLS:
             yield source.at(node, f"uses {_dotted(node)} in the core")
-        elif (_calls(node, "open") or _calls_method(node, FILE_METHODS)) and not source.path.startswith(STORES):
+        elif (_calls(node, "open") or _calls_method(node, FILE_METHODS)) and not files:
             yield source.at(node, "touches a file in the core")
 
 
