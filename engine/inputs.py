@@ -104,7 +104,7 @@ class SourceState:
             timestamps = batch.timestamps if spec.time is None else list(map(spec.time.get, values))
             if spec.time is not None and spec.time.type is not int:
                 _require_times(timestamps)
-        except Exception:
+        except Exception:  # noqa: BLE001  # whatever a selector raises is found again, record by record
             keys, values, timestamps, rows = self._good_rows(batch)
         limit_ms = None if self._task.plan.max_ahead_ms is None else now_ms + self._task.plan.max_ahead_ms
         before, ahead = self._clock.take(timestamps, now_ms, limit_ms)
@@ -140,7 +140,7 @@ class SourceState:
                         key = None if raw_key is None else self._decode_key(raw_key)
                     timestamp_ms = batch.timestamps[row] if spec.time is None else spec.time.get(value)
                     _require_times((timestamp_ms,))
-                except Exception as raised:
+                except Exception as raised:  # noqa: BLE001  # selectors are user code: the record is bad
                     error = raised
             if error is not None:
                 if self._task.plan.on_error == "fail":

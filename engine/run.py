@@ -154,7 +154,7 @@ class PipelineRun:
                 source.emit(one)
             except NOT_THE_RECORDS_FAULT:
                 raise
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # user code raised: the record is bad
                 operator = self.entered
                 self.task.rollback(mark)
                 assert block.batch is not None
@@ -171,7 +171,7 @@ class PipelineRun:
             yield
         except NOT_THE_RECORDS_FAULT:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # user code raised: the firing is bad
             self.task.rollback(mark)
             headers = firing_headers(name=name, timestamp_ms=timestamp_ms, pipeline=self.name, operator=context.name, error=error)
             context.count("dead_letters")

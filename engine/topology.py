@@ -27,9 +27,7 @@ class Source(Stream[Any, Any]):
     def __getattribute__(self, name: str) -> Any:
         if name in _STREAM_METHODS:
             topic = object.__getattribute__(self, "spec").topic
-            raise ConfigError(
-                f"source {topic!r}: {name}() belongs inside a pipeline; write @app.pipeline({topic.replace('-', '_')}) over a function that takes the stream"
-            )
+            raise ConfigError(f"source {topic!r}: {name}() belongs inside a pipeline; use the stream that @app.pipeline(...) hands in")
         return object.__getattribute__(self, name)
 
     def open(self, graph: PipelineGraph, shared: dict[Any, Any]) -> Stream[Any, Any]:

@@ -51,7 +51,9 @@ def on_late(*, purge: bool = False) -> OnLate:
     return OnLate(purge)
 
 
-def every(*, records: int | None = None, event_time: Duration | None = None, wall_clock: Duration | None = None, purge: bool = False) -> Every:
+def every(
+    *, records: int | None = None, event_time: Duration | None = None, wall_clock: Duration | None = None, purge: bool = False
+) -> Every:
     """Return the trigger that gives early results, and the last one at the window's end (again for late records).
 
     Args:

@@ -66,7 +66,8 @@ class RepartitionSink(Operator):
             for value in block.values:
                 if isinstance(value, msgspec.Struct):
                     raise RecordError(
-                        f"a {type(value).__name__} crosses a key_by, but its type is not declared: annotate the return type of the map before it"
+                        f"a {type(value).__name__} crosses a key_by, but its type is not declared: "
+                        "annotate the return type of the map before it"
                     )
         placed_by = list(map(self._codec.wire, block.keys))
         keys = placed_by if self._codec.encode is self._codec.wire else list(map(self._codec.encode, block.keys))

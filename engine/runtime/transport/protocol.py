@@ -66,7 +66,10 @@ class PartitionReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FetchState:
-    """What the latest fetch answer of an assigned partition said (`received_s`: monotonic clock of the transport)."""
+    """What the latest fetch answer of an assigned partition said (`received_s`: monotonic clock of the transport).
+
+    `high_watermark` is the end of the log, open transactions included: while one is open, more is to be expected.
+    """
 
     position: int
     high_watermark: int

@@ -195,7 +195,7 @@ class GroupConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             if state.timestamp is None or state.paused or not assignment.active:
                 self.fetch_states.pop(partition, None)
             else:
-                self.fetch_states[partition] = FetchState(offset, state.lso, received_s)
+                self.fetch_states[partition] = FetchState(offset, state.highwater, received_s)
         return woke
 
     async def _note_membership(self, request: Any) -> Any:
