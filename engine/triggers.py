@@ -37,7 +37,7 @@ class Every(Trigger):
     Attributes:
         records: After so many records of a key in a window.
         event_time_ms: When the watermark passes a multiple of it, from the first record of a key on.
-        wall_clock_ms: The same by the wall clock.
+        wall_clock_ms: At the next multiple of the wall clock after a record has come.
     """
 
     records: int | None = None
@@ -57,9 +57,9 @@ def every(
     """Return the trigger that gives early results, and the last one at the window's end (again for late records).
 
     Args:
-        records: After every so many records of a key in a window.
+        records: After every so many records of a key in a window; at the end only if there was one more.
         event_time: Each time the watermark passes a multiple of it, once there is a record, changed or not.
-        wall_clock: The same by the wall clock.
+        wall_clock: At the next multiple of the wall clock after a record has come.
         purge: Drop what a firing has told.
     """
     if sum(argument is not None for argument in (records, event_time, wall_clock)) != 1:

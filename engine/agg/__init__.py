@@ -1,0 +1,359 @@
+"""Aggregates: what to compute over the records of a key, in a window or as a running total.
+
+    .aggregate(orders=agg.count(), revenue_cents=agg.sum("amount_cents"), pages=agg.distinct("page"))
+
+A field is a name or a callable of the value. None is left out everywhere but in `count()`. Memory per key and window:
+
+| aggregate                             | bound                                                        |
+|---------------------------------------|--------------------------------------------------------------|
+| count sum min max mean variance       | a few numbers; floats exactly (`engine.agg.exact`)           |
+| first last reduce                     | one value                                                    |
+| distinct                              | the distinct values: for up to some 10,000, else approximate |
+| approx_distinct quantile              | `engine.agg.sketches`                                        |
+| collect top                           | limit or n values                                            |
+"""
+
+import builtins
+import operator
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from engine.agg import exact, sketches
+from engine.agg.aggregate import Aggregate, Fold, optional
+from engine.errors import ConfigError
+from engine.selectors import Selector, return_type
+
+
+def count() -> Aggregate:
+    """Return the number of records."""
+    fold = Fold(
+        create=lambda x, t: 1,
+        add=lambda a, x, t: a + 1,
+        merge=operator.add,
+        stored=int,
+        empty=0,
+        create_code="1",
+        add_code="{a} + 1",
+        merge_code="{a} + {b}",
+        column=lambda a, xs, ts: (a or 0) + len(xs),
+    )
+    return Aggregate("count", None, lambda value_type: fold)
+
+
+def sum(field: Selector) -> Aggregate:
+    """Return the sum; an int for ints, for floats the one nearest to the exact sum, whatever the order. 0 without values."""
+    return Aggregate("sum", field, _sum_fold)
+
+
+def min(field: Selector) -> Aggregate:
+    """Return the smallest value; None without values."""
+    return Aggregate("min", field, lambda value_type: _extreme_fold(value_type, "<", operator.lt, builtins.min))
+
+
+def max(field: Selector) -> Aggregate:
+    """Return the largest value; None without values."""
+    return Aggregate("max", field, lambda value_type: _extreme_fold(value_type, ">", operator.gt, builtins.max))
+
+
+def mean(field: Selector) -> Aggregate:
+    """Return the arithmetic mean, rounded once at the end; None without values."""
+    return Aggregate("mean", field, _mean_fold)
+
+
+def variance(field: Selector, ddof: int = 1) -> Aggregate:
+    """Return the variance with divisor n - ddof (1: of a sample, 0: of a population), rounded once; None for n <= ddof."""
+    if ddof not in (0, 1):
+        raise ConfigError(f"agg.variance: ddof={ddof!r} is not allowed; use 1 for a sample or 0 for a population")
+
+    def squares(total: exact.Exact, x: Any) -> exact.Exact:
+        if type(x) is not float:
+            return exact.add(total, x * x)
+        high, low = exact.square(x)
+        return exact.add(exact.add(total, high), low)
+
+    def result(a: Any) -> float | None:
+        total, total_squares, number = a
+        if number <= ddof:
+            return None
+        if total[2] != 0.0 or total_squares[2] != 0.0:
+            return float("nan")
+        spread = number * exact.exact(total_squares) - exact.exact(total) ** 2
+        return float(spread / (number * (number - ddof)))
+
+    return Aggregate(
+        "variance",
+        field,
+        lambda value_type: Fold(
+            create=lambda x, t: (exact.create(x), squares(exact.ZERO, x), 1),
+            add=lambda a, x, t: (exact.add(a[0], x), squares(a[1], x), a[2] + 1),
+            merge=lambda a, b: (exact.merge(a[0], b[0]), exact.merge(a[1], b[1]), a[2] + b[2]),
+            stored=_checked_number(value_type, tuple[_EXACT, _EXACT, int]),
+            result=result,
+        ),
+    )
+
+
+def first(field: Selector) -> Aggregate:
+    """Return the value with the lowest event time; among those the one that arrived first."""
+    return Aggregate(
+        "first",
+        field,
+        lambda value_type: Fold(
+            create=lambda x, t: (t, x),
+            add=lambda a, x, t: (t, x) if t < a[0] else a,
+            merge=lambda a, b: b if b[0] < a[0] else a,
+            stored=tuple[int, value_type],
+            result=operator.itemgetter(1),
+            create_code="({t}, {x})",
+            add_code="({t}, {x}) if {t} < {a}[0] else {a}",
+        ),
+    )
+
+
+def last(field: Selector) -> Aggregate:
+    """Return the value with the highest event time; among those the one that arrived last."""
+    return Aggregate(
+        "last",
+        field,
+        lambda value_type: Fold(
+            create=lambda x, t: (t, x),
+            add=lambda a, x, t: (t, x) if t >= a[0] else a,
+            merge=lambda a, b: b if b[0] >= a[0] else a,
+            stored=tuple[int, value_type],
+            result=operator.itemgetter(1),
+            create_code="({t}, {x})",
+            add_code="({t}, {x}) if {t} >= {a}[0] else {a}",
+        ),
+    )
+
+
+def collect(field: Selector, limit: int) -> Aggregate:
+    """Return the list of the first `limit` values by event time, then arrival; [] without values."""
+    _check_positive("collect", "limit", limit)
+
+    def add(a: Any, x: Any, t: int) -> Any:
+        at = bisect_right(a, t, key=operator.itemgetter(0))
+        return a if at >= limit else (*a[:at], (t, x), *a[at : limit - 1])
+
+    return Aggregate(
+        "collect",
+        field,
+        lambda value_type: Fold(
+            create=lambda x, t: ((t, x),),
+            add=add,
+            merge=lambda a, b: tuple(sorted(a + b, key=operator.itemgetter(0))[:limit]),
+            stored=tuple[tuple[int, value_type], ...],
+            result=lambda a: [x for _, x in a],
+            empty=(),
+        ),
+    )
+
+
+def distinct(field: Selector) -> Aggregate:
+    """Return the exact number of distinct values. Every one of them is kept: see `approx_distinct` for more than some 10,000."""
+    return Aggregate(
+        "distinct",
+        field,
+        lambda value_type: Fold(
+            create=lambda x, t: frozenset((x,)),
+            add=lambda a, x, t: a if x in a else a | {x},
+            merge=operator.or_,
+            stored=frozenset[value_type],
+            result=len,
+            empty=0,
+            create_code="frozenset(({x},))",
+            add_code="{a} if {x} in {a} else {a} | {{{x}}}",
+            merge_code="{a} | {b}",
+            column=lambda a, xs, ts: frozenset(xs) if a is None else a if a.issuperset(xs) else a.union(xs),
+        ),
+    )
+
+
+def approx_distinct(field: Selector) -> Aggregate:
+    """Return the number of distinct values: exact up to 512, then with a standard error of 1.6%, in 4 KiB."""
+    return Aggregate(
+        "approx_distinct",
+        field,
+        lambda value_type: Fold(
+            create=lambda x, t: sketches.distinct_create(x),
+            add=lambda a, x, t: sketches.distinct_add(a, x),
+            merge=sketches.distinct_merge,
+            stored=frozenset[int] | bytes,
+            result=sketches.distinct_result,
+            empty=0,
+        ),
+    )
+
+
+def top(field: Selector, n: int, by: Callable[[Any], Any] | None = None) -> Aggregate:
+    """Return the list of the `n` largest values, largest first; among equals the one with the lower event time, then arrival.
+
+    Args:
+        by: What to compare values by; None compares the values themselves.
+    """
+    _check_positive("top", "n", n)
+    if by is not None and not callable(by):
+        raise ConfigError(f"agg.top: by={by!r} is not callable; give a function of the value that the first argument selects")
+
+    def ranked(entries: Sequence[Any]) -> Any:
+        by_time = sorted(entries, key=operator.itemgetter(1))
+        return tuple(sorted(by_time, key=operator.itemgetter(0), reverse=True)[:n])
+
+    def entry(x: Any, t: int) -> Any:
+        return (x, t, x) if by is None else (by(x), t, x)
+
+    return Aggregate(
+        "top",
+        field,
+        lambda value_type: Fold(
+            create=lambda x, t: (entry(x, t),),
+            add=lambda a, x, t: ranked((*a, entry(x, t))),
+            merge=lambda a, b: ranked(a + b),
+            stored=tuple[tuple[Any if by is not None else value_type, int, value_type], ...],
+            result=lambda a: [x for _, _, x in a],
+            empty=(),
+        ),
+    )
+
+
+def quantile(field: Selector, q: float) -> Aggregate:
+    """Return the value below which a fraction `q` lies: exact up to 256 values, then within 1%; None without values."""
+    if not isinstance(q, float | int) or not 0 <= q <= 1:
+        raise ConfigError(f"agg.quantile: q={q!r} is not allowed; it must lie between 0 and 1")
+    return Aggregate(
+        "quantile",
+        field,
+        lambda value_type: Fold(
+            create=lambda x, t: sketches.quantile_create(x),
+            add=lambda a, x, t: sketches.quantile_add(a, x),
+            merge=sketches.quantile_merge,
+            stored=_checked_number(value_type, tuple[tuple[float, ...], tuple[tuple[int, int], ...]]),
+            result=lambda a: sketches.quantile_result(a, q),
+            column=lambda a, xs, ts: sketches.quantile_add_all(((), ()) if a is None else a, xs),
+        ),
+    )
+
+
+def reduce(
+    function: Callable[[Any, Any], Any],
+    initial: Any,
+    *,
+    merge: Callable[[Any, Any], Any] | None = None,
+) -> Aggregate:
+    """Return `function(total, value)` over the records in the order of their arrival, beginning with `initial`.
+
+    Args:
+        function: Must return a new total, never change the old one. Annotate its result if that is a Struct.
+        merge: (earlier total, later total) -> total; needed for sessions, which can meet.
+    """
+    for argument in (function, *(() if merge is None else (merge,))):
+        if not callable(argument):
+            raise ConfigError(f"agg.reduce: {argument!r} is not callable; give a function of the total and a value")
+    declared = return_type(function)
+    stored = declared if declared is not Any or initial is None or type(initial) in (list, dict, set, tuple) else type(initial)
+    return Aggregate(
+        "reduce",
+        None,
+        lambda value_type: Fold(
+            create=lambda x, t: function(initial, x),
+            add=lambda a, x, t: function(a, x),
+            merge=merge,
+            stored=stored,
+            empty=initial,
+            read=lambda value: value,
+        ),
+    )
+
+
+_EXACT: Any = tuple[int, tuple[float, ...], float]
+
+
+def _sum_fold(value_type: Any) -> Fold:
+    if value_type is int:
+        return Fold(
+            create=lambda x, t: x,
+            add=lambda a, x, t: a + x,
+            merge=operator.add,
+            stored=int,
+            empty=0,
+            create_code="{x}",
+            add_code="{a} + {x}",
+            merge_code="{a} + {b}",
+            column=lambda a, xs, ts: builtins.sum(xs, a or 0),
+        )
+    return Fold(
+        create=lambda x, t: exact.create(x),
+        add=lambda a, x, t: exact.add(a, x),
+        merge=exact.merge,
+        stored=_checked_number(value_type, _EXACT),
+        result=exact.result,
+        empty=0,
+    )
+
+
+def _mean_fold(value_type: Any) -> Fold:
+    if value_type is int:
+        return Fold(
+            create=lambda x, t: (x, 1),
+            add=lambda a, x, t: (a[0] + x, a[1] + 1),
+            merge=lambda a, b: (a[0] + b[0], a[1] + b[1]),
+            stored=tuple[int, int],
+            result=lambda a: a[0] / a[1],
+            create_code="({x}, 1)",
+            add_code="({a}[0] + {x}, {a}[1] + 1)",
+            column=lambda a, xs, ts: (builtins.sum(xs), len(xs)) if a is None else (builtins.sum(xs, a[0]), a[1] + len(xs)),
+        )
+    return Fold(
+        create=lambda x, t: (exact.create(x), 1),
+        add=lambda a, x, t: (exact.add(a[0], x), a[1] + 1),
+        merge=lambda a, b: (exact.merge(a[0], b[0]), a[1] + b[1]),
+        stored=_checked_number(value_type, tuple[_EXACT, int]),
+        result=lambda a: exact.result(a[0]) / a[1],
+    )
+
+
+def _extreme_fold(value_type: Any, sign: str, better: Callable[[Any, Any], bool], of: Callable[..., Any]) -> Fold:
+    return Fold(
+        create=lambda x, t: x,
+        add=lambda a, x, t: x if better(x, a) else a,
+        merge=lambda a, b: b if better(b, a) else a,
+        stored=value_type,
+        create_code="{x}",
+        add_code=f"{{x}} if {{x}} {sign} {{a}} else {{a}}",
+        merge_code=f"{{b}} if {{b}} {sign} {{a}} else {{a}}",
+        column=lambda a, xs, ts: of(xs) if a is None else of(a, of(xs)),
+    )
+
+
+def _checked_number(value_type: Any, stored: Any) -> Any:
+    members = getattr(value_type, "__args__", (value_type,))
+    if any(member not in (int, float, bool, Any, object) for member in members):
+        raise ConfigError(f"a number is needed, and the field is {getattr(value_type, '__name__', value_type)}")
+    return stored
+
+
+def _check_positive(name: str, what: str, number: object) -> None:
+    if type(number) is not int or number < 1:
+        raise ConfigError(f"agg.{name}: {what}={number!r} is not allowed; it must be a whole number, at least 1")
+
+
+__all__ = [
+    "Aggregate",
+    "Fold",
+    "approx_distinct",
+    "collect",
+    "count",
+    "distinct",
+    "first",
+    "last",
+    "max",
+    "mean",
+    "min",
+    "optional",
+    "quantile",
+    "reduce",
+    "sum",
+    "top",
+    "variance",
+]

@@ -1,0 +1,122 @@
+"""Running totals of a key, without a window: one result a record, or the latest once a commit.
+
+A total never ends and is never dropped; a record that comes out of order counts like any other.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from engine.agg import Aggregate
+from engine.agg.folding import Accumulators, Folding, ResultRows, payload_codec
+from engine.block import MIN_TIME, Block
+from engine.keys import KeyCodec, key_codec
+from engine.operators.base import Operator, OperatorContext
+from state.overlay import KeyedCells
+from state.values import unit_codec
+
+_Total = tuple[int, Accumulators]
+
+
+@dataclass(frozen=True, slots=True)
+class AggregateSpec:
+    """A declared running total; see `engine.stream.Stream.aggregate` for the meaning."""
+
+    aggregates: Mapping[str, Aggregate]
+    emit: Literal["update", "record"] = "update"
+    into: type[Any] | None = None
+    key_as: str = "key"
+    key_type: Any = str
+    value_type: Any = Any
+
+
+class RunningTotals(Operator):
+    """Totals by key: (highest event time, accumulators)."""
+
+    def __init__(self, context: OperatorContext, spec: AggregateSpec, folding: Folding, rows: ResultRows, key: KeyCodec) -> None:
+        super().__init__(context)
+        self._folding, self._rows, self._key = folding, rows, key
+        stored = payload_codec(tuple.__class_getitem__((int, folding.stored)))
+        self._totals: KeyedCells[Any, _Total] = context.state.keyed(context.state_name("totals"), key, stored)
+        # Emptied with each commit, so it never reaches the store.
+        self._changed = context.state.panes(context.state_name("changed"), key, unit_codec) if spec.emit == "update" else None
+        self._watermark: int | None = None
+
+    def process(self, block: Block, port: int = 0) -> None:
+        self._watermark = block.watermark
+        if self._changed is None:
+            self._process_each(block)
+            return
+        if len(block):
+            totals = self._totals
+            new: dict[Any, Accumulators] = {}
+            latest: dict[Any, int] = {}
+
+            def get(key: Any) -> Accumulators | None:
+                total = totals.get(key)
+                if total is None:
+                    return None
+                latest[key] = total[0]
+                return total[1]
+
+            self._folding.fold(get, new, block.keys, block.timestamps, self._folding.columns(block.values))
+            known = latest.get
+            for key, timestamp_ms in zip(block.keys, block.timestamps, strict=True):
+                if timestamp_ms > known(key, MIN_TIME):
+                    latest[key] = timestamp_ms  # noqa: PERF403  # a loop with memory
+            for key, accumulators in new.items():
+                totals.put(key, (latest[key], accumulators))
+            self._changed.pane(0).put_many(dict.fromkeys(new, True))
+        self.emit(Block((), (), (), block.start, block.watermark, ()))
+
+    def _process_each(self, block: Block) -> None:
+        folding, totals, row = self._folding, self._totals, self._rows.row
+        columns = folding.columns(block.values)
+        inputs = list(zip(*columns, strict=True)) if columns else [()] * len(block)
+        new: dict[Any, _Total] = {}
+        results = []
+        for key, timestamp_ms, record in zip(block.keys, block.timestamps, inputs, strict=True):
+            total = new.get(key) or totals.get(key)
+            if total is None:
+                total = (timestamp_ms, folding.create(timestamp_ms, *record))
+            else:
+                total = (max(total[0], timestamp_ms), folding.add(total[1], timestamp_ms, *record))
+            new[key] = total
+            results.append(row(key, total[1]))
+        for key, total in new.items():
+            totals.put(key, total)
+        self.emit(block.replace(values=results))
+
+    def before_commit(self) -> None:
+        if self._changed is None or self._watermark is None:
+            return
+        pane = self._changed.pane(0)
+        keys = [key for key, _ in pane.items()]
+        if not keys:
+            return
+        pane.drop()
+        totals = [total for key in keys if (total := self._totals.get(key)) is not None]
+        rows = self._rows.rows([(key, accumulators) for key, (_, accumulators) in zip(keys, totals, strict=True)])
+        timestamps = [timestamp_ms for timestamp_ms, _ in totals]
+        watermark = self._watermark
+        self.emit(Block(keys, rows, timestamps, watermark, watermark, [watermark] * len(keys)))
+
+    def inspect(self, key: Any) -> Iterator[tuple[str, Any]]:
+        total = self._totals.get(key)
+        if total is not None:
+            yield "total", self._rows.row(key, total[1])
+
+
+def aggregate_operator(spec: AggregateSpec, what: str = "aggregate") -> Callable[[OperatorContext], Operator]:
+    """Return what makes the operator for a task.
+
+    Raises:
+        ConfigError: An aggregate does not fit the values, or the names of the result collide.
+    """
+    folding = Folding(spec.aggregates, spec.value_type, what)
+    rows = ResultRows(folding, key_as=spec.key_as, into=spec.into, windowed=False, what=what)
+    key = key_codec(spec.key_type, what)
+    return lambda context: RunningTotals(context, spec, folding, rows, key)
+
+
+__all__ = ["AggregateSpec", "RunningTotals", "aggregate_operator"]

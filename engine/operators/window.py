@@ -1,0 +1,71 @@
+"""Windowed aggregation: the declaration (`WindowSpec`), and which operator does the work.
+
+    fixed windows, no trigger        `window_panes`      blocks at a time; panes of all keys, shared by overlapping windows
+    sessions, no trigger             `window_sessions`   keys at a time
+    with a trigger, everything()     `window_triggers`   record by record
+    sliding(), count()               `window_sliding`, `window_count`
+
+All of them behave as `engine.block` says: before each record, what the watermark has made due fires, by time and then key; a
+record all of whose windows are closed for good (end - 1 + lateness <= watermark) is late: counted, and sent to `late_to`.
+Results have the timestamp end - 1. With a lateness they come out later than that, so that a window of windows needs as much.
+"""
+
+from collections.abc import Callable
+
+from engine.errors import ConfigError
+from engine.operators.base import Operator, OperatorContext
+from engine.operators.window_count import CountWindows
+from engine.operators.window_ends import EndedSessions
+from engine.operators.window_panes import PaneWindows
+from engine.operators.window_plan import WindowPlan, WindowSpec
+from engine.operators.window_sessions import SessionWindows
+from engine.operators.window_sliding import SlidingWindows
+from engine.operators.window_triggers import TriggeredWindows
+from engine.windows import CountWindow, EverythingWindow, FixedWindow, SessionWindow, SlidingWindow
+
+
+def window_operator(spec: WindowSpec, what: str = "window") -> Callable[[OperatorContext], Operator]:
+    """Return what makes the operator for a task.
+
+    Args:
+        what: Where it stands; it opens the error messages.
+    Raises:
+        ConfigError: The parts of the spec do not go together.
+    """
+    plan = WindowPlan(spec, what)
+    window = spec.window
+    _check(spec, plan, what)
+    if isinstance(window, CountWindow):
+        return lambda context: CountWindows(context, plan)
+    if isinstance(window, SlidingWindow):
+        return lambda context: SlidingWindows(context, plan)
+    if isinstance(window, SessionWindow) and window.ends_with is not None:
+        return lambda context: EndedSessions(context, plan)
+    if isinstance(window, SessionWindow) and spec.trigger is None:
+        return lambda context: SessionWindows(context, plan)
+    if isinstance(window, FixedWindow) and spec.trigger is None and (plan.folding.mergeable or window.every_ms == window.size_ms):
+        return lambda context: PaneWindows(context, plan)
+    return lambda context: TriggeredWindows(context, plan)
+
+
+def _check(spec: WindowSpec, plan: WindowPlan, what: str) -> None:
+    """Refuse combinations that have no meaning."""
+    window = spec.window
+    if spec.lateness_ms < 0:
+        raise ConfigError(f"{what}: a lateness of {spec.lateness_ms} ms is not allowed; it must be at least 0")
+    if spec.trigger is not None and spec.emit == "update":
+        raise ConfigError(f"{what}: emit='update' and a trigger both say when results come out; leave one of them out")
+    if isinstance(window, CountWindow | EverythingWindow) and (spec.lateness_ms or spec.late_to is not None):
+        raise ConfigError(f"{what}: {window!r} has no end in time, so that nothing is late for it; leave out lateness and late_to")
+    if isinstance(window, CountWindow | SlidingWindow) and (spec.trigger is not None or spec.emit == "update"):
+        raise ConfigError(f"{what}: {window!r} gives one result each time; leave out the trigger and emit='update'")
+    if isinstance(window, SessionWindow) and window.ends_with is not None:
+        if spec.trigger is not None or spec.emit == "update" or spec.lateness_ms:
+            raise ConfigError(f"{what}: sessions with ends_with= give one final result; leave out trigger, emit='update' and lateness")
+        return
+    joins = isinstance(window, SessionWindow | SlidingWindow) or (isinstance(window, CountWindow) and window.every < window.size)
+    if joins and not plan.folding.mergeable:
+        raise ConfigError(f"{what}: {window!r} joins partial results, which agg.reduce can do only with merge=")
+
+
+__all__ = ["WindowSpec", "window_operator"]

@@ -1,0 +1,116 @@
+"""Sessions that a record can end: `windows.session(gap, ends_with=...)`.
+
+Which records come before and after the one that ends a session must not depend on their order of arrival, so records are held back
+until the watermark reaches them, and taken in order of event time. A key has at most one open session then.
+
+    session("30m", ends_with=is_logout)        x--x----L  x--x              two sessions, the first [x, L + 1 ms)
+
+Records with the time of the one that ends a session are part of it.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from engine.agg.folding import Accumulators, payload_codec
+from engine.block import Block
+from engine.keys import key_codec
+from engine.operators.base import Operator, OperatorContext
+from engine.operators.window_plan import Results, WindowPlan, send_late
+from engine.windows import SessionWindow, Span
+from state.values import msgpack_codec, unit_codec
+
+_Session = tuple[int, int, bool, Accumulators]  # start, end, whether a record has ended it, contents
+_Fired = tuple[int, Any, _Session]
+
+
+class EndedSessions(Operator):
+    """Records held back, and the open session of each key with its place in the index of closes."""
+
+    def __init__(self, context: OperatorContext, plan: WindowPlan) -> None:
+        super().__init__(context)
+        window = plan.spec.window
+        assert isinstance(window, SessionWindow)
+        self._plan, self._window, self._folding = plan, window, plan.folding
+        self._held = context.state.timed(context.state_name("held"), plan.key, msgpack_codec(plan.spec.value_type))
+        self._arrivals = context.state.keyed(context.state_name("arrivals"), key_codec(str), msgpack_codec(int))
+        stored = payload_codec(tuple[int, tuple[int, int, bool, plan.folding.stored]])
+        self._sessions = context.state.keyed(context.state_name("sessions"), plan.key, stored)
+        self._closes = context.state.timed(context.state_name("closes"), plan.key, unit_codec)
+
+    def process(self, block: Block, port: int = 0) -> None:
+        self._hold(block)
+        fired: list[_Fired] = []
+        self._release(block.watermark, fired)
+        for time_ms, key, sub, _ in self._closes.due(block.watermark):
+            self._closes.delete(time_ms, key, sub)
+            _, session = self._sessions.get(key) or (0, None)
+            if session is None:
+                continue
+            due_ms = session[1] - 1
+            if due_ms <= block.watermark:
+                fired.append((due_ms, key, session))
+                self._sessions.delete(key)
+            else:
+                self._closes.put(due_ms, key, True)
+                self._sessions.put(key, (due_ms, session))
+        results = Results(self, block)
+        wire, row = self._plan.key.wire, self._plan.rows.row
+        fired.sort(key=lambda item: (item[0], wire(item[1])))
+        for due_ms, key, (start, end, _, accumulators) in fired:
+            results.add(
+                (key,),
+                lambda low, high, key=key, accumulators=accumulators, start=start, end=end: [row(key, accumulators, start, end)],  # type: ignore[misc]
+                due_ms=due_ms,
+                timestamp_ms=end - 1,
+            )
+        results.finish()
+
+    def inspect(self, key: Any) -> Iterator[tuple[str, Any]]:
+        stored = self._sessions.get(key)
+        if stored is not None:
+            _, (start, end, _, accumulators) = stored
+            yield str(start), self._plan.rows.row(key, accumulators, start, end)
+
+    def _hold(self, block: Block) -> None:
+        """Keep the records of a block until the watermark reaches them."""
+        arrival = self._arrivals.get("") or 0
+        held, late = 0, []
+        for key, value, timestamp_ms, reached in zip(block.keys, block.values, block.timestamps, block.before, strict=True):
+            if timestamp_ms <= reached:
+                late.append((key, value, timestamp_ms, Span(timestamp_ms, timestamp_ms + self._window.gap_of(value)), reached))
+                continue
+            self._held.put(timestamp_ms, key, value, (arrival + held).to_bytes(8, "big"))
+            held += 1
+        if held:
+            self._arrivals.put("", arrival + held)
+        send_late(self.context, self._plan.spec.late_to, late)
+
+    def _release(self, until: int, fired: list[_Fired]) -> None:
+        """Take the records up to a time into sessions, in order of event time and arrival."""
+        ends_with = self._window.ends_with
+        assert ends_with is not None
+        for timestamp_ms, key, arrival, value in self._held.due(until):
+            self._held.delete(timestamp_ms, key, arrival)
+            end = timestamp_ms + self._window.gap_of(value)
+            ends = bool(ends_with(value))
+            record = self._folding.inputs(value)
+            indexed, session = self._sessions.get(key) or (None, None)
+            if session is not None and timestamp_ms > session[1] - session[2]:
+                fired.append((session[1] - 1, key, session))
+                session = None
+            if session is None:
+                session = (timestamp_ms, end, False, self._folding.create(timestamp_ms, *record))
+            else:
+                accumulators = self._folding.add(session[3], timestamp_ms, *record)
+                session = (session[0], session[1] if session[2] else max(end, session[1]), session[2], accumulators)
+            if ends and not session[2]:
+                session = (session[0], timestamp_ms + 1, True, session[3])
+            if indexed is None or session[1] - 1 < indexed:
+                if indexed is not None:
+                    self._closes.delete(indexed, key)
+                indexed = session[1] - 1
+                self._closes.put(indexed, key, True)
+            self._sessions.put(key, (indexed, session))
+
+
+__all__ = ["EndedSessions"]
