@@ -2,7 +2,7 @@
 
 Every upstream task writes control records behind its data, in the same transaction: its number, how many upstreams there are,
 its watermark, whether it is idle. They go to each partition that gets data in that commit, and to the others at most once a
-second and only when something changed. The reader (`engine.inputs.RepartitionInput`) keeps the last word of each upstream.
+second and only when something changed; the end of time, after which nothing more is to come, goes to all at once. The reader (`engine.inputs.RepartitionInput`) keeps the last word of each upstream.
 
 A control record has no key (a data record always has one) and the header `streamforge: watermark`. Kafka has no timestamps below
 0: an event time before 1970 travels in a header.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from engine.block import MIN_TIME, Block
+from engine.block import MAX_TIME, MIN_TIME, Block
 from engine.errors import RecordError
 from engine.keys import key_codec
 from engine.operators.base import Operator
@@ -84,7 +84,7 @@ class RepartitionSink(Operator):
         if self._watermark == MIN_TIME and not said[1]:
             return
         targets = self._outputs.partitions_with_records(self._topic)
-        prompt = self.context.run.task.prompt_watermarks or said[1]
+        prompt = self.context.run.task.prompt_watermarks or said[1] or self._watermark == MAX_TIME
         if prompt or self._last_round_ms is None or not 0 <= now_ms - self._last_round_ms < _QUIET_MS:
             self._last_round_ms = now_ms
             targets = list(range(self._outputs.partition_count(self._topic)))
