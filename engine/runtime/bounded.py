@@ -8,7 +8,8 @@ topics only grow through what is read from them. When all of it has been read an
 """
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Coroutine, Mapping
+from typing import Any
 
 from engine.errors import ConfigError
 from engine.records import TopicPartition
@@ -16,40 +17,43 @@ from engine.runtime.lifecycle import Phase
 from engine.runtime.runner import Runner
 
 
-async def run_to_end(runner: Runner, *, feeding: Awaitable[None] | None = None) -> None:
+async def run_to_end(runner: Runner, *, feeding: Coroutine[Any, Any, None] | None = None) -> None:
     """Run until all input is used up and every window is closed, then commit, close and return.
 
-    The runner must be the only member of its group. Records sent to the sources after the call may be left out.
-
     Args:
-        feeding: Sends records to the sources meanwhile; the input is what is there when it is done.
+        runner: It must be the only member of its group.
+        feeding: Sends the input while the runner runs; the end of the input is where the topics end when it has returned.
+            Without it, it is where they end now: what is sent later may be left out.
     Raises:
         ConfigError: A task cannot go on without a person, or another member holds some of the partitions.
-        Exception: As `Runner.run`, or what `feeding` raised.
+        Exception: As `Runner.run`, and whatever `feeding` raises.
     """
-    fed = None if feeding is None else asyncio.ensure_future(feeding)
+    feeder = asyncio.create_task(_nothing() if feeding is None else feeding, name="feeding")
+    ends: dict[TopicPartition, int] | None = None
     try:
         await runner.start()
-        while fed is not None and not fed.done() and not runner.is_stopping:
-            await runner.turn()
-            _check(runner)
-        if fed is not None and fed.done():
-            fed.result()
         plan = runner.plan
         sources = [TopicPartition(topic, number) for topic in plan.sources for number in range(plan.partitions)]
-        ends = await runner.transport.end_offsets(sources)
-        while not runner.is_stopping and not await _is_used_up(runner, ends):
+        while not runner.is_stopping:
+            if feeder.done() and ends is None:
+                feeder.result()
+                ends = await runner.transport.end_offsets(sources)
+            if ends is not None and await _is_used_up(runner, ends):
+                break
+            _check(runner)
             await runner.turn()
     finally:
-        if fed is not None:
-            fed.cancel()
+        feeder.cancel()
         await runner.shut_down()
     runner.raise_failure()
 
 
+async def _nothing() -> None:
+    """Feed nothing."""
+
+
 async def _is_used_up(runner: Runner, ends: Mapping[TopicPartition, int]) -> bool:
     plan = runner.plan
-    _check(runner)
     if len(runner.tasks) < plan.partitions or any(task.phase is not Phase.RUNNING for task in runner.tasks.values()):
         return False
     for number, task in runner.tasks.items():

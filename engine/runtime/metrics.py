@@ -38,7 +38,7 @@ _GAUGES = {
 
 @dataclass(slots=True)
 class TaskMetrics:
-    """Numbers of one task. Counters only grow; `lag`, `watermark_ms` and `stable_distance` are by (pipeline or) topic."""
+    """Numbers of one task. Counters only grow; `lag` and `stable_distance` are by topic, `watermark_ms` by "pipeline/topic"."""
 
     records: int = 0
     batches: int = 0
@@ -99,7 +99,7 @@ class Metrics:
             for number, task in held:
                 gauge.add_metric([str(number)], getattr(task, name))
             yield gauge
-        yield _by_label("watermark_ms", "Watermark, UTC milliseconds", "pipeline", {n: t.watermark_ms for n, t in held})
+        yield _by_label("watermark_ms", "Watermark, UTC milliseconds", "input", {n: t.watermark_ms for n, t in held})
         yield _by_label("lag", "Records between the task's position and the end of the partition", "topic", {n: t.lag for n, t in held})
         yield _by_label(
             "stable_distance",

@@ -10,6 +10,20 @@ from state.store import Store
 log = logging.getLogger(__name__)
 
 
+def open_rocks_store(path: Path, memory: RocksMemory | None = None) -> Store:
+    """Open the store in a folder; one that cannot be opened is deleted, since the changelog holds everything in it.
+
+    Raises:
+        StateError: Another process holds it, or the disk does not take it.
+    """
+    try:
+        return RocksStore(path, memory=memory)
+    except StateError as error:
+        erase(path)  # raises if another process holds it
+        log.warning("%s; deleted", error)
+        return RocksStore(path, memory=memory)
+
+
 class StateFolder:
     """The stores of an app on this worker's disk; they share their memory."""
 
@@ -18,18 +32,8 @@ class StateFolder:
         self._memory = RocksMemory()
 
     def open(self, number: int) -> Store:
-        """Open the store of a task; one that cannot be opened is deleted, since the changelog holds everything in it.
-
-        Raises:
-            StateError: Another process holds it, or the disk does not take it.
-        """
-        path = self.path / str(number)
-        try:
-            return RocksStore(path, memory=self._memory)
-        except StateError as error:
-            erase(path)  # raises if another process holds it
-            log.warning("task %d: %s; deleted", number, error)
-            return RocksStore(path, memory=self._memory)
+        """Open the store of a task, see `open_rocks_store`."""
+        return open_rocks_store(self.path / str(number), self._memory)
 
     def numbers(self) -> list[int]:
         """Return the numbers of the tasks that have a store here: they are given back to this worker where that is fair."""

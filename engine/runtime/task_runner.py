@@ -135,7 +135,7 @@ class TaskRunner:
             self._wake.set()
             done, _ = await asyncio.wait([running], timeout=timeout_s)
             if not done:
-                log.warning("task %d: did not end within %.1f s; dropped, what is uncommitted is done again by the next owner", self.number, timeout_s)
+                log.warning("task %d: did not end within %.1f s; what is uncommitted is done again by the next owner", self.number, timeout_s)
         if not running.done():
             running.cancel()
             await asyncio.wait([running], timeout=timeout_s)
@@ -210,7 +210,7 @@ class TaskRunner:
             self._shell.transport.pause(self.inputs)
         await self._release()
         await asyncio.sleep(delay_s)
-        while self._shell.transport.membership_confirmed_s() <= failed_s:
+        while self._shell.transport.membership_confirmed_s() <= failed_s:  # noqa: ASYNC110  # heartbeats notify nobody
             await asyncio.sleep(limits.retry_first_s)
         self._life.to(Phase.OPENING)
 

@@ -5,11 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from engine.errors import StateError
+from engine.errors import ConfigError, StateError
 from engine.records import OutputColumns, TopicPartition
 from engine.runtime.lifecycle import Phase
+from engine.runtime.runner import Runner
+from engine.runtime.transport.memory import MemoryTransport
+from engine.runtime.transport.memory_broker import MemoryBroker
 from engine.runtime.transport.memory_connection import Fault
-from engine.testing.clock import virtual_time
+from engine.testing.clock import LoopClock, virtual_loop, virtual_time
+from state.hashing import partition_of
 from state.memory import MemoryStore
 from state.store import Position
 from tests.engine.runtime.worker_world import FAST, Script, World, eventually, numbering
@@ -336,23 +340,16 @@ async def test_runner_user_error_under_fail_ends_the_worker_after_the_others_com
     world.click("ann", times=2)
     await world.until(ann=2)
     world.broker.produce({TopicPartition("clicks", 0): OutputColumns([1], [b"ann"], [b"not json"])})
-    with pytest.raises(Exception, match="clicks|JSON|json|malformed"):
+    with pytest.raises(Exception, match=r"(?i)json"):
         await worker.running
     assert world.numbers() == {"ann": [1, 2]}
 
 
 @virtual_time
 async def test_runner_missing_source_topic_is_a_config_error() -> None:
-    from engine.errors import ConfigError
-    from engine.runtime.runner import Runner
-    from engine.runtime.transport.memory import MemoryTransport
-    from engine.runtime.transport.memory_broker import MemoryBroker
-    from engine.testing.clock import LoopClock, virtual_loop
-
     clock = LoopClock(virtual_loop())
-    runner = Runner(
-        numbering().plan(), MemoryTransport(MemoryBroker(clock), group_id="app", clock=clock), open_store=lambda _: MemoryStore(), clock=clock
-    )
+    transport = MemoryTransport(MemoryBroker(clock), group_id="app", clock=clock)
+    runner = Runner(numbering().plan(), transport, open_store=lambda _: MemoryStore(), clock=clock)
     with pytest.raises(ConfigError, match="clicks"):
         await runner.run()
 
@@ -418,8 +415,6 @@ class Hang:
 
 
 def _users_by_partition(partitions: int) -> dict[int, str]:
-    from state.hashing import partition_of
-
     found: dict[int, str] = {}
     for n in range(100):
         found.setdefault(partition_of(f"user{n}".encode(), partitions), f"user{n}")

@@ -1,0 +1,272 @@
+"""`App`: a Faust app whose pipelines are run by this engine.
+
+    app = App("shop", broker="kafka://localhost:9092", state_dir="var/state")
+    orders = app.source("orders", Order, key="user_id", time="ts", watermark=bounded("30s"))
+
+    @app.pipeline(orders)
+    def revenue(orders): ...
+
+    $ faust -A shop worker          or  app.main()  and  python shop.py worker
+
+Every pipeline is a genuine Faust agent, and plain agents, timers, commands and pages work beside them. What Faust itself offers
+for state and exactly-once (`Table`, `processing_guarantee`, …) is refused, with the name of what takes its place.
+
+Environment variables beat arguments: STREAMFORGE_BROKER, STREAMFORGE_STATE_DIR, STREAMFORGE_PARTITIONS,
+STREAMFORGE_COMMIT_INTERVAL, STREAMFORGE_CHECKPOINT_INTERVAL, STREAMFORGE_ON_ERROR, STREAMFORGE_MAX_AHEAD ("none" switches it off),
+STREAMFORGE_GRACE; `--datadir` of the command line beats STREAMFORGE_STATE_DIR. Faust's own settings have the same prefix, such as
+STREAMFORGE_WEB_PORT and STREAMFORGE_WEB_BIND.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+import faust
+from mode.supervisors import CrashingSupervisor
+from mode.types import ServiceT
+from yarl import URL
+
+from engine.codecs import Codec
+from engine.durations import Duration
+from engine.errors import ConfigError
+from engine.runtime.clock import Clock, SystemClock
+from engine.runtime.faust_seam import commands
+from engine.runtime.faust_seam.boot import Boot, RunnerService
+from engine.runtime.faust_seam.deliveries import BatchChannel, agent_function, batch_channel, deliver_through
+from engine.runtime.faust_seam.side_transport import Connection, NoTables, SideTransport
+from engine.runtime.faust_seam.structs import StructRegistry
+from engine.runtime.faust_seam.web import metrics_page
+from engine.runtime.metrics import Metrics
+from engine.runtime.options import read_options
+from engine.runtime.runner import Runner
+from engine.runtime.shell import Limits, OpenStore
+from engine.runtime.stores import StateFolder
+from engine.runtime.transport.protocol import Transport
+from engine.runtime.transports import make_transport
+from engine.selectors import Selector
+from engine.topology import Pipeline, Source, Topology
+from engine.watermarks import WatermarkStrategy
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+__all__ = ["App", "commands"]
+
+
+class App(faust.App):
+    """An app: sources, pipelines, and whatever else a Faust app has.
+
+    Args:
+        id: Name of the app: the consumer group, and prefix of internal topics and transactional ids.
+        broker: "kafka://host:9092,host2:9092" or "memory://".
+        state_dir: Folder of the local state, one sub-folder a task.
+        partitions: Number of partitions of every topic of the app.
+        commit_interval: How often a task commits.
+        checkpoint_interval: How often local state is made to survive a crash of the machine.
+        on_error: "dlq" sends bad records to `<id>-dlq`, "fail" stops the worker.
+        max_ahead: A record more than this ahead of the wall clock moves no watermark; None switches that off.
+        max_skew, standbys: Not built yet: anything but None and 0 is refused.
+        grace: How long a shutdown may take.
+        options: Settings of Faust, such as `broker_credentials=faust.SSLCredentials(cafile="ca.pem")` or `web_port=6066`.
+
+    Raises:
+        ConfigError: An option that nobody knows, that has a replacement here, or with a wrong value.
+    """
+
+    BootStrategy = Boot
+
+    def __init__(
+        self,
+        id: str,
+        *,
+        broker: str | None = None,
+        state_dir: str | Path = "var/state",
+        partitions: int = 12,
+        commit_interval: Duration = "200ms",
+        checkpoint_interval: Duration = "60s",
+        on_error: str = "dlq",
+        max_ahead: Duration | None = "1h",
+        max_skew: Duration | None = None,
+        standbys: int = 0,
+        grace: Duration = "10s",
+        **options: Any,
+    ) -> None:
+        given = {
+            "broker": broker,
+            "state_dir": state_dir,
+            "partitions": partitions,
+            "commit_interval": commit_interval,
+            "checkpoint_interval": checkpoint_interval,
+            "on_error": on_error,
+            "max_ahead": max_ahead,
+            "max_skew": max_skew,
+            "standbys": standbys,
+            "grace": grace,
+            **options,
+        }
+        known = {*self.Settings.setting_names(), "monitor", "config_source", "loop", "beacon"}
+        self.options, rest = read_options(id, given, known, os.environ)
+        self.topology = Topology(
+            id, partitions=self.options.partitions, on_error=self.options.on_error, max_ahead_ms=self.options.max_ahead_ms
+        )
+        self.metrics = Metrics()
+        self.clock: Clock = SystemClock()
+        self.open_store: OpenStore | None = None
+        self._channels: dict[str, BatchChannel] = {}
+        rest.setdefault("env_prefix", "STREAMFORGE_")
+        rest.setdefault("web_bind", "127.0.0.1")
+        rest.setdefault("TableManager", NoTables)
+        rest.setdefault("Serializers", StructRegistry)
+        urls = self.options.broker.replace(",", ";")
+        rest |= {"datadir": str(self.options.state_dir), "topic_partitions": self.options.partitions, "topic_disable_leader": True}
+        super().__init__(id, broker=urls, **rest)
+        new_partitions = self.options.partitions if self._in_memory else None
+        connection = Connection(lambda: self.make_transport(f"{id}-agents"), partitions=new_partitions)
+        self.transport = self.producer_transport = SideTransport(
+            [URL(url) for url in urls.split(";")], self, connection=connection, now_ms=lambda: self.clock.now_ms()
+        )
+        self.page("/metrics")(metrics_page(self.metrics))
+
+    # -- declarations
+
+    def source(
+        self,
+        topic: str,
+        value_type: Any = None,
+        *,
+        codec: Codec[Any] | None = None,
+        key: Selector | None = None,
+        key_type: Any = None,
+        time: Selector | None = None,
+        watermark: WatermarkStrategy | None = None,
+    ) -> Source:
+        """Declare a source topic.
+
+        Args:
+            value_type, codec: Exactly one: a type to read JSON as, or a codec such as `debezium(User)`.
+            key: Field (or callable of the value) that is the key; without it Kafka's record key counts.
+            key_type: Type of the key: str (UTF-8), int (decimal text), bytes, or a Struct (JSON).
+            time: Field or callable that gives event time in UTC milliseconds; None for the Kafka timestamp.
+            watermark: `bounded("30s")` or `monotonic()`; without one `bounded("0s")`.
+        """
+        return self.topology.source(topic, value_type, codec=codec, key=key, key_type=key_type, time=time, watermark=watermark)
+
+    def pipeline(self, *sources: Source, name: str | None = None) -> Callable[[Callable[P, R]], Pipeline[P, R]]:
+        """Declare a pipeline: the function takes the streams of the sources and returns a Sink, or several.
+
+        It is called once, now. The decorated name stays usable in tests.
+        """
+        declare_pipeline = self.topology.pipeline(*sources, name=name)
+
+        def declare(function: Callable[P, R]) -> Pipeline[P, R]:
+            wanted = name or function.__name__
+            if wanted in self.agents:
+                raise ConfigError(f"pipeline {wanted!r}: an agent has this name already; give one of them another name=")
+            pipeline = declare_pipeline(function)
+            channel = self._channels[pipeline.name] = batch_channel(self)
+            run = agent_function(pipeline.name, module=function.__module__, description=pipeline.graph.description)
+            super(App, self).agent(channel, name=pipeline.name, supervisor_strategy=CrashingSupervisor)(run)
+            return pipeline
+
+        return declare
+
+    def agent(self, channel: Any = None, *, name: str | None = None, **options: Any) -> Any:
+        """Declare a plain Faust agent; it runs beside the pipelines, at least once, in a consumer group of its own."""
+        if name is not None and name in self.topology.pipelines:
+            raise ConfigError(f"agent {name!r}: a pipeline has this name already; give one of them another name=")
+        return super().agent(channel, name=name, **options)
+
+    # -- what Faust offers and this engine replaces
+
+    def Table(self, name: str, **options: Any) -> NoReturn:  # noqa: N802  # Faust's name
+        """Refuse: Faust's tables are not exactly once."""
+        _refuse(f"app.Table({name!r})", "use Stream.table(name), an aggregate, or state in process(...)")
+
+    def GlobalTable(self, name: str, **options: Any) -> NoReturn:  # noqa: N802
+        """Refuse."""
+        _refuse(f"app.GlobalTable({name!r})", "use app.broadcast(topic, ...)")
+
+    def SetTable(self, name: str, **options: Any) -> NoReturn:  # noqa: N802
+        """Refuse."""
+        _refuse(f"app.SetTable({name!r})", "use a MapState in process(...)")
+
+    def SetGlobalTable(self, name: str, **options: Any) -> NoReturn:  # noqa: N802
+        """Refuse."""
+        _refuse(f"app.SetGlobalTable({name!r})", "use app.broadcast(topic, ...)")
+
+    def task(self, fun: Any = None, *, on_leader: bool = False, traced: bool = True) -> Any:  # type: ignore[override]
+        """Run a function when the app has started."""
+        _check_leader(on_leader)
+        return super().task(fun, traced=traced)
+
+    def timer(self, interval: Any, on_leader: bool = False, **options: Any) -> Any:  # type: ignore[override]
+        """Run a function at intervals, in every worker."""
+        _check_leader(on_leader)
+        return super().timer(interval, **options)
+
+    def crontab(self, cron_format: str, *, on_leader: bool = False, **options: Any) -> Any:  # type: ignore[override]
+        """Run a function at set times, in every worker."""
+        _check_leader(on_leader)
+        return super().crontab(cron_format, **options)
+
+    # -- running
+
+    @property
+    def state_dir(self) -> Path:
+        """Folder of the local state: `--datadir` of the command line, which Faust hands on in the environment, beats the rest."""
+        given = os.environ.get("FAUST_DATADIR") or os.environ.get("F_DATADIR") or ""
+        unset = not given or given.startswith("{conf.")  # the default of Faust's option is a template
+        return self.options.state_dir if unset else Path(given)
+
+    @property
+    def _in_memory(self) -> bool:
+        return self.options.broker.startswith("memory://")
+
+    def make_transport(self, group: str) -> Transport:
+        """Return a connection to the broker, for a consumer group."""
+        return make_transport(
+            self.options.broker,
+            group=group,
+            credentials=self.conf.broker_credentials,
+            stored_numbers=StateFolder(self.state_dir / self.topology.app_id).numbers,
+            clock=self.clock,
+        )
+
+    def pipeline_services(self) -> Iterable[ServiceT]:
+        """Return the service that runs the pipelines, if there are any."""
+        if self.topology.pipelines:
+            yield RunnerService(self.make_runner, self.options.grace_s, loop=self.loop, beacon=self.beacon)
+
+    async def make_runner(self) -> Runner:
+        """Return the runner of the pipelines, whose batches go through the agents."""
+        options = self.options
+        folder = StateFolder(self.state_dir / self.topology.app_id)
+        return Runner(
+            self.topology.plan(),
+            self.make_transport(self.topology.app_id),
+            open_store=self.open_store or folder.open,
+            deliver=deliver_through(self._channels, self.clock),
+            clock=self.clock,
+            limits=Limits(
+                commit_interval_ms=options.commit_interval_ms,
+                checkpoint_interval_ms=options.checkpoint_interval_ms,
+                grace_s=options.grace_s,
+            ),
+            metrics=self.metrics,
+            create_sources=self._in_memory,
+        )
+
+    async def on_first_start(self) -> None:
+        """Make the state folder, parents too."""
+        await asyncio.to_thread(lambda: self.state_dir.mkdir(parents=True, exist_ok=True))
+
+
+def _check_leader(on_leader: bool) -> None:
+    if on_leader:
+        _refuse("on_leader=True", "workers are equal here; put work that must happen once into a pipeline")
+
+
+def _refuse(what: str, instead: str) -> NoReturn:
+    raise ConfigError(f"{what} of Faust is not used here: {instead}")

@@ -1,0 +1,136 @@
+"""The options of an `App`: ours are taken out and checked before Faust sees any; what nobody knows is an error.
+
+    options, rest = read_options("shop", {"broker": "memory://", "commit_interval": "1s", "web_port": 7000}, known, environ)
+    options.commit_interval_ms   1000        rest   {"web_port": 7000}
+
+An environment variable `STREAMFORGE_<OPTION>` beats the argument, so that one image runs everywhere.
+"""
+
+import difflib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.durations import duration_ms
+from engine.errors import ConfigError
+
+PREFIX = "STREAMFORGE_"
+
+_REPLACED = {
+    "processing_guarantee": "pipelines are always exactly once; leave it out",
+    "table_standby_replicas": "use standbys=",
+    "topic_partitions": "use partitions=",
+    "broker_commit_interval": "use commit_interval=",
+    "datadir": "use state_dir=",
+    "tabledir": "use state_dir=",
+    "store": "state is in state_dir=; tests choose a store in the TestDriver",
+    "Table": "use Stream.table(name) or aggregates",
+    "GlobalTable": "use app.broadcast(topic, ...)",
+    "SetTable": "use a MapState in process(...)",
+    "SetGlobalTable": "use app.broadcast(topic, ...)",
+    "topic_disable_leader": "there is no leader topic; leave it out",
+    "id_format": "the id of the app names its topics as it is",
+    "version": "give the app another id",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What an `App` was told.
+
+    Attributes:
+        broker: "memory://", "memory://name", or "kafka://host:9092,host2:9092".
+        state_dir: Folder of the stores; `<state_dir>/<app id>/<task number>`.
+        max_ahead_ms: None when the limit is switched off.
+    """
+
+    app_id: str
+    broker: str
+    state_dir: Path
+    partitions: int
+    commit_interval_ms: int
+    checkpoint_interval_ms: int
+    on_error: str
+    max_ahead_ms: int | None
+    grace_s: float
+
+
+_DEFAULTS: dict[str, Any] = {
+    "broker": None,
+    "state_dir": "var/state",
+    "partitions": 12,
+    "commit_interval": "200ms",
+    "checkpoint_interval": "60s",
+    "on_error": "dlq",
+    "max_ahead": "1h",
+    "max_skew": None,
+    "standbys": 0,
+    "grace": "10s",
+}
+
+
+def read_options(
+    app_id: str, given: Mapping[str, Any], others: Collection[str], environ: Mapping[str, str]
+) -> tuple[Options, dict[str, Any]]:
+    """Return our options, checked, and what is left for Faust.
+
+    Args:
+        others: Names of the options that Faust knows.
+    Raises:
+        ConfigError: An option that nobody knows, that has a replacement here, that is not built yet, or with a wrong value.
+    """
+    what = f"app {app_id!r}"
+    if not app_id or not isinstance(app_id, str):
+        raise ConfigError(f"an app needs an id, such as App('shop', ...), not {app_id!r}")
+    for name in given:
+        if name in _REPLACED:
+            raise ConfigError(f"{what}: {name}= of Faust is not used here: {_REPLACED[name]}")
+        if name not in _DEFAULTS and name not in others:
+            close = difflib.get_close_matches(name, [*_DEFAULTS, *others], 1)
+            hint = f"; did you mean {close[0]}=?" if close else ""
+            raise ConfigError(f"{what}: option {name}= is not known{hint}")
+    values = {**_DEFAULTS, **{name: value for name, value in given.items() if name in _DEFAULTS}}
+    for name in _DEFAULTS:
+        text = environ.get(PREFIX + name.upper())
+        if text is not None:
+            values[name] = text
+    _refuse_unbuilt(what, values)
+    options = Options(
+        app_id=app_id,
+        broker=_broker(what, values["broker"]),
+        state_dir=Path(values["state_dir"]),
+        partitions=_number(what, "partitions", values["partitions"]),
+        commit_interval_ms=duration_ms(values["commit_interval"], f"{what}: commit_interval", minimum_ms=1),
+        checkpoint_interval_ms=duration_ms(values["checkpoint_interval"], f"{what}: checkpoint_interval", minimum_ms=1),
+        on_error=values["on_error"],
+        max_ahead_ms=None if values["max_ahead"] in (None, "none") else duration_ms(values["max_ahead"], f"{what}: max_ahead"),
+        grace_s=duration_ms(values["grace"], f"{what}: grace") / 1_000,
+    )
+    return options, {name: value for name, value in given.items() if name not in _DEFAULTS}
+
+
+def _refuse_unbuilt(what: str, values: Mapping[str, Any]) -> None:
+    if values["max_skew"] is not None:
+        raise ConfigError(f"{what}: max_skew= is not built yet: inputs are not aligned by event time; leave it out")
+    if str(values["standbys"]) != "0":
+        raise ConfigError(f"{what}: standbys={values['standbys']} is not built yet: a lost task restores from its changelog; leave it out")
+
+
+def _broker(what: str, broker: object) -> str:
+    if not isinstance(broker, str):
+        raise ConfigError(f"{what}: broker={broker!r}; give broker='kafka://host:9092' or broker='memory://'")
+    scheme = broker.partition("://")[0]
+    if scheme not in ("kafka", "memory") or "://" not in broker:
+        raise ConfigError(f"{what}: broker={broker!r} is not known; use 'kafka://host:9092' or 'memory://'")
+    return broker
+
+
+def _number(what: str, name: str, value: object) -> int:
+    try:
+        number = int(value)  # type: ignore[call-overload]  # whatever int() takes; the text of an environment variable too
+    except (TypeError, ValueError):
+        raise ConfigError(f"{what}: {name}={value!r} is not a whole number") from None
+    if isinstance(value, float) or number < 1:
+        raise ConfigError(f"{what}: {name}={value!r} must be a whole number of at least 1")
+    return int(number)
