@@ -1,13 +1,13 @@
 """What the driver alone can do: plain aiokafka `getmany` and JSON decoding, no engine, no output: `python -m tests.bench.control`."""
 
 import asyncio
-import json
 import os
 import time
 
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from tests.bench.measured import note
 from tests.bench.workload import PARTITIONS
 
 
@@ -30,7 +30,7 @@ async def main() -> None:
             for record in records:
                 decode(record.value)
             got += len(records)
-    print("BENCH " + json.dumps({"first": first, "last": time.time()}), flush=True)
+    note(first=first, last=time.time())
     await consumer.stop()
 
 

@@ -31,14 +31,15 @@ def pin(process_id: int, core: int) -> None:
 class Measured:
     """`python -m module` with `BENCH_*` variables, in a process group of its own; it is ended when the `with` ends.
 
-    A line `BENCH {...}` of its output is a note: see `notes`.
+    It leaves notes as JSON lines in the file `BENCH_NOTES`: see `notes` (Faust takes standard output for its log).
     """
 
     def __init__(self, module: str, settings: Mapping[str, str], core: int | None) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="streamforge-bench-")
         self.log = Path(self._folder.name) / "log"
+        self._notes = Path(self._folder.name) / "notes"
         self._rss_peak_mib = 0
-        environ = {**os.environ, **settings, "BENCH_STATE": f"{self._folder.name}/state", "PYTHONUNBUFFERED": "1"}
+        environ = {**os.environ, **settings, "BENCH_STATE": f"{self._folder.name}/state", "BENCH_NOTES": str(self._notes)}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", module], env=environ, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -52,11 +53,10 @@ class Measured:
         return self.process.poll() is None
 
     def notes(self) -> dict[str, float]:
-        """Return what it said so far."""
+        """Return what it noted so far."""
         found: dict[str, float] = {}
-        for line in self.log.read_text(errors="replace").splitlines():
-            if line.startswith("BENCH "):
-                found.update(json.loads(line.removeprefix("BENCH ")))
+        for line in self._notes.read_text().splitlines() if self._notes.exists() else []:
+            found.update(json.loads(line))
         return found
 
     def tail(self, characters: int = 2_000) -> str:
@@ -90,3 +90,9 @@ class Measured:
                 deadline = time.monotonic() + _STOP_S
                 while self.running and time.monotonic() < deadline:
                     time.sleep(0.05)
+
+
+def note(**values: float) -> None:
+    """Leave a note; called in the child."""
+    with Path(os.environ["BENCH_NOTES"]).open("a") as notes:
+        notes.write(json.dumps(values) + "\n")

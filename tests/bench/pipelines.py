@@ -1,12 +1,11 @@
 """The process that is measured: `python -m tests.bench.pipelines`, told what to do by `BENCH_*` variables (see `measured.py`)."""
 
-import json
 import os
 import sys
 import time
-from typing import Any
 
 from engine import App, Sink, Stream, Struct, agg, bounded, cep, windows
+from tests.bench.measured import note
 
 JOB, TOPIC, RESULTS = os.environ["BENCH_JOB"], os.environ["BENCH_TOPIC"], os.environ["BENCH_RESULTS"]
 
@@ -35,7 +34,7 @@ def note_first(order: Order) -> bool:
     global _begun
     if not _begun:
         _begun = True
-        print("BENCH " + json.dumps({"first": time.time()}), flush=True)
+        note(first=time.time())
     return True
 
 
@@ -51,7 +50,7 @@ def session_totals(orders: Stream[str, Order]) -> Sink:
 
 def three_orders(orders: Stream[str, Order]) -> Sink:
     """C: three orders within five minutes."""
-    pattern: Any = cep.begin("order").times(3).within("5m")
+    pattern = cep.begin("order", of=Order).times(3).within("5m")
     matches = orders.detect(pattern, skip=cep.skip.past_last)
     return matches.select(lambda match: {"key": match.key, "times": [order.ts for order in match["order"]]}).to(RESULTS)
 
