@@ -146,6 +146,7 @@ class Task:
 
     def end_of_input(self, topic: str) -> None:
         """No more records will come on a source topic: its watermark goes to the end of time (bounded runs)."""
+        self.prompt_watermarks = True
         moved = self.sources[topic].end()
         if moved is not None:
             self._feed_source(topic, moved)

@@ -55,6 +55,7 @@ class RepartitionSink(Operator):
         self._watermark = MIN_TIME
         self._said: dict[int, tuple[int, bool]] = {}
         self._last_round_ms: int | None = None
+        self._untold = False
 
     def process(self, block: Block, port: int = 0) -> None:
         self._watermark = block.watermark
@@ -93,6 +94,15 @@ class RepartitionSink(Operator):
             if self._said.get(partition) != said:
                 self._said[partition] = said
                 self._outputs.add_to(self._topic, partition, max(0, self._watermark), None, control, CONTROL_HEADERS)
+
+        self._untold = any(self._said.get(partition) != said for partition in range(self._outputs.partition_count(self._topic)))
+
+    def next_wall_clock_ms(self) -> int | None:
+        """A partition that was not told yet is told in a second, also if nothing else happens until then."""
+        return self._last_round_ms + _QUIET_MS if self._untold and self._last_round_ms is not None else None
+
+    def on_wall_clock(self, now_ms: int) -> None:
+        """Nothing to emit: the commit that this leads to tells the watermark."""
 
     def rolled_back(self) -> None:
         self._said.clear()

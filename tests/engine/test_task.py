@@ -237,6 +237,27 @@ def test_struct_of_undeclared_type_across_a_key_by_says_what_to_annotate() -> No
         assert "annotate the return type" in header(driver.read("shop-dlq")[0], "error")
 
 
+def test_watermark_that_was_not_told_at_once_is_told_within_a_second() -> None:
+    """A partition without data hears of the watermark at most once a second, but it does hear, also if nothing else happens."""
+    plan = timers_after_repartition().plan(partitions=2)
+    task = Task(plan, 0, MemoryStore(), now_ms=START_MS)
+    told = []
+    for step, after_ms in enumerate((0, 300, 1_000)):
+        now_ms = START_MS + after_ms
+        if step < 2:
+            task.process("work", batch_of([msgspec.json.encode(order(step, ts=step * 1_000))], start=step), now_ms)
+        else:
+            assert task.next_wall_clock_ms() == now_ms
+            task.advance_clock(now_ms, {"orders": True})
+        commit = task.prepare_commit(now_ms)
+        assert commit is not None
+        controls = {partition.partition: columns.keys.count(None) for partition, columns in commit.outputs.items()}
+        told.append([controls.get(0, 0), controls.get(1, 0)])
+        task.committed(Position(b"id", step, now_ms))
+    assert sorted(map(tuple, zip(*told, strict=True))) == [(1, 0, 1), (1, 1, 0)]
+    assert task.next_wall_clock_ms() is None
+
+
 # -- streams
 
 
