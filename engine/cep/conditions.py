@@ -3,8 +3,8 @@
     f(value)           decides by the record alone: evaluated once a record, whatever the number of partial matches
     f(value, match)    also sees the partial match: match["stage"], match.timestamp_ms, match.start_ms, match.key
 
-Conditions combine into small trees (`AllOf`, `AnyOf`, `Not`), and a tree becomes one function of a `Look`, which is a record
-held against a partial match.
+Conditions combine into small trees (`AllOf`, `AnyOf`, `Not`), and a tree becomes one function of a `PartialMatch`: a
+record held against what has been taken before it.
 """
 
 import inspect
@@ -24,7 +24,7 @@ User = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Test:
+class Predicate:
     """A function of the user's; `wants_match` says that it takes the partial match too."""
 
     function: User
@@ -52,11 +52,11 @@ class Not:
     part: "Condition"
 
 
-Condition = Test | AllOf | AnyOf | Not
+Condition = Predicate | AllOf | AnyOf | Not
 ALWAYS = AllOf(())
 
 
-class Look:
+class PartialMatch:
     """A record held against a partial match: what a condition `f(value, match)` gets as its second argument.
 
     Attributes:
@@ -71,7 +71,7 @@ class Look:
         self.timestamp_ms = timestamp_ms
         self.value = value
         self._stages = stages
-        self._known: dict[Test, bool] = {}
+        self._known: dict[Predicate, bool] = {}
         self._node: Node | None = None
         self._first_ms: int | None = None
         self._taken: dict[str, list[Any]] | None = None
@@ -99,7 +99,7 @@ class Look:
         return []
 
 
-Check = Callable[[Look], bool]
+Check = Callable[[PartialMatch], bool]
 
 
 def taken_by(node: Node | None) -> dict[str, list[Any]]:
@@ -113,7 +113,7 @@ def taken_by(node: Node | None) -> dict[str, list[Any]]:
     return taken
 
 
-def condition(function: User, what: str) -> Test:
+def condition(function: User, what: str) -> Predicate:
     """Return a user's function as a condition.
 
     Raises:
@@ -124,13 +124,13 @@ def condition(function: User, what: str) -> Test:
     try:
         signature = inspect.signature(function)
     except (ValueError, TypeError):
-        return Test(function, wants_match=False)  # a builtin that does not tell: they take the value
+        return Predicate(function, wants_match=False)  # a builtin that does not tell: they take the value
     for arguments in (1, 2):
         try:
             signature.bind(*([None] * arguments))
         except TypeError:
             continue
-        return Test(function, wants_match=arguments == 2)
+        return Predicate(function, wants_match=arguments == 2)
     raise ConfigError(f"{what}: a condition is f(value) or f(value, match), but this one takes {signature}")
 
 
@@ -152,7 +152,7 @@ def negated(part: Condition) -> Condition:
 
 def wants_match(part: Condition) -> bool:
     """Say whether anything in the tree looks at the partial match."""
-    if isinstance(part, Test):
+    if isinstance(part, Predicate):
         return part.wants_match
     if isinstance(part, Not):
         return wants_match(part.part)
@@ -160,9 +160,9 @@ def wants_match(part: Condition) -> bool:
 
 
 def check_of(part: Condition) -> Check | None:
-    """Return the tree as one function of a Look, None where it always holds."""
-    if isinstance(part, Test):
-        return _check_test(part)
+    """Return the tree as one function of a PartialMatch, None where it always holds."""
+    if isinstance(part, Predicate):
+        return _check_predicate(part)
     if isinstance(part, Not):
         inner = check_of(part.part)
         return _never if inner is None else lambda look: not inner(look)
@@ -181,18 +181,18 @@ def check_of(part: Condition) -> Check | None:
 def predicate_of(part: Condition) -> Callable[[Any], Any] | None:
     """Return a tree that does not look at the partial match as one function of the value, None where it always holds."""
     assert not wants_match(part)
-    if isinstance(part, Test):
+    if isinstance(part, Predicate):
         return part.function
     check = check_of(part)
-    return None if check is None else lambda value: check(Look(None, 0, value, ()))
+    return None if check is None else lambda value: check(PartialMatch(None, 0, value, ()))
 
 
-def _check_test(test: Test) -> Check:
+def _check_predicate(test: Predicate) -> Check:
     function = test.function
     if test.wants_match:
         return lambda look: bool(function(look.value, look))
 
-    def check(look: Look) -> bool:
+    def check(look: PartialMatch) -> bool:
         known = look._known.get(test)
         if known is None:
             known = look._known[test] = bool(function(look.value))
@@ -201,5 +201,5 @@ def _check_test(test: Test) -> Check:
     return check
 
 
-def _never(look: Look) -> bool:
+def _never(look: PartialMatch) -> bool:
     return False

@@ -1,12 +1,19 @@
-"""The fast path: plain sequences, such as "three orders within five minutes".
+"""The fast path: plain sequences, such as "an order, then a refund, within an hour".
 
-    begin("order").times(3).within("5m")      one stage after the other, each a fixed number of times, each record taken or not
-                                              by its own looks: nothing optional, no loop, no group, no negation, no "any"
+    begin("order", is_order).followed_by("refund", is_refund).within("1h")
 
-Then a first record has exactly one way to go on, and a partial match that began earlier is never behind one that began later: at
-the same place both see the same records. So no finished match ever waits for another, and the state of a key is just the records
-taken so far, one run for each first record. `is_linear` tells which patterns are such; for them this gives what
-`engine.cep.matcher` gives (tests/engine/cep/test_linear.py).
+One stage after the other, each a fixed number of times, each record taken or not by its own looks: nothing optional, no loop, no
+group, no negation, no "any". Then a first record has exactly one way to go on, and a partial match that began earlier is never
+behind one that began later: at the same place both see the same records. So no finished match ever waits for another, and the
+state of a key is just the records taken so far, one run for each first record.
+
+    begin("order").times(3).within("5m")
+
+A single stage is simpler still (`RepetitionMatcher`): a run that began later is the end of every run that began earlier, so the
+records of the first run are all there is to keep.
+
+`linear_matcher` tells which patterns are such; for them it gives what `engine.cep.matcher` gives
+(tests/engine/cep/test_linear.py).
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +24,7 @@ import msgspec
 
 from engine.cep.conditions import predicate_of, wants_match
 from engine.cep.match import Match
-from engine.cep.matcher import NEVER, Found, OnTooMany
+from engine.cep.matcher import NEVER, Found, Matcher, OnTooMany
 from engine.cep.pattern import Pattern, Stage
 from engine.cep.skip import Skip
 from engine.errors import RecordError
@@ -28,9 +35,62 @@ Runs = tuple[Run, ...]
 """State of a key: runs sorted by their first record, each the records taken, (timestamp in ms, value)."""
 
 
-def is_linear(pattern: Pattern, skip: Skip, *, timeouts: bool) -> bool:
-    """Say whether the fast path may run a pattern."""
-    return not timeouts and skip.kind in ("none", "to_next", "past_last") and all(map(_is_plain, pattern.stages))
+def linear_matcher(
+    pattern: Pattern,
+    skip: Skip,
+    *,
+    value_type: Any = Any,
+    max_partials: int = 10_000,
+    on_too_many: OnTooMany = "drop_oldest",
+) -> Matcher | None:
+    """Return a matcher of the fast path, None for a pattern that needs the general one. It reports no time-outs."""
+    if skip.kind not in ("none", "to_next", "past_last") or not all(map(_is_plain, pattern.stages)):
+        return None
+    stage = pattern.stages[0]
+    if len(pattern.stages) == 1 and stage.inner == "relaxed" and stage.least - 1 <= max_partials:
+        return RepetitionMatcher(pattern, skip, value_type=value_type)
+    return LinearMatcher(pattern, skip, value_type=value_type, max_partials=max_partials, on_too_many=on_too_many)
+
+
+class RepetitionMatcher:
+    """The matcher for one stage, a fixed number of times: the records taken so far that may still begin a match."""
+
+    def __init__(self, pattern: Pattern, skip: Skip, *, value_type: Any = Any) -> None:
+        stage = pattern.stages[0]
+        self._name, self._length = stage.name, stage.least
+        self._predicate = None if stage.condition is None else predicate_of(stage.condition)
+        self._within_ms = NEVER if pattern.limit_ms is None else pattern.limit_ms
+        self._past_last = skip.kind == "past_last"
+        self.encode: Callable[[Run], bytes] = msgspec.msgpack.Encoder().encode
+        self.decode: Callable[[bytes], Run] = msgspec.msgpack.Decoder(tuple[tuple[int, value_type], ...]).decode
+
+    def run(self, state: Run | None, key: Any, records: Sequence[Taken], until_ms: int, found: Found) -> Run | None:
+        run = [] if state is None else list(state)
+        predicate, within_ms, missing = self._predicate, self._within_ms, self._length - len(run)
+        for taken in records:
+            timestamp_ms, value = taken
+            while run and timestamp_ms - run[0][0] >= within_ms:
+                del run[0]
+                missing += 1
+            if predicate is not None and not predicate(value):
+                continue
+            run.append(taken)
+            missing -= 1
+            if not missing:
+                found.times.append(timestamp_ms)
+                found.matches.append(Match(key, run[0][0], timestamp_ms, {self._name: [value for _, value in run]}))
+                if self._past_last:
+                    run.clear()
+                    missing = self._length
+                else:
+                    del run[0]
+                    missing = 1
+        while run and until_ms - run[0][0] >= within_ms:
+            del run[0]
+        return tuple(run) or None
+
+    def deadline_ms(self, state: Run) -> int:
+        return state[0][0] + self._within_ms if self._within_ms < NEVER else NEVER
 
 
 class LinearMatcher:

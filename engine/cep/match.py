@@ -4,11 +4,11 @@ from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
 
-K = TypeVar("K")
+V = TypeVar("V")
 
 
-class Match(Struct, Generic[K], frozen=True):
-    """What a pattern found for a key; also what of it there was when the time ran out.
+class Match(Struct, Generic[V], frozen=True):
+    """What a pattern found for a key; also what of it there was when the time ran out. `V` is the type of the values.
 
     Attributes:
         key: The key.
@@ -17,12 +17,12 @@ class Match(Struct, Generic[K], frozen=True):
         stages: Values that each stage took, in order of time; [] for a stage that was skipped. Not to be changed.
     """
 
-    key: K
+    key: Any
     start_ms: int
     end_ms: int
-    stages: dict[str, list[Any]]
+    stages: dict[str, list[V]]
 
-    def __getitem__(self, stage: str) -> list[Any]:
+    def __getitem__(self, stage: str) -> list[V]:
         """Return the values that a stage took, in order of time; [] if it was skipped."""
         try:
             return self.stages[stage]

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
-from engine.cep.conditions import Event, Look, Node, taken_by
+from engine.cep.conditions import Event, Node, PartialMatch, taken_by
 from engine.cep.match import Match
 from engine.cep.nfa import IGNORE, PROCEED, Automaton, State
 from engine.cep.skip import Skip
@@ -158,7 +158,7 @@ class NfaMatcher:
 
     def _take(self, now: Partials, key: Any, timestamp_ms: int, value: Any, found: Found) -> Partials:
         event: Event = (now.next_number, timestamp_ms, value)
-        look = Look(key, timestamp_ms, value, self._automaton.stage_names)
+        look = PartialMatch(key, timestamp_ms, value, self._automaton.stage_names)
         alive: list[Partial] = []
         finished: list[Waiting] = []
         states = self._automaton.states
@@ -172,7 +172,7 @@ class NfaMatcher:
         return self._settle(event[0] + 1, key, alive, now.waiting, finished, timestamp_ms, found)
 
     def _step(
-        self, look: Look, event: Event, state: State, partial: Partial | None, alive: list[Partial], finished: list[Waiting]
+        self, look: PartialMatch, event: Event, state: State, partial: Partial | None, alive: list[Partial], finished: list[Waiting]
     ) -> None:
         """Hold a record against one partial match (None: against the start) and add where it goes on, and matches it becomes."""
         node = None if partial is None else partial.node
@@ -257,7 +257,7 @@ def _began(match: Waiting) -> int:
     return match.first[0]
 
 
-def _leads_to_end(look: Look, state: State) -> bool:
+def _leads_to_end(look: PartialMatch, state: State) -> bool:
     """Say whether a match is complete at a state: the rest of the pattern is optional."""
     open_states = [state]
     while open_states:

@@ -20,15 +20,27 @@ the one whose state is made first, as Flink has it (its last fixed repetition, o
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from engine.cep.conditions import ALWAYS, Check, Condition, all_of, check_of, negated
 from engine.cep.pattern import Pattern, Stage, check_whole
+from engine.cep.scope import (
+    Scope,
+    group_goes_on,
+    heads_optional_group,
+    ignore_condition,
+    inner_ignore_condition,
+    take_condition,
+    unless,
+    unless_any,
+)
 from engine.cep.skip import Skip
 from engine.errors import ConfigError
 
-TAKE, IGNORE, PROCEED = "take", "ignore", "proceed"
 Action = Literal["take", "ignore", "proceed"]
+TAKE: Final = "take"
+IGNORE: Final = "ignore"
+PROCEED: Final = "proceed"
 Kind = Literal["normal", "final", "stop", "pending"]
 
 
@@ -74,23 +86,6 @@ class Automaton:
         return self.within_ms is not None or any(state.limit_ms is not None for state in self.states)
 
 
-@dataclass(slots=True)
-class _Scope:
-    """A sequence of stages that is being compiled: the whole pattern or a group of it.
-
-    `first_round` tells the head of a repeated group whether it stands for the group's first round; `after` is the stage that
-    follows a group.
-    """
-
-    stages: tuple[Stage, ...]
-    group: Stage | None = None
-    first_round: bool = True
-    after: Stage | None = None
-
-    def following(self, place: int) -> Stage | None:
-        return self.stages[place + 1] if place + 1 < len(self.stages) else self.after
-
-
 def compile_pattern(pattern: Pattern, skip: Skip) -> Automaton:
     """Compile a pattern.
 
@@ -101,7 +96,7 @@ def compile_pattern(pattern: Pattern, skip: Skip) -> Automaton:
     if skip.stage and skip.stage not in pattern.stage_names:
         raise ConfigError(f"skip.{skip.kind}({skip.stage!r}): the pattern has no such stage; it has {', '.join(pattern.stage_names)}")
     compiler = _Compiler()
-    scope = _Scope(pattern.stages)
+    scope = Scope(pattern.stages)
     start = compiler.sequence(scope, compiler.state("", "final"))
     for state in compiler.states:
         for edge in state.edges:
@@ -122,7 +117,7 @@ class _Compiler:
         self.states.append(made)
         return made
 
-    def sequence(self, scope: _Scope, sink: State) -> State:
+    def sequence(self, scope: Scope, sink: State) -> State:
         """Compile stages, the last first; return the state where the first of them begins."""
         for place in range(len(scope.stages) - 1, -1, -1):
             stage = scope.stages[place]
@@ -137,16 +132,16 @@ class _Compiler:
 
     # -- negations
 
-    def _absence(self, scope: _Scope, stage: Stage) -> State:
+    def _absence(self, scope: Scope, stage: Stage) -> State:
         pending = self.state(stage.name, "pending", stage.step_limit_ms)
-        unwanted = _take_condition(scope, stage)
+        unwanted = take_condition(scope, stage)
         pending.add(PROCEED, self._stop(stage, unwanted), unwanted)
         pending.add(IGNORE, pending, negated(unwanted))
         return pending
 
-    def _not_next(self, scope: _Scope, stage: Stage, sink: State) -> State:
+    def _not_next(self, scope: Scope, stage: Stage, sink: State) -> State:
         made = self.state(stage.name, "normal", stage.step_limit_ms)
-        unwanted = _take_condition(scope, stage)
+        unwanted = take_condition(scope, stage)
         stop = self._stop(stage, unwanted)
         made.add(IGNORE if sink.kind == "final" else PROCEED, sink, negated(unwanted))
         made.add(PROCEED, stop, unwanted)
@@ -159,27 +154,27 @@ class _Compiler:
             stop.add(TAKE, stop, unwanted)
         return stop
 
-    def _nots_before(self, scope: _Scope, place: int) -> list[tuple[Stage, Condition]]:
+    def _nots_before(self, scope: Scope, place: int) -> list[tuple[Stage, Condition]]:
         """Negations in force when a stage begins: right before it, or before optional stages before it."""
         found = []
         while place > 0 and (scope.stages[place - 1].optional or scope.stages[place - 1].contiguity == "not_followed_by"):
             place -= 1
             before = scope.stages[place]
             if before.contiguity == "not_followed_by":
-                found.append((before, _take_condition(scope, before)))
+                found.append((before, take_condition(scope, before)))
         return found
 
-    def _add_stops(self, scope: _Scope, place: int, state: State) -> None:
+    def _add_stops(self, scope: Scope, place: int, state: State) -> None:
         for stage, unwanted in self._nots_before(scope, place):
             state.add(PROCEED, self._stop(stage, unwanted), unwanted)
 
-    def _add_stop_after(self, scope: _Scope, place: int, state: State) -> None:
+    def _add_stop_after(self, scope: Scope, place: int, state: State) -> None:
         following = scope.following(place)
         if following is not None and following.contiguity == "not_followed_by":
-            unwanted = _take_condition(scope, following)
+            unwanted = take_condition(scope, following)
             state.add(PROCEED, self._stop(following, unwanted), unwanted)
 
-    def _without_nots(self, scope: _Scope, place: int, sink: State) -> State:
+    def _without_nots(self, scope: Scope, place: int, sink: State) -> State:
         """Return the sink as it is once an optional stage has been taken: the negations before that stage are behind it."""
         nots = {stage.name for stage, _ in self._nots_before(scope, place)}
         if not nots or not scope.stages[place].optional:
@@ -196,7 +191,7 @@ class _Compiler:
 
     # -- stages and their repetitions
 
-    def _stage(self, scope: _Scope, place: int, sink: State) -> State:
+    def _stage(self, scope: Scope, place: int, sink: State) -> State:
         stage = scope.stages[place]
         if stage.looping:
             loop = self._loop(scope, place, self._without_nots(scope, place, sink))
@@ -204,16 +199,16 @@ class _Compiler:
         elif stage.quantified:
             first = self._times(scope, place, sink, sink)
         else:
-            take, ignore = _take_condition(scope, stage), _ignore_condition(scope, place)
+            take, ignore = take_condition(scope, stage), ignore_condition(scope, place)
             first = self._single(scope, place, sink, sink, take, ignore, optional=stage.optional)
         self._add_stops(scope, place, first)
         return first
 
-    def _times(self, scope: _Scope, place: int, sink: State, beyond: State) -> State:
+    def _times(self, scope: Scope, place: int, sink: State, beyond: State) -> State:
         """Repetitions with a number: `beyond` is where a stage leads that may end before its last repetition."""
         stage = scope.stages[place]
-        take = _unless(stage.until, _take_condition(scope, stage))
-        ignore = _and_not(stage.until, _inner_ignore_condition(scope, place))
+        take = unless(stage.until, take_condition(scope, stage))
+        ignore = unless_any(stage.until, inner_ignore_condition(scope, place))
         most = stage.least if stage.most is None else stage.most
         if stage.greedy and most != stage.least:
             _only_without(sink, take)
@@ -224,11 +219,11 @@ class _Compiler:
         for _ in range(stage.least - 1):
             last = self._single(scope, place, last, beyond, take, ignore, optional=False, first_round=False)
             self._add_stop_after(scope, place, last)
-        return self._single(scope, place, last, beyond, take, _ignore_condition(scope, place), optional=stage.optional)
+        return self._single(scope, place, last, beyond, take, ignore_condition(scope, place), optional=stage.optional)
 
     def _single(
         self,
-        scope: _Scope,
+        scope: Scope,
         place: int,
         sink: State,
         beyond: State,
@@ -247,7 +242,7 @@ class _Compiler:
         sink = self._without_nots(scope, place, sink)
         made.add(TAKE, sink, take)
         if optional:
-            always = _group_goes_on(scope)
+            always = group_goes_on(scope)
             if stage.greedy and stage.until is not None:
                 made.add(PROCEED, self._ungreedy.get(beyond, beyond), all_of(always, stage.until))
                 made.add(PROCEED, beyond, all_of(always, negated(stage.until)))
@@ -255,7 +250,7 @@ class _Compiler:
                 made.add(PROCEED, beyond, always)
         if ignore is not None:
             waits = made
-            if optional or _heads_optional_group(scope, place):
+            if optional or heads_optional_group(scope, place):
                 waits = self.state(stage.name, "normal", stage.step_limit_ms)
                 waits.add(TAKE, sink, take)
                 waits.add(IGNORE, waits, ignore)
@@ -263,14 +258,14 @@ class _Compiler:
             made.add(IGNORE, waits, ignore)
         return made
 
-    def _loop(self, scope: _Scope, place: int, sink: State) -> State:
+    def _loop(self, scope: Scope, place: int, sink: State) -> State:
         """The open end of a loop: take again and again, or proceed to `sink`."""
         stage = scope.stages[place]
         if stage.group is not None:
             return self._looping_group(scope, place, sink)
-        take = _unless(stage.until, _take_condition(scope, stage))
-        ignore = _and_not(stage.until, _inner_ignore_condition(scope, place))
-        always = _group_goes_on(scope)
+        take = unless(stage.until, take_condition(scope, stage))
+        ignore = unless_any(stage.until, inner_ignore_condition(scope, place))
+        always = group_goes_on(scope)
         loop = self.state(stage.name, "normal", self._limit_ms(stage))
         if stage.greedy and stage.until is not None:
             copy = self.state(sink.stage, sink.kind, sink.limit_ms)
@@ -282,7 +277,7 @@ class _Compiler:
         else:
             loop.add(PROCEED, sink, always)
         if stage.greedy:
-            _only_without(sink, _take_condition(scope, stage))
+            _only_without(sink, take_condition(scope, stage))
         loop.add(TAKE, loop, take)
         self._add_stop_after(scope, place, loop)
         if ignore is not None:
@@ -295,77 +290,27 @@ class _Compiler:
 
     # -- groups
 
-    def _round(self, scope: _Scope, place: int, sink: State, beyond: State, *, optional: bool, first_round: bool) -> State:
+    def _round(self, scope: Scope, place: int, sink: State, beyond: State, *, optional: bool, first_round: bool) -> State:
         stage = scope.stages[place]
         assert stage.group is not None
-        inner = _Scope(stage.group.stages, stage, first_round, scope.following(place))
+        inner = Scope(stage.group.stages, stage, first_round, scope.following(place))
         first = self.sequence(inner, sink)
         if optional:
-            first.add(PROCEED, beyond, _group_goes_on(scope))
+            first.add(PROCEED, beyond, group_goes_on(scope))
         return first
 
-    def _looping_group(self, scope: _Scope, place: int, sink: State) -> State:
+    def _looping_group(self, scope: Scope, place: int, sink: State) -> State:
         stage = scope.stages[place]
         assert stage.group is not None
         again = self.state("", "normal")
-        inner = _Scope(stage.group.stages, stage, False, scope.following(place))
+        inner = Scope(stage.group.stages, stage, False, scope.following(place))
         first = self.sequence(inner, again)
-        first.add(PROCEED, sink, _group_goes_on(scope))
-        again.add(PROCEED, first, _group_goes_on(scope))
+        first.add(PROCEED, sink, group_goes_on(scope))
+        again.add(PROCEED, first, group_goes_on(scope))
         return first
 
     def _limit_ms(self, stage: Stage) -> int | None:
         return stage.repeat_limit_ms if stage.repeat_limit_ms is not None and stage.name in self._named else stage.step_limit_ms
-
-
-def _unless(until: Condition | None, condition: Condition) -> Condition:
-    return condition if until is None else all_of(negated(until), condition)
-
-
-def _and_not(until: Condition | None, condition: Condition | None) -> Condition | None:
-    return None if condition is None else _unless(until, condition)
-
-
-def _group_until(scope: _Scope) -> Condition | None:
-    return None if scope.group is None else scope.group.until
-
-
-def _take_condition(scope: _Scope, stage: Stage) -> Condition:
-    return _unless(_group_until(scope), stage.condition or ALWAYS)
-
-
-def _group_goes_on(scope: _Scope) -> Condition:
-    return _unless(_group_until(scope), ALWAYS)
-
-
-def _heads_optional_group(scope: _Scope, place: int) -> bool:
-    return scope.group is not None and place == 0 and scope.first_round and scope.group.optional
-
-
-def _ignore_condition(scope: _Scope, place: int) -> Condition | None:
-    """What may be passed over before a stage's first record; None for nothing."""
-    stage = scope.stages[place]
-    contiguity = stage.contiguity
-    if scope.group is not None and place == 0:
-        if not scope.first_round:
-            return _inner_ignore_condition(scope, place)
-        contiguity = scope.group.contiguity
-    if contiguity == "followed_by":
-        passed: Condition | None = negated(stage.condition or ALWAYS)
-    else:
-        passed = ALWAYS if contiguity == "followed_by_any" else None
-    return _and_not(_group_until(scope), passed)
-
-
-def _inner_ignore_condition(scope: _Scope, place: int) -> Condition | None:
-    """What may be passed over between the repetitions; the head of a group obeys the group's words."""
-    stage = scope.stages[place]
-    inner = scope.group.inner if scope.group is not None and place == 0 else stage.inner
-    if inner == "relaxed":
-        passed: Condition | None = negated(stage.condition or ALWAYS)
-    else:
-        passed = ALWAYS if inner == "combinations" else None
-    return _and_not(_group_until(scope), passed)
 
 
 def _only_without(state: State, take: Condition) -> None:

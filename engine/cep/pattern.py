@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from engine.cep.conditions import AnyOf, Condition, Test, User, all_of, condition
+from engine.cep.conditions import AnyOf, Condition, Predicate, User, all_of, condition
 from engine.durations import Duration, duration_ms
 from engine.errors import ConfigError
 
@@ -311,7 +311,7 @@ def _stage(contiguity: Contiguity, what: str | Pattern, where: User | None, of: 
         raise ConfigError(f"{contiguity}: {what!r} is neither the name of a stage nor a pattern")
     if of is not None and not isinstance(of, type):
         raise ConfigError(f"{contiguity}({what!r}): of={of!r} is not a type")
-    kind = None if of is None else Test(_is_a(of), wants_match=False)
+    kind = None if of is None else Predicate(_is_a(of), wants_match=False)
     asked = None if where is None else condition(where, f"where of stage {what!r}")
     found = None if kind is None and asked is None else all_of(kind, asked)
     return Stage(what, contiguity, condition=found)

@@ -8,7 +8,7 @@ earlier one, the end of that wait. That is the timestamp of its record, so a mat
 
 State, all of it gone when nothing is pending or half matched:
 
-    pending     panes of a second: key -> records that wait for the watermark, in order of arrival
+    pending     records that wait for the watermark (`engine.operators.pending`)
     partials    key -> what the matcher keeps, and the time under which `deadlines` has the key
     deadlines   panes: key -> when to look at the key again although no record came. Never later than something happens there;
                 it may be earlier, so that a deadline that moves back need not be moved in state each time
@@ -22,8 +22,8 @@ from heapq import heapify, heappop, heapreplace
 from operator import itemgetter
 from typing import Any, Literal, cast
 
-from engine.block import MAX_TIME, Block, advance
-from engine.cep.linear import LinearMatcher, is_linear
+from engine.block import Block, advance
+from engine.cep.linear import linear_matcher
 from engine.cep.match import Match
 from engine.cep.matcher import NEVER, Found, Matcher, NfaMatcher, OnTooMany
 from engine.cep.nfa import compile_pattern
@@ -33,15 +33,14 @@ from engine.cep.skip import none as no_skip
 from engine.errors import ConfigError
 from engine.keys import key_codec
 from engine.operators.base import Operator, OperatorContext
+from engine.operators.pending import PENDING_MS, Pair, PendingRecords
 from state.errors import StateError
 from state.values import PayloadCodec, msgpack_codec
 
-Pair = tuple[int, Any]
 Ties = Callable[[Any], Any]
 Kept = tuple[int, Any]
 """What is kept of a key: the time under which `deadlines` has it (NEVER if it has not), and the state of the matcher."""
 
-PENDING_MS = 1_000
 _TIME_OF = itemgetter(0)
 
 
@@ -79,18 +78,19 @@ def detect_operator(
         raise ConfigError(f"detect(max_partials={max_partials!r}): a positive number is needed")
     if on_too_many not in ("drop_oldest", "drop_newest", "fail"):
         raise ConfigError(f"detect(on_too_many={on_too_many!r}) is not known; use 'drop_oldest', 'drop_newest' or 'fail'")
-    found: Matcher
-    if matcher == "best" and is_linear(pattern, skip, timeouts=timeouts_to is not None):
-        found = LinearMatcher(pattern, skip, value_type=value_type, max_partials=max_partials, on_too_many=on_too_many)
-    else:
+    found: Matcher | None = None
+    if matcher == "best" and timeouts_to is None:
+        found = linear_matcher(pattern, skip, value_type=value_type, max_partials=max_partials, on_too_many=on_too_many)
+    if found is None:
         timeouts = timeouts_to is not None
         found = NfaMatcher(automaton, skip, value_type=value_type, timeouts=timeouts, max_partials=max_partials, on_too_many=on_too_many)
+    chosen = found
     within_ms = automaton.within_ms or PENDING_MS
 
     def make(context: OperatorContext) -> "Detect":
         return Detect(
             context,
-            found,
+            chosen,
             key_type=key_type,
             value_type=value_type,
             timeouts_to=timeouts_to,
@@ -125,7 +125,7 @@ class Detect(Operator):
         self._ties = ties is not None
         self._pane_ms = deadline_pane_ms
         key, state = key_codec(key_type), context.state
-        self._pending = state.panes(context.state_name("pending"), key, msgpack_codec(tuple[tuple[int, value_type], ...]))
+        self._pending = PendingRecords(context, "pending", key, value_type)
         self._partials = state.keyed(context.state_name("partials"), key, _kept_codec(matcher))
         self._deadlines = state.panes(context.state_name("deadlines"), key, msgpack_codec(int))
 
@@ -155,7 +155,7 @@ class Detect(Operator):
         kept = self._partials.get(key)
         if kept is not None:
             yield "partial_matches", kept[1]
-        waiting = [pair for time in self._pending.times(MAX_TIME) for pair in self._pending.pane(time).get(key) or ()]
+        waiting = self._pending.of(key)
         if waiting:
             yield "pending", waiting
 
@@ -167,13 +167,13 @@ class Detect(Operator):
         Keys whose deadline has come are there too, perhaps without records.
         """
         watermark = block.watermark
-        due = self._take_pending(watermark)
+        due = self._pending.take(watermark)
         keys, values, timestamps = block.keys, block.values, block.timestamps
         if len(keys):
             before = block.before
             if min(timestamps) <= before[-1]:
                 keys, values, timestamps = self._without_late(block)
-            self._add(keys, values, timestamps, watermark, due)
+            self._pending.add(keys, values, timestamps, watermark, due)
         by_time = self._order
         for records in due.values():
             if len(records) > 1:
@@ -196,60 +196,6 @@ class Detect(Operator):
             self.context.send(self._late_to, gone.keys, gone.values, gone.timestamps)
         kept = block.take([row for row, timestamp_ms in enumerate(timestamps) if timestamp_ms > before[row]])
         return kept.keys, kept.values, kept.timestamps
-
-    def _add(
-        self, keys: Sequence[Any], values: Sequence[Any], timestamps: Sequence[int], watermark: int, due: dict[Any, list[Pair]]
-    ) -> None:
-        """Add new records: to what is due, or to what is pending."""
-        fresh: dict[int, dict[Any, list[Pair]]] = {}
-        for key, pair in zip(keys, zip(timestamps, values, strict=True), strict=True):
-            timestamp_ms = pair[0]
-            if timestamp_ms <= watermark:
-                of_key = due
-            else:
-                pane_time = timestamp_ms // PENDING_MS
-                if pane_time in fresh:
-                    of_key = fresh[pane_time]
-                else:
-                    of_key = fresh[pane_time] = {}
-            if key in of_key:
-                of_key[key].append(pair)
-            else:
-                of_key[key] = [pair]
-        for pane_time, gathered in fresh.items():
-            pane = self._pending.pane(pane_time * PENDING_MS)
-            if pane.complete and not pane.cells:
-                pane.put_many({key: tuple(pairs) for key, pairs in gathered.items()})
-            else:
-                get = pane.get
-                pane.put_many({key: (*(get(key) or ()), *pairs) for key, pairs in gathered.items()})
-
-    def _take_pending(self, watermark: int) -> dict[Any, list[Pair]]:
-        """Remove and return the pending records at or below the watermark, for each key in the order of panes, then of arrival."""
-        due: dict[Any, list[Pair]] = {}
-        for time in self._pending.times(watermark):
-            pane = self._pending.pane(time)
-            entries = list(pane.cells.items()) if pane.complete else pane.items()
-            if time + PENDING_MS - 1 <= watermark:
-                for key, pairs in entries:
-                    if key in due:
-                        due[key].extend(pairs)
-                    else:
-                        due[key] = list(pairs)
-                pane.drop()
-                continue
-            later: dict[Any, tuple[Pair, ...]] = {}
-            for key, pairs in entries:
-                passed = [pair for pair in pairs if pair[0] <= watermark]
-                if not passed:
-                    continue
-                due.setdefault(key, []).extend(passed)
-                if len(passed) < len(pairs):
-                    later[key] = tuple(pair for pair in pairs if pair[0] > watermark)
-                else:
-                    pane.delete(key)
-            pane.put_many(later)
-        return due
 
     # -- state of a key
 

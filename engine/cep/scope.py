@@ -1,0 +1,83 @@
+"""What an automaton's edges ask for: the conditions of a stage by its words and by the group that it stands in.
+
+The head of a group obeys the group's words: those before the group for its first round, those between rounds for the others. A
+group's `until` ends every edge inside it.
+"""
+
+from dataclasses import dataclass
+
+from engine.cep.conditions import ALWAYS, Condition, all_of, negated
+from engine.cep.pattern import Stage
+
+
+@dataclass(slots=True)
+class Scope:
+    """A sequence of stages that is being compiled: the whole pattern or a group of it.
+
+    `first_round` tells the head of a repeated group whether it stands for the group's first round; `after` is the stage that
+    follows a group.
+    """
+
+    stages: tuple[Stage, ...]
+    group: Stage | None = None
+    first_round: bool = True
+    after: Stage | None = None
+
+    def following(self, place: int) -> Stage | None:
+        """Return the stage that comes after a place."""
+        return self.stages[place + 1] if place + 1 < len(self.stages) else self.after
+
+
+def unless(until: Condition | None, condition: Condition) -> Condition:
+    """Return the condition, but not for a record that ends the loop."""
+    return condition if until is None else all_of(negated(until), condition)
+
+
+def unless_any(until: Condition | None, condition: Condition | None) -> Condition | None:
+    """Return the same for what may be nothing at all."""
+    return None if condition is None else unless(until, condition)
+
+
+def _group_until(scope: Scope) -> Condition | None:
+    return None if scope.group is None else scope.group.until
+
+
+def take_condition(scope: Scope, stage: Stage) -> Condition:
+    """Return what a stage takes."""
+    return unless(_group_until(scope), stage.condition or ALWAYS)
+
+
+def group_goes_on(scope: Scope) -> Condition:
+    """Return what lets a match go on without looking at the record: always, or until the group ends."""
+    return unless(_group_until(scope), ALWAYS)
+
+
+def heads_optional_group(scope: Scope, place: int) -> bool:
+    """Say whether a stage is the first one of an optional group in its first round."""
+    return scope.group is not None and place == 0 and scope.first_round and scope.group.optional
+
+
+def ignore_condition(scope: Scope, place: int) -> Condition | None:
+    """What may be passed over before a stage's first record; None for nothing."""
+    stage = scope.stages[place]
+    contiguity = stage.contiguity
+    if scope.group is not None and place == 0:
+        if not scope.first_round:
+            return inner_ignore_condition(scope, place)
+        contiguity = scope.group.contiguity
+    if contiguity == "followed_by":
+        passed: Condition | None = negated(stage.condition or ALWAYS)
+    else:
+        passed = ALWAYS if contiguity == "followed_by_any" else None
+    return unless_any(_group_until(scope), passed)
+
+
+def inner_ignore_condition(scope: Scope, place: int) -> Condition | None:
+    """What may be passed over between the repetitions; the head of a group obeys the group's words."""
+    stage = scope.stages[place]
+    inner = scope.group.inner if scope.group is not None and place == 0 else stage.inner
+    if inner == "relaxed":
+        passed: Condition | None = negated(stage.condition or ALWAYS)
+    else:
+        passed = ALWAYS if inner == "combinations" else None
+    return unless_any(_group_until(scope), passed)
