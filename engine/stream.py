@@ -27,9 +27,9 @@ from engine.operators.merge import Merge
 from engine.operators.ordered import event_time_order_operator
 from engine.operators.process import Handler, ProcessFunction, process_operator, result_type
 from engine.operators.require_key import RequireKey
-from engine.operators.window import WindowSpec, window_operator
 from engine.selectors import Selector, compile_selector, return_type
 from engine.triggers import Trigger
+from engine.windowed import WindowedStream
 from engine.windows import Window
 
 K = TypeVar("K")
@@ -361,58 +361,4 @@ class MatchStream(Stream[K, Match[K]]):
         return self.map(function)
 
 
-class WindowedStream(Generic[K, V]):
-    """A stream cut into windows; `aggregate` says what comes out of each."""
-
-    def __init__(self, stream: Stream[K, V], window: Window, lateness_ms: int, late_to: str | None, trigger: Trigger | None) -> None:
-        self._stream = stream
-        self._window = window
-        self._lateness_ms = lateness_ms
-        self._late_to = late_to
-        self._trigger = trigger
-
-    @overload
-    def aggregate(
-        self, *, emit: Literal["close", "update"] = ..., into: type[S], key_as: str = ..., **aggregates: Aggregate
-    ) -> Stream[K, S]: ...
-    @overload
-    def aggregate(
-        self, *, emit: Literal["close", "update"] = ..., into: None = ..., key_as: str = ..., **aggregates: Aggregate
-    ) -> Stream[K, dict[str, Any]]: ...
-    def aggregate(
-        self, *, emit: Literal["close", "update"] = "close", into: type[Any] | None = None, key_as: str = "key", **aggregates: Aggregate
-    ) -> Stream[K, Any]:
-        """Give one result for each key and window.
-
-        Args:
-            emit: "close": once, final, when the watermark has passed the window's end and the lateness; "update": the latest
-                value of each window that changed, once a commit.
-            into: A Struct (or dataclass) with the result's fields; a dict otherwise.
-            key_as: Name of the field that takes the key.
-            aggregates: Field name and aggregate, such as `revenue_cents=agg.sum("amount_cents")`.
-        Returns:
-            A stream of results with the key under `key_as`, `window_start`, `window_end` (ms) and the named fields; its
-            records have the window's key and the timestamp `window_end - 1`.
-        """
-        stream = self._stream
-        if emit not in ("close", "update"):
-            raise ConfigError(f"{stream._what('window')}: emit={emit!r} is not known; use 'close' or 'update'")
-        spec = WindowSpec(
-            window=self._window,
-            aggregates=stream._aggregates(aggregates, "window"),
-            lateness_ms=self._lateness_ms,
-            late_to=self._late_to,
-            trigger=self._trigger,
-            emit=emit,
-            into=into,
-            key_as=key_as,
-            key_type=stream._key_type,
-            value_type=stream._value_type,
-        )
-        sides = [] if self._late_to is None else [SideSpec(self._late_to, JsonCodec(Any))]
-        signature = f"window {self._window!r} " + " ".join(sorted(aggregates))
-        node = stream._node_after("window", window_operator(spec), value_type=into or dict, signature=signature, sides=sides)
-        return stream._with(node, value_type=into or dict)
-
-
-__all__ = ["MatchStream", "Sink", "Stream", "WindowedStream"]
+__all__ = ["MatchStream", "Sink", "Stream"]
