@@ -16,7 +16,6 @@ from typing import Any
 
 import click
 import msgspec
-from engine.runtime.stores import open_rocks_store
 
 from agents import app
 from agents.traffic import TrafficRecord, traffic
@@ -25,6 +24,7 @@ from engine.records import OutputColumns, TopicPartition
 from engine.runtime.bounded import run_to_end
 from engine.runtime.clock import SystemClock
 from engine.runtime.runner import Runner
+from engine.runtime.stores import open_rocks_store
 from engine.runtime.transport.memory import MemoryTransport
 from engine.runtime.transport.memory_broker import MemoryBroker
 from state.hashing import partition_of

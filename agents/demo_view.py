@@ -1,11 +1,11 @@
 """What the demo looks like in a terminal: figures and the newest result of each pipeline, four times a second; a table at the end."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
-import msgspec
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -38,7 +38,7 @@ def show_results(demo: Demo) -> None:
     for pipeline, found in results["pipelines"].items():
         for topic, output in found["outputs"].items():
             newest = output["newest"]
-            table.add_row(pipeline, topic, f"{output['records']:,}", _short(newest[-1]) if newest else "")
+            table.add_row(pipeline, topic, f"{output['records']:,}", Text(_short(newest[-1])) if newest else "")
     console = Console()
     console.print(table)
     late = sum(found["late"] for found in results["pipelines"].values())
@@ -62,30 +62,49 @@ class Speed:
         return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
 
 
-def _frame(demo: Demo, speed: Speed) -> Group:
+def _frame(demo: Demo, speed: Speed) -> Table:
     processed = demo.processed
     sent = sum(demo.sent.values())
     figures = Text.assemble(
         ("StreamForge demo  ", "bold"),
-        f"{processed:,} of {demo.events:,} records   {speed.rate(demo.seconds, processed):,.0f}/s   lag {sent - processed:,}   ",
-        f"watermark {_clock_time(demo.watermark_ms)}   {demo.seconds:.0f} s",
+        f"{processed:,} of {demo.events:,} records, {speed.rate(demo.seconds, processed):,.0f} a second, lag {sent - processed:,}, ",
+        f"watermark {_watermark(demo.watermark_ms)}",
     )
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-    table.add_column(style="cyan", no_wrap=True)
-    table.add_column(no_wrap=True, overflow="ellipsis")
+    newest = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    newest.add_column(style="cyan", no_wrap=True, min_width=max(map(len, demo.plan.graphs)))
+    newest.add_column(no_wrap=True, overflow="ellipsis")
     for pipeline in demo.plan.graphs:
-        newest = demo.newest(demo.topics_of(pipeline)[0], 1)
-        table.add_row(pipeline, _short(newest[-1]) if newest else "…")
-    return Group(figures, ProgressBar(total=demo.events, completed=processed, width=60), table)
+        values = demo.newest(demo.topics_of(pipeline)[0], 1)
+        newest.add_row(pipeline, Text(_short(values[-1]) if values else "nothing yet"))
+    frame = Table.grid()
+    frame.add_row(figures)
+    frame.add_row(ProgressBar(total=demo.events, completed=processed, width=60))
+    frame.add_row(newest)
+    return frame
 
 
-def _clock_time(watermark_ms: int | None) -> str:
+def _watermark(watermark_ms: int | None) -> str:
     if watermark_ms is None or watermark_ms < 0:
         return "not yet"
-    if watermark_ms > _YEAR_9999_MS:
-        return "end of input"
-    return datetime.fromtimestamp(watermark_ms / 1_000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return "end of input" if watermark_ms > _YEAR_9999_MS else _time(watermark_ms, "%Y-%m-%d %H:%M:%S")
 
 
-def _short(value: object) -> str:
-    return msgspec.json.encode(value).decode().replace('"', "").strip("{}").replace(",", ", ").replace(":", " ")
+def _short(value: Mapping[str, Any]) -> str:
+    """Return a result on one line, with times and amounts as people write them."""
+    parts = []
+    for name, field in value.items():
+        if name.endswith("_cents"):
+            parts.append(f"{name.removesuffix('_cents').replace('_', ' ')} {field / 100:,.2f}")
+        elif name.endswith("ts") or name.startswith("window_"):
+            parts.append(f"{name.replace('_', ' ')} {_time(field, '%H:%M:%S')}")
+        elif isinstance(field, list):
+            parts.append(" + ".join(map(str, field)))
+        elif isinstance(field, str) and field.partition("-")[0] in name:
+            parts.append(field)
+        else:
+            parts.append(f"{name.replace('_', ' ')} {field}")
+    return ", ".join(parts)
+
+
+def _time(ms: int, form: str) -> str:
+    return datetime.fromtimestamp(ms / 1_000, UTC).strftime(form)

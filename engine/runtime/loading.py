@@ -69,16 +69,14 @@ def _load_file(path: Path) -> ModuleType:
 
 
 def _load_module(name: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ConfigError(f"{name!r} is no name of a module; {_FORMS}")
     _prefer(Path.cwd())
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
             raise ConfigError(f"there is no module {name!r}; {_FORMS}") from error
-        raise _not_loaded(name, error) from error
-    except (ValueError, TypeError) as error:
-        if not name.replace(".", "").isidentifier():
-            raise ConfigError(f"{name!r} is not a module; {_FORMS}") from error
         raise _not_loaded(name, error) from error
     except Exception as error:
         raise _not_loaded(name, error) from error

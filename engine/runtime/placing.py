@@ -12,6 +12,7 @@ meet in one partition:
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ class Placer:
         self.records = 0
         self.undecodable: Counter[str] = Counter()
         self._partitions = partitions
+        self._partition_of = lru_cache(maxsize=100_000)(lambda key: partition_of(key, partitions))
         self._source = source
         self._wire = None if source is None else key_codec(source.key_type).wire
         self._timestamp_ms = first_timestamp_ms
@@ -87,7 +89,7 @@ class Placer:
         for line, (declared, time_ms) in zip(lines, self._read(lines), strict=True):
             key = declared if line.key is None else line.key
             place = declared if declared is not None else line.key
-            number = (line.partition or 0) % self._partitions if place is None else partition_of(place, self._partitions)
+            number = (line.partition or 0) % self._partitions if place is None else self._partition_of(place)
             if line.timestamp_ms is not None:
                 self._timestamp_ms = line.timestamp_ms
             elif time_ms is not None:

@@ -149,34 +149,40 @@ def _sessions(user: str, arrivals: Iterable[Arrival]) -> tuple[list[Value], int]
     A session is open until the watermark has passed its end. A view joins every open session that its own [ts, ts + gap]
     touches; it is late if what it then belongs to is over already.
     """
-    sessions: list[list[tuple[int, int, Value]]] = []
-    closed: list[list[tuple[int, int, Value]]] = []
+    still_open: list[_Visit] = []
+    closed: list[_Visit] = []
     late = 0
     for number, (view, watermark) in enumerate(arrivals):
-        still_open = [views for views in sessions if _end(views) - 1 > watermark]
-        closed += [views for views in sessions if _end(views) - 1 <= watermark]
-        touched = [views for views in still_open if min(views)[0] <= view["ts"] + SESSION_GAP_MS and view["ts"] <= _end(views)]
-        joined = [(view["ts"], number, view)] + [seen for views in touched for seen in views]
-        if _end(joined) - 1 <= watermark:
+        closed += [visit for visit in still_open if visit.end - 1 <= watermark]
+        still_open = [visit for visit in still_open if visit.end - 1 > watermark]
+        ts = view["ts"]
+        touched = [visit for visit in still_open if visit.start <= ts + SESSION_GAP_MS and ts <= visit.end]
+        visit = _Visit(min([ts, *(other.start for other in touched)]), max([ts + SESSION_GAP_MS, *(other.end for other in touched)]))
+        if visit.end - 1 <= watermark:
             late += 1
-        else:
-            still_open = [views for views in still_open if views not in touched] + [joined]
-        sessions = still_open
-    results = [_session(user, views) for views in closed + sessions]
+            continue
+        for other in touched:
+            still_open.remove(other)
+        visit.views = max((other.views for other in touched), key=len, default=[])
+        visit.views += [(ts, number, view), *(seen for other in touched if other.views is not visit.views for seen in other.views)]
+        still_open.append(visit)
+    results = [_session(user, visit) for visit in closed + still_open]
     return sorted(results, key=lambda session: int(session["window_end"])), late
 
 
-def _end(views: list[tuple[int, int, Value]]) -> int:
-    return max(ts for ts, _, _ in views) + SESSION_GAP_MS
+@dataclass(eq=False)
+class _Visit:
+    start: int
+    end: int
+    views: list[tuple[int, int, Value]] = field(default_factory=list)
 
 
-def _session(user: str, views: list[tuple[int, int, Value]]) -> Value:
-    in_time = sorted(views, key=lambda view: view[:2])
-    pages = [view["page"] for _, _, view in in_time]
+def _session(user: str, visit: _Visit) -> Value:
+    pages = [view["page"] for _, _, view in sorted(visit.views, key=lambda view: view[:2])]
     return {
         "user_id": user,
-        "window_start": in_time[0][0],
-        "window_end": _end(views),
+        "window_start": visit.start,
+        "window_end": visit.end,
         "views": len(pages),
         "pages": len(set(pages)),
         "first_page": pages[0],

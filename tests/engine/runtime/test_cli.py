@@ -71,7 +71,8 @@ def test_an_app_under_another_name_is_found_if_it_is_the_only_one(tmp_path: Path
         ("tests.programs:app", "'app' is not there; an App is needed"),
         ("tests.programs.minute_revenue:Order", "'Order' is a StructMeta; an App is needed"),
         ("tests.programs", "has no App; make one with app = App"),
-        ("not a module", "is not a module; PIPELINES is a module, module:app or file.py"),
+        ("not a module", "is no name of a module; PIPELINES is a module, module:app or file.py"),
+        (".relative", "PIPELINES is a module, module:app or file.py"),
     ],
 )
 def test_an_app_that_is_not_there_is_one_sentence(pipelines: str, sentence: str) -> None:

@@ -65,7 +65,9 @@ def test_run_over_a_file_writes_results_by_partition_and_offset_and_sums_up(tmp_
     assert result.exit_code == 0, result.output
     results = read(tmp_path / "out" / "counts.jsonl")
     assert sum(record["value"]["n"] for record in results) == 200
-    assert [(record["partition"], record["offset"]) for record in results] == sorted((record["partition"], record["offset"]) for record in results)
+    assert [(record["partition"], record["offset"]) for record in results] == sorted(
+        (record["partition"], record["offset"]) for record in results
+    )
     assert {record["key"] for record in results} == {f"user-{number}" for number in range(7)}
     assert read(tmp_path / "out" / "late.jsonl") == []
     assert not (tmp_path / "out" / "clicks-dlq.jsonl").exists()
@@ -111,8 +113,9 @@ def test_run_with_bad_records_and_lines_sends_them_to_the_dead_letters_and_count
     assert [bad.split(": ")[0] for bad in summary["bad_lines"]] == [f"{source}, line 4", f"{source}, line 6"]
     assert "2 lines are not a record" in result.stderr
     letters = read(tmp_path / "out" / "clicks-dlq.jsonl")
-    lines = {record["headers"]["line"]: record["value_text"] for record in letters if "line" in record["headers"]}
-    assert lines["4"] == '{"value": {"user"'
+    lines = {record["headers"]["line"]: record for record in letters if "line" in record["headers"]}
+    assert lines["4"]["value_text"] == '{"value": {"user"'
+    assert lines["6"]["value"] == {"key": "ann"}
     assert {record["headers"]["file"] for record in letters if "line" in record["headers"]} == {str(source)}
     refused = [record for record in letters if "trace" in record["headers"]]
     assert refused[0]["value_text"] == "{" and refused[0]["headers"]["topic"] == "clicks"
