@@ -10,9 +10,9 @@ from engine import Match, Sink, Stream, cep
 three_fast = cep.begin("order", of=Order).times(3).within("5m")
 
 
-def alert(match: Match[str]) -> FraudAlert:
+def alert(match: Match[Order]) -> FraudAlert:
     """Shape three orders into an alert."""
-    taken: list[Order] = match["order"]
+    taken = match["order"]
     return FraudAlert(
         user_id=taken[0].user_id,
         order_ids=[order.order_id for order in taken],

@@ -220,7 +220,7 @@ class Stream(Generic[K, V]):
         late_to: str | None = None,
         name: str = "detect",
         max_partials: int = 10_000,
-    ) -> "MatchStream[K]":
+    ) -> "MatchStream[K, V]":
         """Find a pattern in the records of each key, in event-time order (see `engine.cep`).
 
         Args:
@@ -353,10 +353,10 @@ class Stream(Generic[K, V]):
         return cast("Stream[K, V]", self._with(self._shared[key], rekeyed=False))
 
 
-class MatchStream(Stream[K, Match[K]]):
+class MatchStream(Stream[K, Match[V]], Generic[K, V]):
     """The matches of a pattern."""
 
-    def select(self, function: Callable[[Match[K]], W]) -> Stream[K, W]:
+    def select(self, function: Callable[[Match[V]], W]) -> Stream[K, W]:
         """Shape each match into a value: the same as `map`, by the name that the field uses."""
         return self.map(function)
 

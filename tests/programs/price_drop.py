@@ -16,16 +16,16 @@ class Drop(Struct, frozen=True):
     took_ms: int
 
 
-def is_drop(quote: Quote, match: Match[str]) -> bool:
+def is_drop(quote: Quote, match: Match[Quote]) -> bool:
     """Whether a quote lies a tenth below the one that the match began with."""
-    base: Quote = match["base"][0]
+    base = match["base"][0]
     return quote.cents * 10 <= base.cents * 9
 
 
-def describe(match: Match[str]) -> Drop:
+def describe(match: Match[Quote]) -> Drop:
     """Shape a match into what is sent on."""
-    base: Quote = match["base"][0]
-    low: Quote = match["low"][0]
+    base = match["base"][0]
+    low = match["low"][0]
     return Drop(base.symbol, base.cents, low.cents, match.end_ms - match.start_ms)
 
 
