@@ -19,14 +19,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-import msgspec
-
 from engine.durations import Duration, duration_ms
 from engine.errors import ConfigError
-from engine.keys import key_codec, wire_bytes
+from engine.keys import wire_bytes
 from engine.plan import Plan
 from engine.records import OutputColumns, Record, RecordBatch, TopicPartition
 from engine.task import Task
+from engine.testing.wire import decode_value, key_decoder, time_ms, to_wire
 from engine.topology import Pipeline, Source, Topology
 from state.hashing import partition_of
 from state.memory import MemoryStore
@@ -59,14 +58,14 @@ class TestDriver:
         now: int | datetime = START_MS,
         max_ahead: Duration | None = None,
     ) -> None:
-        topology, only = _topology_of(app_or_pipeline)
+        topology, only = topology_of(app_or_pipeline)
         plan = topology.plan(partitions=partitions, only=only)
         ahead_ms = None if max_ahead is None else duration_ms(max_ahead, "max_ahead")
         self._plan: Plan = replace(plan, max_ahead_ms=ahead_ms)
         if store not in ("memory", "rocks"):
             raise ConfigError(f"store={store!r} is not known; use 'memory' or 'rocks'")
         self._folder = Path(tempfile.mkdtemp(prefix="streamforge-test-")) if store == "rocks" else None
-        self.now_ms = _time_ms(now)
+        self.now_ms = time_ms(now)
         self._logs: dict[TopicPartition, list[tuple[int, bytes | None, bytes | None, Any]]] = {}
         self._committed_order: dict[str, list[TopicPartition]] = {}
         self._read: dict[str, int] = {}
@@ -99,23 +98,9 @@ class TestDriver:
             at: The Kafka timestamp, and the value's time field where a dict lacks it; the wall clock without it.
             partition: Where to put it instead of by its key.
         """
-        source = self._plan.sources.get(topic)
-        if source is None:
-            raise ConfigError(f"{topic!r} is no source topic; there are {', '.join(self._plan.sources)}")
-        timestamp_ms = self.now_ms if at is None else _time_ms(at)
-        field = None if source.time is None else source.time.field
-        if at is not None and field is not None and isinstance(value, dict):
-            value = {field: timestamp_ms, **value}
-        raw = self._encode(source.codec, value)
-        raw_key = None if key is None else wire_bytes(key)
-        if partition is None:
-            place = raw_key if raw_key is not None else self._key_of(source, value)
-            partition = 0 if place is None else partition_of(place, self._plan.partitions)
-        if not 0 <= partition < self._plan.partitions:
-            raise ConfigError(f"partition {partition} does not exist; there are {self._plan.partitions} (TestDriver(..., partitions=N))")
-        log = self._log(TopicPartition(topic, partition))
-        log.append((timestamp_ms, raw_key, raw, ()))
-        self._deliver(TopicPartition(topic, partition))
+        record = to_wire(self._plan, topic, value, key=key, at=at, partition=partition, now_ms=self.now_ms)
+        self._log(TopicPartition(topic, record.partition)).append((record.timestamp_ms, record.key, record.value, ()))
+        self._deliver(TopicPartition(topic, record.partition))
 
     def advance(self, duration: Duration) -> None:
         """Move the wall clock on: wall-clock timers fire, inputs without records become idle. Commits before and after."""
@@ -159,7 +144,7 @@ class TestDriver:
         seen: dict[TopicPartition, int] = {}
         for partition in order[:start]:
             seen[partition] = seen.get(partition, 0) + 1
-        decode_key = self._key_decoder(topic)
+        decode_key = key_decoder(self._plan, topic)
         records = []
         for partition in order[start:]:
             offset = seen.get(partition, 0)
@@ -168,7 +153,7 @@ class TestDriver:
             records.append(
                 Record(
                     None if key is None else decode_key(key),
-                    _decode_value(value),
+                    decode_value(value),
                     timestamp_ms,
                     topic,
                     partition.partition,
@@ -272,38 +257,9 @@ class TestDriver:
         self._log(partition).extend(zip(columns.timestamps, columns.keys, columns.values, headers, strict=True))
         self._committed_order.setdefault(partition.topic, []).extend([partition] * len(columns))
 
-    def _encode(self, codec: Any, value: Any) -> bytes | None:
-        if value is None or isinstance(value, bytes):
-            return value
-        if isinstance(value, dict):
-            return msgspec.json.encode(value)
-        return codec.encode_column([value])[0]  # type: ignore[no-any-return]
 
-    def _key_of(self, source: Any, value: Any) -> bytes | None:
-        """Return the key that the source will read from a value, None if it cannot."""
-        if source.key is None or value is None:
-            return None
-        if isinstance(value, (bytes, dict)):
-            raw = value if isinstance(value, bytes) else msgspec.json.encode(value)
-            decoded = source.codec.decode_batch(RecordBatch("", 0, [0], [0], [None], [raw], position=0, next_offset=1))
-            if decoded.errors:
-                return None
-            value = decoded.values[0]
-        try:
-            return wire_bytes(source.key.get(value))
-        except Exception:  # noqa: BLE001  # the task will find the same fault and say what it is
-            return None
-
-    def _key_decoder(self, topic: str) -> Any:
-        for graph in self._plan.graphs.values():
-            for node in graph.nodes:
-                if node.sink is not None and node.sink.topic == topic:
-                    key_type = node.key_type if node.sink.key is None else node.sink.key.type
-                    return _text if key_type is Any else key_codec(key_type).decode
-        return _text
-
-
-def _topology_of(app_or_pipeline: Any) -> tuple[Topology, list[str] | None]:
+def topology_of(app_or_pipeline: Any) -> tuple[Topology, list[str] | None]:
+    """Return the topology of an app or a pipeline, and the names of the pipelines meant, None for all."""
     if isinstance(app_or_pipeline, Topology):
         return app_or_pipeline, None
     if isinstance(app_or_pipeline, Pipeline):
@@ -312,27 +268,3 @@ def _topology_of(app_or_pipeline: Any) -> tuple[Topology, list[str] | None]:
     if isinstance(topology, Topology) and not isinstance(app_or_pipeline, Source):
         return topology, None
     raise ConfigError(f"TestDriver needs an App or a pipeline of one, not {app_or_pipeline!r}")
-
-
-def _time_ms(time: int | datetime) -> int:
-    if isinstance(time, datetime):
-        if time.tzinfo is None:
-            raise ConfigError(f"{time!r} has no time zone; use an aware datetime, such as datetime(2025, 1, 1, tzinfo=UTC)")
-        return round(time.timestamp() * 1000)
-    return time
-
-
-def _decode_value(value: bytes | None) -> Any:
-    if value is None:
-        return None
-    try:
-        return msgspec.json.decode(value)
-    except msgspec.DecodeError:
-        return value
-
-
-def _text(key: bytes) -> Any:
-    try:
-        return key.decode()
-    except UnicodeDecodeError:
-        return key
