@@ -12,7 +12,8 @@ same orders go through
 - C: a pattern: three orders of a user within five minutes in event-time order, skip past the last;
 
 each exactly once, with RocksDB state. Rate = orders / (first order processed to last result readable by a read_committed reader);
-start-up is outside. `per cpu second` is the same with the CPU time of the process: other work on the machine hardly moves it.
+start-up is outside. `per cpu second` is the same with the CPU time of the process: other work on the machine hardly
+moves it. Ratios to the control are given for both.
 
 Latency: 5,000 orders a second, whatever the engine does (an open loop), a running total of each user with a commit each 200 ms;
 from handing an order to the producer to seeing its result with read_committed. Absolute figures belong to one machine: compare

@@ -82,10 +82,13 @@ async def run(chosen: argparse.Namespace, server: KafkaServer, say: Callable[[st
 def tell(say: Callable[[str], None], rate: Rate, control: Rate) -> None:
     """Say how a job went."""
     ratio = rate.per_second / control.per_second if control.per_second else 0.0
+    cpu_ratio = rate.per_cpu_second / control.per_cpu_second if control.per_cpu_second else 0.0
     verdict = "equal to the oracle" if not rate.wrong else f"NOT EQUAL to the oracle: {rate.wrong:,} wrong, missing or twice"
     results = "" if rate.wrong is None else f"  {rate.results:,} of {rate.expected:,} results, {verdict}"
-    cpu = f"  {rate.per_cpu_second:>9,} per cpu second" if rate.per_cpu_second else ""
-    say(f"{rate.job:<8} {rate.per_second:>9,} orders/s  {ratio:5.2f} of control{cpu}  {rate.rss_mib:>5,} MiB{results}")
+    say(
+        f"{rate.job:<8} {rate.per_second:>9,} orders/s ({ratio:.2f} of control)  {rate.per_cpu_second:>9,} per cpu second ({cpu_ratio:.2f})"
+        f"  {rate.rss_mib:>5,} MiB{results}"
+    )
     if rate.trouble:
         say(rate.trouble)
 

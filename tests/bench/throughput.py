@@ -70,6 +70,7 @@ async def run_control(bootstrap: str, topic: str, number: int, core: int | None,
         notes = child.notes()
         if "last" in notes:
             rate.per_second = round(number / (notes["last"] - notes["first"]))
+            rate.per_cpu_second = round(number / notes["cpu_s"])
         else:
             rate.trouble = child.tail()
     return rate
