@@ -10,8 +10,9 @@ matches is from Agrawal et al., "Efficient Pattern Matching over Event Streams",
 
 from engine.cep import skip
 from engine.cep.conditions import PartialMatch
+from engine.cep.drawing import draw
 from engine.cep.match import Match
 from engine.cep.pattern import Pattern, begin
 from engine.cep.skip import Skip
 
-__all__ = ["Match", "PartialMatch", "Pattern", "Skip", "begin", "skip"]
+__all__ = ["Match", "PartialMatch", "Pattern", "Skip", "begin", "draw", "skip"]

@@ -127,9 +127,10 @@ class NfaMatcher:
         return now if now.partials or now.waiting else None
 
     def deadline_ms(self, state: Partials) -> int:
-        if not self._automaton.timed:
-            return NEVER
-        return min(map(self._deadline, state.partials), default=NEVER)
+        if self._automaton.stepwise:
+            return min(map(self._deadline, state.partials), default=NEVER)
+        within_ms = self._automaton.within_ms
+        return NEVER if within_ms is None or not state.partials else state.partials[0].first[1] + within_ms
 
     # -- time
 
@@ -201,7 +202,7 @@ class NfaMatcher:
                     taken: Node = (edge.source.stage, event, node)
                     if target.kind != "final":
                         goes_on.append(Partial(target.number, taken, first))
-                    if target.kind == "final" or _leads_to_end(look, target):
+                    if target.kind == "final" or (target.may_end and _leads_to_end(look, target)):
                         finished.append(Waiting(taken, first, event[1]))
         if not stopped:
             alive.extend(goes_on)

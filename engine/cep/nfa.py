@@ -57,12 +57,16 @@ class Edge:
 
 @dataclass(slots=True, eq=False)
 class State:
-    """Where a partial match waits. `limit_ms` is the time since the record before, after which it dies."""
+    """Where a partial match waits. `limit_ms` is the time since the record before, after which it dies.
+
+    `may_end` says that edges lead from here to the end without taking a record, conditions permitting.
+    """
 
     number: int
     stage: str
     kind: Kind
     limit_ms: int | None = None
+    may_end: bool = False
     edges: list[Edge] = field(default_factory=list)
 
     def add(self, action: Action, target: "State", condition: Condition = ALWAYS) -> None:
@@ -72,18 +76,22 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Automaton:
-    """A compiled pattern. `states` are numbered by their place; a partial match that has taken nothing waits in `start`."""
+    """A compiled pattern. `states` are numbered by their place; a partial match that has taken nothing waits in `start`.
+
+    `stepwise` says that some states have a limit of their own.
+    """
 
     states: tuple[State, ...]
     start: State
     within_ms: int | None
     stage_names: tuple[str, ...]
     signature: str
+    stepwise: bool
 
     @property
     def timed(self) -> bool:
         """True where partial matches end by time."""
-        return self.within_ms is not None or any(state.limit_ms is not None for state in self.states)
+        return self.within_ms is not None or self.stepwise
 
 
 def compile_pattern(pattern: Pattern, skip: Skip) -> Automaton:
@@ -101,7 +109,17 @@ def compile_pattern(pattern: Pattern, skip: Skip) -> Automaton:
     for state in compiler.states:
         for edge in state.edges:
             edge.check = check_of(edge.condition)
-    return Automaton(tuple(compiler.states), start, pattern.limit_ms, pattern.stage_names, pattern.signature)
+        state.may_end = _may_end(state, ())
+    stepwise = any(state.limit_ms is not None for state in compiler.states)
+    return Automaton(tuple(compiler.states), start, pattern.limit_ms, pattern.stage_names, pattern.signature, stepwise)
+
+
+def _may_end(state: State, passed: tuple[State, ...]) -> bool:
+    if state in passed:
+        raise ConfigError("a group that is repeated could go round for ever without taking a record: make one of its stages not optional")
+    targets = [edge.target for edge in state.edges if edge.action == PROCEED]
+    ends = [target.kind == "final" or _may_end(target, (*passed, state)) for target in targets]
+    return any(ends)
 
 
 class _Compiler:

@@ -1,0 +1,71 @@
+"""A pattern as a Mermaid flowchart.
+
+    flowchart LR
+      s0["order {3}"]
+      s1{{"no refund"}}
+      s2["payment ?"]
+      s0 -->|not followed by| s1
+      s1 -->|followed by| s2
+      limit>"within 5m"]
+
+Repetitions stand in braces as in regular expressions, "?" is optional; a negation has six corners, a group is a frame.
+"""
+
+from collections.abc import Iterator
+
+from engine.cep.pattern import Pattern, Stage
+
+_WORDS = {"next": "next", "followed_by": "followed by", "followed_by_any": "followed by any", "not_next": "not next"}
+_UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1))
+
+
+def draw(pattern: Pattern) -> str:
+    """Return a pattern as the text of a Mermaid flowchart."""
+    drawing = _Drawing()
+    drawing.sequence(pattern, "  ")
+    limit = [] if pattern.limit_ms is None else [f'  limit>"within {_duration(pattern.limit_ms)}"]']
+    return "\n".join(["flowchart LR", *drawing.boxes, *drawing.arrows, *limit]) + "\n"
+
+
+class _Drawing:
+    def __init__(self) -> None:
+        self.boxes: list[str] = []
+        self.arrows: list[str] = []
+        self._count = 0
+
+    def sequence(self, pattern: Pattern, indent: str) -> None:
+        """Draw stages one after the other."""
+        names = [self._stage(stage, indent) for stage in pattern.stages]
+        for before, name, stage in zip(names, names[1:], pattern.stages[1:], strict=False):
+            self.arrows.append(f"  {before} -->|{_WORDS.get(stage.contiguity, 'not followed by')}| {name}")
+
+    def _stage(self, stage: Stage, indent: str) -> str:
+        number, self._count = self._count, self._count + 1
+        if stage.group is not None:
+            name = f"g{number}"
+            self.boxes.append(f'{indent}subgraph {name}["{" ".join(_quantifiers(stage)) or " "}"]')
+            self.sequence(stage.group, indent + "  ")
+            self.boxes.append(f"{indent}end")
+            return name
+        name = f"s{number}"
+        text = stage.name.replace('"', "#quot;")
+        text = f"no {text}" if stage.is_not else " ".join([text, *_quantifiers(stage)])
+        self.boxes.append(f'{indent}{name}{{{{"{text}"}}}}' if stage.is_not else f'{indent}{name}["{text}"]')
+        return name
+
+
+def _quantifiers(stage: Stage) -> Iterator[str]:
+    if stage.quantified:
+        yield f"{{{stage.least}}}" if stage.least == stage.most else f"{{{stage.least},{'' if stage.most is None else stage.most}}}"
+        if stage.inner != "relaxed":
+            yield stage.inner
+    if stage.optional:
+        yield "?"
+    if stage.greedy:
+        yield "greedy"
+    if stage.until is not None:
+        yield "until"
+
+
+def _duration(limit_ms: int) -> str:
+    return next(f"{limit_ms // size}{unit}" for unit, size in _UNITS if limit_ms % size == 0)
