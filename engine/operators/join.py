@@ -1,0 +1,227 @@
+"""Interval join of two streams: pairs of records of a key whose event times lie within a distance of each other.
+
+    left.join(right, within=("-1m", "5m"))          right.ts - left.ts between -1 and +5 minutes, both inclusive
+
+    left     x 10:00                    y 10:07
+    right               a 10:04                 b 10:08
+    pairs               (x, a) 10:04            (y, b) 10:08
+
+A pair comes out as soon as both records are there, with the later of the two times. A record is kept until the watermark (the
+minimum of both inputs) has passed every partner that it can have; then, if it never had one and `how` asks for it, it comes out by
+itself with its own time, the missing side None. Because that is later than its time by up to the width of the interval, an outer
+join holds its own watermark back by that much: nothing that it gives out is late for what follows.
+
+A record below the watermark is late: it is counted ("late_records"), sent to `late_to` if given, and joins nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from engine.block import MAX_TIME, MIN_TIME, Block, advance
+from engine.errors import ConfigError
+from engine.keys import key_codec
+from engine.operators.base import Operator, OperatorContext
+from engine.operators.merge import MergedTime
+from state.keys import TIME_BYTES, decode_time, encode_time
+from state.overlay import MapCells
+from state.values import PayloadCodec, msgpack_codec, unit_codec
+
+if TYPE_CHECKING:
+    from engine.run import NodeContext
+
+LEFT, RIGHT = 0, 1
+How = Literal["inner", "left", "right", "outer"]
+_Place = tuple[int, int]  # event time, number of arrival
+_Held = tuple[Any, bool]  # value, whether it has had a partner
+
+
+@dataclass(frozen=True, slots=True)
+class JoinSpec:
+    """A declared interval join: lower_ms <= right.ts - left.ts <= upper_ms."""
+
+    lower_ms: int
+    upper_ms: int
+    how: How = "inner"
+    late_to: str | None = None
+    key_type: Any = str
+    left_type: Any = Any
+    right_type: Any = Any
+
+    @property
+    def outer(self) -> tuple[bool, bool]:
+        """Whether a record of the left, of the right comes out without a partner."""
+        return self.how in ("left", "outer"), self.how in ("right", "outer")
+
+    @property
+    def kept_ms(self) -> tuple[int, int]:
+        """How long a record of the left, of the right waits for a partner, counted from its event time."""
+        return max(0, self.upper_ms), max(0, -self.lower_ms)
+
+
+class IntervalJoin(Operator):
+    """Buffers of both sides by key and event time, and when to drop what they hold."""
+
+    def __init__(self, context: OperatorContext, spec: JoinSpec) -> None:
+        super().__init__(context)
+        self._spec = spec
+        # A join stands in a graph, whose context also knows which inputs are idle.
+        self._time = MergedTime(cast("NodeContext", context), 2)
+        codec = key_codec(spec.key_type)
+        self._held: tuple[MapCells[Any, _Place, _Held], ...] = tuple(
+            context.state.mapped(context.state_name(name), codec, _PLACES, msgpack_codec(tuple.__class_getitem__((value_type, bool))))
+            for name, value_type in (("left", spec.left_type), ("right", spec.right_type))
+        )
+        self._drops = context.state.timed(context.state_name("drops"), codec, unit_codec)
+        self._arrivals = context.state.keyed(context.state_name("arrivals"), key_codec(str), msgpack_codec(int))
+        self._delay_ms = max((kept for kept, outer in zip(spec.kept_ms, spec.outer, strict=True) if outer), default=0)
+
+    def process(self, block: Block, port: int = 0) -> None:
+        block = self._time.merge(block, port)
+        out = _Output(self, block, self._delay_ms)
+        arrival = first = self._arrivals.get("") or 0
+        before = block.before
+        late = []
+        for row, (key, value, timestamp_ms) in enumerate(zip(block.keys, block.values, block.timestamps, strict=True)):
+            self._advance(before[row], out)
+            if timestamp_ms < before[row]:
+                late.append(row)
+                continue
+            self._take(key, value, (timestamp_ms, arrival), port, out)
+            arrival += 1
+        if arrival > first:
+            self._arrivals.put("", arrival)
+        self._advance(block.watermark, out)
+        self._send_late(block, late, port)
+        out.finish()
+
+    def rolled_back(self) -> None:
+        self._time.rolled_back()
+
+    def inspect(self, key: Any) -> Iterator[tuple[str, Any]]:
+        for name, held in zip(("left", "right"), self._held, strict=True):
+            yield name, [(timestamp_ms, value) for (timestamp_ms, _), (value, _) in held.items(key)]
+
+    def _take(self, key: Any, value: Any, place: _Place, side: int, out: "_Output") -> None:
+        """Join a record with what the other side holds, and keep it for what comes."""
+        spec, ours, others = self._spec, self._held[side], self._held[1 - side]
+        timestamp_ms = place[0]
+        low, high = (spec.lower_ms, spec.upper_ms) if side == LEFT else (-spec.upper_ms, -spec.lower_ms)
+        matched = False
+        for other_place, (other, other_matched) in others.items(key):
+            if other_place[0] > timestamp_ms + high:
+                break
+            if other_place[0] < timestamp_ms + low:
+                continue
+            matched = True
+            out.pair(key, (value, other) if side == LEFT else (other, value), max(timestamp_ms, other_place[0]))
+            if not other_matched and spec.outer[1 - side]:
+                others.put(key, other_place, (other, True))
+        ours.put(key, place, (value, matched))
+        self._drops.put(timestamp_ms + spec.kept_ms[side], key, True, bytes((side,)) + _PLACES.encode(place))
+
+    def _advance(self, until: int, out: "_Output") -> None:
+        """Drop what can have no partner any more."""
+        out.reached = max(out.reached, until)
+        first = self._drops.next_time()
+        if first is None or first > until:
+            return
+        for due_ms, key, sub, _ in self._drops.due(until):
+            self._drops.delete(due_ms, key, sub)
+            side, place = sub[0], _PLACES.decode(sub[1:])
+            held = self._held[side].get(key, place)
+            assert held is not None, "a record is dropped once"
+            self._held[side].delete(key, place)
+            if not held[1] and self._spec.outer[side]:
+                out.alone(key, (held[0], None) if side == LEFT else (None, held[0]), place[0], due_ms)
+
+    def _send_late(self, block: Block, late: list[int], port: int) -> None:
+        if not late:
+            return
+        self.context.count("late_records", len(late))
+        if self._spec.late_to is None:
+            return
+        side = (b"left", b"right")[port]
+        self.context.send(
+            self._spec.late_to,
+            [block.keys[row] for row in late],
+            [block.values[row] for row in late],
+            [block.timestamps[row] for row in late],
+            [(("side", side), ("watermark", b"%d" % block.before[row])) for row in late],
+        )
+
+
+class _Output:
+    """What comes out of one block, with its time held back."""
+
+    def __init__(self, operator: Operator, block: Block, delay_ms: int) -> None:
+        self._operator, self._block, self._delay_ms = operator, block, delay_ms
+        self._start = self._last = self._held_back(block.start)
+        self.reached = block.start
+        self._keys: list[Any] = []
+        self._values: list[Any] = []
+        self._timestamps: list[int] = []
+        self._before: list[int] = []
+
+    def pair(self, key: Any, value: Any, timestamp_ms: int) -> None:
+        """Take a pair, found when the present record came."""
+        self._add(key, value, timestamp_ms, self._held_back(self.reached))
+
+    def alone(self, key: Any, value: Any, timestamp_ms: int, due_ms: int) -> None:
+        """Take a record that has had no partner until `due_ms`; in careful mode it goes by itself, guarded."""
+        before = max(self._last, self._held_back(due_ms - 1))
+        if not self._operator.context.careful:
+            self._add(key, value, timestamp_ms, before)
+            return
+        self._flush(before)
+        with self._operator.context.firing(key, due_ms, "join"):
+            self._operator.emit(Block((key,), (value,), (timestamp_ms,), before, before, (before,)))
+
+    def finish(self) -> None:
+        """Give everything downstream."""
+        self._flush(self._held_back(self._block.watermark))
+
+    def _add(self, key: Any, value: Any, timestamp_ms: int, before: int) -> None:
+        self._last = max(self._last, before)
+        self._keys.append(key)
+        self._values.append(value)
+        self._timestamps.append(timestamp_ms)
+        self._before.append(self._last)
+
+    def _flush(self, watermark: int) -> None:
+        if self._keys:
+            self._operator.emit(Block(self._keys, self._values, self._timestamps, self._start, watermark, self._before))
+            self._keys, self._values, self._timestamps, self._before = [], [], [], []
+        else:
+            self._operator.emit(advance(self._start, watermark))
+        self._start = self._last = watermark
+
+    def _held_back(self, time_ms: int) -> int:
+        return time_ms if time_ms in (MIN_TIME, MAX_TIME) else max(MIN_TIME, time_ms - self._delay_ms)
+
+
+def _encode_place(place: _Place) -> bytes:
+    return encode_time(place[0]) + place[1].to_bytes(8, "big")
+
+
+def _decode_place(raw: bytes) -> _Place:
+    return decode_time(raw), int.from_bytes(raw[TIME_BYTES:], "big")
+
+
+_PLACES: PayloadCodec[_Place] = PayloadCodec(_encode_place, _decode_place)
+
+
+def join_operator(spec: JoinSpec, what: str = "join") -> Callable[[OperatorContext], Operator]:
+    """Return what makes the operator for a task; port 0 is the left input, port 1 the right one.
+
+    Raises:
+        ConfigError: The interval is empty, or `how` is unknown.
+    """
+    if spec.lower_ms > spec.upper_ms:
+        raise ConfigError(f"{what}: no time lies within ({spec.lower_ms} ms, {spec.upper_ms} ms); give the lower bound first")
+    if spec.how not in ("inner", "left", "right", "outer"):
+        raise ConfigError(f"{what}: how={spec.how!r} is not known; use 'inner', 'left', 'right' or 'outer'")
+    return lambda context: IntervalJoin(context, spec)
+
+
+__all__ = ["IntervalJoin", "JoinSpec", "join_operator"]

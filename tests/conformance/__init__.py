@@ -1,0 +1,1 @@
+"""Conformance: what Apache Flink's own tests expect, replayed through our operators. See README.md."""
