@@ -5,7 +5,8 @@ from engine import cep
 
 def test_draw_shows_stages_negations_groups_and_the_limit() -> None:
     pair = cep.begin("b").next('c "quoted"').optional()
-    pattern = cep.begin("a").times(3).consecutive().not_followed_by("n").followed_by_any(pair).one_or_more().next("d").times(1, 2).within("90s")
+    start = cep.begin("a").times(3).consecutive().not_followed_by("n")
+    pattern = start.followed_by_any(pair).one_or_more().next("d").times(1, 2).within("90s")
     assert cep.draw(pattern).splitlines() == [
         "flowchart LR",
         '  s0["a {3} consecutive"]',
