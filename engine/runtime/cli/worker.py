@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from types import FrameType
 
 import click
 
@@ -54,16 +53,21 @@ def _run_processes(pipelines: str, state_dir: str, workers: int, web_port: int, 
     for number in range(workers):
         command = [sys.executable, "-m", "engine", "worker", pipelines, "--web-port", str(web_port + number), "--log-level", log_level]
         children.append(subprocess.Popen(command, env={**os.environ, "STREAMFORGE_STATE_DIR": f"{state_dir}/worker-{number}"}))
+    asked = False
 
-    def stop(signal_number: int, frame: FrameType | None) -> None:
-        for child in children:
-            child.terminate()
+    def stop(*_: object) -> None:
+        # Once: a second signal would kill a worker that is about to end.
+        nonlocal asked
+        if not asked:
+            asked = True
+            for child in children:
+                child.terminate()
 
     signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches the workers too: they are of the same group
     os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
-    stop(signal.SIGTERM, None)
-    return next((status for status in [_wait(child) for child in children] if status), 0)
+    stop()
+    return next((abs(status) for status in [_wait(child) for child in children] if status), 0)
 
 
 def _wait(child: subprocess.Popen[bytes]) -> int:
