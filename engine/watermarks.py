@@ -74,7 +74,6 @@ class SourceClock:
 
     def __init__(self, strategy: WatermarkStrategy) -> None:
         self._strategy = strategy
-        self._open_ms = 0
         self._quiet_since_ms: int | None = None
         self._anchor = MIN_TIME
         self.time = SourceTime()

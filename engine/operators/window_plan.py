@@ -1,6 +1,5 @@
 """What the window operators share: the declaration made ready, and how results and late records leave."""
 
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -117,10 +117,7 @@ class TriggeredWindows(Operator):
         pane.drop()
         results = Results(self, Block((), (), (), self._watermark, self._watermark, ()))
         found = [
-            (self._watermark, key, window)
-            for key, starts in changed
-            for window in self._load(key)[2]
-            if self._holds_any(window, starts)
+            (self._watermark, key, window) for key, starts in changed for window in self._load(key)[2] if self._holds_any(window, starts)
         ]
         wire = self._plan.key.wire
         found.sort(key=lambda item: (item[2].end, wire(item[1])))

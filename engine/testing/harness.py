@@ -259,7 +259,9 @@ class OperatorHarness:
     def _emitted(self, block: Block) -> None:
         before = list(block.before)
         assert len(block.keys) == len(block.values) == len(block.timestamps) == len(before), "columns differ in length"
-        assert block.start == self.watermark or self.watermark == MIN_TIME, f"a block starts at {block.start}, after one up to {self.watermark}"
+        assert block.start == self.watermark or self.watermark == MIN_TIME, (
+            f"a block starts at {block.start}, after one up to {self.watermark}"
+        )
         assert [block.start, *before, block.watermark] == sorted([block.start, *before, block.watermark]), "time goes back inside a block"
         self.out += [Out(*row) for row in zip(block.keys, block.values, block.timestamps, before, strict=True)]
         self.watermark = block.watermark

@@ -64,7 +64,12 @@ def test_harness_firing_that_raises_is_undone_and_noted() -> None:
 
 @pytest.mark.parametrize(
     "block",
-    [Block(("a",), (1,), (1,), 0, 5, (6,)), Block((), (), (), 5, 4, ()), Block(("a",), (1,), (), 0, 5, (0,)), Block(("a", "a"), (1, 1), (1, 1), 0, 5, (4, 3))],
+    [
+        Block(("a",), (1,), (1,), 0, 5, (6,)),
+        Block((), (), (), 5, 4, ()),
+        Block(("a",), (1,), (), 0, 5, (0,)),
+        Block(("a", "a"), (1, 1), (1, 1), 0, 5, (4, 3)),
+    ],
 )
 def test_harness_block_that_breaks_time_is_refused(block: Block) -> None:
     harness = OperatorHarness(Total)
