@@ -1,5 +1,9 @@
 """The small programs do what their first lines say."""
 
+import json
+from pathlib import Path
+
+from engine.runtime.file_run import run_files
 from engine.testing import TestDriver
 from tests.programs import late_readings, minute_revenue, patient_sessions, price_drop, welcome
 
@@ -23,6 +27,20 @@ def test_minute_revenue_of_orders_out_of_order_sums_by_event_time() -> None:
         {"key": "EUR", "window_start": 60_000, "window_end": 120_000, "orders": 1, "revenue_cents": 500},
         {"key": "USD", "window_start": 60_000, "window_end": 120_000, "orders": 1, "revenue_cents": 7},
     ]
+
+
+def test_minute_revenue_over_a_file_is_what_the_driver_gives(tmp_path: Path) -> None:
+    orders = [{"user_id": f"user-{n % 5}", "amount_cents": n, "currency": "EUR" if n % 3 else "USD", "ts": 997 * n} for n in range(500)]
+    (tmp_path / "orders.jsonl").write_text("".join(json.dumps({"value": order}) + "\n" for order in orders))
+    result = run_files(minute_revenue.app.topology, [("orders", tmp_path / "orders.jsonl")], tmp_path / "out")
+    with TestDriver(minute_revenue.app, partitions=4) as driver:
+        for order in orders:
+            driver.send("orders", order)
+        driver.finish()
+        expected = [record.value for record in driver.read("revenue")]
+    lines = [json.loads(line)["value"] for line in (tmp_path / "out" / "revenue.jsonl").read_text().splitlines()]
+    assert sorted(lines, key=str) == sorted(expected, key=str)
+    assert result.records_out == {"revenue": len(lines)} and len(lines) > 10
 
 
 def test_patient_sessions_of_a_checkout_wait_longer() -> None:

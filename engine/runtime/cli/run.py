@@ -1,5 +1,6 @@
 """`streamforge run`: pipelines over files, in this process, with no network."""
 
+import logging
 from pathlib import Path
 
 import click
@@ -36,6 +37,7 @@ def run(pipelines: str, inputs: tuple[tuple[str, Path], ...], output: Path, as_j
     PIPELINES is a module, module:app or file.py. A record line is a JSON object of which only "value" is needed:
     {"topic", "partition", "offset", "timestamp_ms", "key", "value", "headers"}.
     """
+    logging.getLogger("engine").addHandler(logging.NullHandler())  # what ends a run is said once, by its exception
     result = run_files(load_app(pipelines, App).topology, inputs, output)
     if as_json:
         click.echo(msgspec.json.encode(summary(result)))

@@ -1,6 +1,8 @@
 """`streamforge run`: files in, files out, a summary; and one sentence for everything that a person can mend."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -180,5 +182,7 @@ def test_run_with_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
 def test_run_with_on_error_fail_stops_at_a_bad_record(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "in.jsonl", [click("ann", 0), {"user": "ann"}])
     app = write_app(tmp_path, options=', on_error="fail"')
-    result = streamforge("run", app, "--input", f"clicks={source}", "--output", tmp_path / "out")
-    assert_one_sentence(result, "not a valid Click")
+    command = [sys.executable, "-m", "engine", "run", app, "--input", f"clicks={source}", "--output", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: not a valid Click") and done.stderr.count("\n") == 1
