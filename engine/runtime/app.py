@@ -35,7 +35,8 @@ from engine.runtime.clock import Clock, SystemClock
 from engine.runtime.faust_seam import commands
 from engine.runtime.faust_seam.boot import Boot, RunnerService
 from engine.runtime.faust_seam.deliveries import BatchChannel, agent_function, batch_channel, deliver_through
-from engine.runtime.faust_seam.side_transport import Connection, NoTables, SideTransport
+from engine.runtime.faust_seam.side_connection import Connection
+from engine.runtime.faust_seam.side_transport import NoTables, SideTransport
 from engine.runtime.faust_seam.structs import StructRegistry
 from engine.runtime.faust_seam.web import metrics_page
 from engine.runtime.metrics import Metrics
@@ -51,6 +52,7 @@ from engine.watermarks import WatermarkStrategy
 
 P = ParamSpec("P")
 R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
 
 __all__ = ["App", "commands"]
 
@@ -114,9 +116,12 @@ class App(faust.App):
         self.metrics = Metrics()
         self.clock: Clock = SystemClock()
         self.open_store: OpenStore | None = None
+        self.runner: Runner | None = None
         self._channels: dict[str, BatchChannel] = {}
         rest.setdefault("env_prefix", "STREAMFORGE_")
         rest.setdefault("web_bind", "127.0.0.1")
+        rest.setdefault("broker_session_timeout", 10.0)
+        rest.setdefault("broker_rebalance_timeout", 15.0)
         rest.setdefault("TableManager", NoTables)
         rest.setdefault("Serializers", StructRegistry)
         urls = self.options.broker.replace(",", ";")
@@ -165,18 +170,33 @@ class App(faust.App):
             if wanted in self.agents:
                 raise ConfigError(f"pipeline {wanted!r}: an agent has this name already; give one of them another name=")
             pipeline = declare_pipeline(function)
-            channel = self._channels[pipeline.name] = batch_channel(self)
-            run = agent_function(pipeline.name, module=function.__module__, description=pipeline.graph.description)
-            super(App, self).agent(channel, name=pipeline.name, supervisor_strategy=CrashingSupervisor)(run)
+            self._make_agent(pipeline, function.__module__)
             return pipeline
 
         return declare
 
-    def agent(self, channel: Any = None, *, name: str | None = None, **options: Any) -> Any:
+    def adopt(self, topology: Topology) -> None:
+        """Run the pipelines of another app's declaration, instead of any of one's own (tests, previews)."""
+        if self.topology.pipelines:
+            raise ConfigError(f"app {self.topology.app_id!r} has pipelines of its own")
+        self.topology = topology
+        for pipeline in topology.pipelines.values():
+            self._make_agent(pipeline, pipeline.__module__)
+
+    def _make_agent(self, pipeline: Pipeline[Any, Any], module: str) -> None:
+        channel = self._channels[pipeline.name] = batch_channel(self)
+        run = agent_function(pipeline.name, module=module, description=pipeline.graph.description)
+        super().agent(channel, name=pipeline.name, supervisor_strategy=CrashingSupervisor)(run)
+
+    def agent(self, channel: Any = None, *, name: str | None = None, **options: Any) -> Callable[[Callable[[Any], Any]], Any]:
         """Declare a plain Faust agent; it runs beside the pipelines, at least once, in a consumer group of its own."""
         if name is not None and name in self.topology.pipelines:
             raise ConfigError(f"agent {name!r}: a pipeline has this name already; give one of them another name=")
         return super().agent(channel, name=name, **options)
+
+    def topic(self, *topics: str, value_type: Any = None, key_type: Any = None, **options: Any) -> Any:
+        """Describe a topic for plain agents and for sending; a Struct as value or key type is read and written as JSON."""
+        return super().topic(*topics, value_type=value_type, key_type=key_type, **options)
 
     # -- what Faust offers and this engine replaces
 
@@ -201,12 +221,13 @@ class App(faust.App):
         _check_leader(on_leader)
         return super().task(fun, traced=traced)
 
-    def timer(self, interval: Any, on_leader: bool = False, **options: Any) -> Any:  # type: ignore[override]
+    def timer(self, interval: Any, on_leader: bool = False, **options: Any) -> Callable[[F], F]:  # type: ignore[override]
         """Run a function at intervals, in every worker."""
         _check_leader(on_leader)
-        return super().timer(interval, **options)
+        decorate: Callable[[F], F] = super().timer(interval, **options)
+        return decorate
 
-    def crontab(self, cron_format: str, *, on_leader: bool = False, **options: Any) -> Any:  # type: ignore[override]
+    def crontab(self, cron_format: str, *, on_leader: bool = False, **options: Any) -> Callable[[F], F]:  # type: ignore[override]
         """Run a function at set times, in every worker."""
         _check_leader(on_leader)
         return super().crontab(cron_format, **options)
@@ -232,6 +253,8 @@ class App(faust.App):
             credentials=self.conf.broker_credentials,
             stored_numbers=StateFolder(self.state_dir / self.topology.app_id).numbers,
             clock=self.clock,
+            session_timeout_s=self.conf.broker_session_timeout,
+            rebalance_timeout_s=self.conf.broker_rebalance_timeout,
         )
 
     def pipeline_services(self) -> Iterable[ServiceT]:
@@ -243,7 +266,7 @@ class App(faust.App):
         """Return the runner of the pipelines, whose batches go through the agents."""
         options = self.options
         folder = StateFolder(self.state_dir / self.topology.app_id)
-        return Runner(
+        self.runner = Runner(
             self.topology.plan(),
             self.make_transport(self.topology.app_id),
             open_store=self.open_store or folder.open,
@@ -257,6 +280,7 @@ class App(faust.App):
             metrics=self.metrics,
             create_sources=self._in_memory,
         )
+        return self.runner
 
     async def on_first_start(self) -> None:
         """Make the state folder, parents too."""

@@ -7,6 +7,8 @@ The size follows the measured time: towards the aim, at most doubled in one step
 Results never depend on it (design rule 5).
 """
 
+from engine.records import RecordBatch
+
 FIRST_RECORDS = 1_024
 LEAST_RECORDS = 16
 
@@ -25,3 +27,22 @@ class PieceSize:
             return
         fitting = self.records * 2 if seconds <= 0 else int(records * self._aim_s / seconds)
         self.records = max(LEAST_RECORDS, min(fitting, self.records * 2, self._records_max))
+
+
+def cut_piece(batch: RecordBatch, start: int, size: int) -> RecordBatch:
+    """Return the records from index `start` on, at most `size`, as a batch of their own; the last piece carries `next_offset`."""
+    stop = min(start + size, len(batch))
+    if start == 0 and stop == len(batch):
+        return batch
+    return RecordBatch(
+        batch.topic,
+        batch.partition,
+        batch.offsets[start:stop],
+        batch.timestamps[start:stop],
+        batch.keys[start:stop],
+        batch.values[start:stop],
+        position=batch.position if start == 0 else batch.offsets[start - 1] + 1,
+        next_offset=batch.next_offset if stop == len(batch) else batch.offsets[stop - 1] + 1,
+        high_watermark=batch.high_watermark,
+        read_headers=None if batch.read_headers is None else (lambda: batch.headers[start:stop]),
+    )

@@ -113,9 +113,7 @@ async def _positions(
         if position is None:
             position = begin
             if committed is not None:
-                log.warning(
-                    "%s-%d: the group's offset is %d, but the state has never seen the topic; read from its start, %d", *partition, committed, begin
-                )
+                log.warning("%s-%d: the state has never seen the topic; read from %d, not the group's %d", *partition, begin, committed)
         elif position < begin:
             raise OutsideLogError(
                 f"{partition.topic}-{partition.partition}: the state ends at offset {position}, but the log now begins at {begin}: "

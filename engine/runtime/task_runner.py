@@ -11,14 +11,14 @@ What the transport is told: input partitions are paused until the task is open, 
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NoReturn
 
 from engine.errors import FencedError, StateError, StreamForgeError, UnavailableError
 from engine.records import OutputColumns, RecordBatch, TopicPartition
-from engine.runtime.cutting import PieceSize
+from engine.runtime.cutting import PieceSize, cut_piece
+from engine.runtime.intake import EndOfInput, Intake
 from engine.runtime.lifecycle import Lifecycle, Phase
 from engine.runtime.opening import Opened, OutsideLogError, open_task
 from engine.runtime.quiet import is_quiet
@@ -32,13 +32,6 @@ log = logging.getLogger(__name__)
 
 class TaskDroppedError(StreamForgeError):
     """The task must be dropped and restored: a transaction failed or is in doubt, and only the changelog knows."""
-
-
-@dataclass(frozen=True, slots=True)
-class EndOfInput:
-    """Takes its place in the queue behind the last batches: these topics will bring no more records."""
-
-    topics: tuple[str, ...]
 
 
 class TaskRunner:
@@ -55,13 +48,9 @@ class TaskRunner:
         self._shell = shell
         self._metrics = shell.metrics.task(number)
         self._life = Lifecycle()
-        self._expected: dict[TopicPartition, int] = {}
+        self._intake = Intake(shell.transport, self.inputs, shell.limits.queue_records_max, self._metrics)
         self._active_s: dict[TopicPartition, float] = {}
-        self._queue: deque[RecordBatch | EndOfInput] = deque()
-        self._queued_records = 0
-        self._paused = False
         self._busy = self._committing = False
-        self._wake = asyncio.Event()
         self._opened: Opened | None = None
         self._running: asyncio.Task[None] | None = None
         self._piece = PieceSize(shell.limits.piece_ms / 1_000, shell.limits.piece_records_max)
@@ -84,41 +73,24 @@ class TaskRunner:
         self._running = asyncio.create_task(self._run(), name=f"task {self.number}")
 
     def offer(self, batch: RecordBatch) -> None:
-        """Take a batch from the poll loop: into the queue, or dropped if the task is not where the batch begins."""
-        partition = TopicPartition(batch.topic, batch.partition)
-        if self.phase is not Phase.RUNNING:
-            return  # fetched before a seek that is still to come
-        expected = self._expected[partition]
-        if batch.position != expected:
-            self._metrics.stale_batches += 1
-            log.info("task %d: a batch of %s begins at %d instead of %d; fetched again", self.number, partition, batch.position, expected)
-            self._shell.transport.seek({partition: expected})
-            return
-        self._expected[partition] = batch.next_offset
-        self._queue.append(batch)
-        self._queued_records += len(batch)
-        self._metrics.queued_records = self._queued_records
-        if self._queued_records >= self._shell.limits.queue_records_max and not self._paused:
-            self._paused = True
-            self._shell.transport.pause(self.inputs)
-        self._wake.set()
+        """Take a batch from the poll loop."""
+        self._intake.offer(batch)
 
     def end_input(self, topics: Sequence[str]) -> None:
         """Say that these topics will bring no more records than are queued already (bounded runs)."""
         self.is_input_ended = True
-        self._queue.append(EndOfInput(tuple(topics)))
-        self._wake.set()
+        self._intake.end(topics)
 
     def doubt(self, reason: str) -> None:
         """Drop the task and open it again, because its position may lie outside the log; opening it finds out."""
         self._doubt = reason
-        self._wake.set()
+        self._intake.wake()
 
     def is_drained(self) -> bool:
         """Return whether everything taken has been processed and committed."""
         return (
             self.phase is Phase.RUNNING
-            and not self._queue
+            and not self._intake
             and not self._busy
             and not self._committing
             and self._opened is not None
@@ -132,10 +104,10 @@ class TaskRunner:
             return
         if self.phase is Phase.RUNNING:
             self._life.to(Phase.CLOSING)
-            self._wake.set()
+            self._intake.wake()
             done, _ = await asyncio.wait([running], timeout=timeout_s)
             if not done:
-                log.warning("task %d: did not end within %.1f s; what is uncommitted is done again by the next owner", self.number, timeout_s)
+                log.warning("task %d: not done within %.1f s; what is uncommitted is done again by the next owner", self.number, timeout_s)
         if not running.done():
             running.cancel()
             await asyncio.wait([running], timeout=timeout_s)
@@ -181,7 +153,6 @@ class TaskRunner:
         self._opened = opened
         self.positions = dict(opened.positions)
         self.committed = dict(opened.positions)
-        self._expected = dict(opened.positions)
         self._commit_due_s = now_s + self._shell.limits.commit_interval_ms / 1_000
         self._flush_due_s = now_s + self._shell.limits.checkpoint_interval_ms / 1_000
         self._tick_due_s = self._ticked_s = now_s
@@ -189,12 +160,11 @@ class TaskRunner:
         self._counters_before = Counter(self._metrics.counters)
         self._active_s.clear()
         self._doubt = None
-        self._paused = self.is_input_ended = False
+        self.is_input_ended = False
         self._metrics.opens += 1
         self._metrics.running = 1
         self._life.to(Phase.RUNNING)
-        self._shell.transport.seek(opened.positions)
-        self._shell.transport.resume(self.inputs)
+        self._intake.open(opened.positions)
 
     async def _recover(self, error: Exception) -> None:
         """Let go of everything, wait until the ownership is confirmed after the error, and a back-off that doubles."""
@@ -234,9 +204,8 @@ class TaskRunner:
     async def _release(self) -> None:
         """Let go of producer and store; uncommitted changes are lost, on purpose."""
         opened, self._opened = self._opened, None
-        self._queue.clear()
-        self._expected.clear()
-        self._queued_records = self._metrics.queued_records = self._metrics.running = 0
+        self._intake.shut()
+        self._metrics.running = 0
         self._busy = self._committing = False
         if opened is not None:
             await opened.close()
@@ -247,22 +216,12 @@ class TaskRunner:
         while self.phase is Phase.RUNNING:
             if self._doubt is not None:
                 raise TaskDroppedError(self._doubt)
-            if self._queue:
-                await self._take(self._queue.popleft())
+            if self._intake:
+                await self._take(self._intake.pop())
             else:
-                await self._rest()
+                await self._intake.wait(self._tick_due_s - self._shell.clock.monotonic_s())
             await self._turn()
         await self._commit()
-
-    async def _rest(self) -> None:
-        """Wait for input, at most until the next tick."""
-        self._wake.clear()
-        timeout_s = self._tick_due_s - self._shell.clock.monotonic_s()
-        try:
-            async with asyncio.timeout(max(timeout_s, 0.001)):
-                await self._wake.wait()
-        except TimeoutError:
-            return
 
     async def _turn(self) -> None:
         """Do what is due: tell the clock, commit, flush."""
@@ -313,23 +272,15 @@ class TaskRunner:
             self.positions[partition] = piece.next_offset
             if len(piece):
                 self._active_s[partition] = started_s
-            self._count(piece)
+            self._intake.done(len(piece))
+            self._metrics.records += len(piece)
+            self._metrics.batches += 1
+            self._records_since_commit += len(piece)
             await asyncio.sleep(0)
             start += len(piece)
             if start >= len(batch):
                 return
             await self._turn()
-
-    def _count(self, batch: RecordBatch) -> None:
-        metrics = self._metrics
-        metrics.records += len(batch)
-        metrics.batches += 1
-        self._records_since_commit += len(batch)
-        self._queued_records -= len(batch)
-        metrics.queued_records = self._queued_records
-        if self._paused and self._queued_records <= self._shell.limits.queue_records_max // 2 and self.phase is Phase.RUNNING:
-            self._paused = False
-            self._shell.transport.resume(self.inputs)
 
     def _tick(self, now_s: float) -> None:
         """Tell the task the wall clock, and which of its inputs are quiet."""
@@ -360,14 +311,17 @@ class TaskRunner:
         self._records_since_commit = 0
         if commit is not None:
             changelog = TopicPartition(shell.plan.changelog_topic, self.number)
-            outputs = {**commit.outputs, changelog: changelog_columns(commit, now_ms)}
+            outputs = dict(commit.outputs)
+            if commit.changes:  # control records may be all there is to say
+                outputs[changelog] = changelog_columns(commit, now_ms)
             try:
                 ends = await opened.producer.commit(outputs, commit.offsets)
             except Exception as error:
                 metrics.commit_failures += 1
                 raise TaskDroppedError(describe(error)) from error
             try:
-                opened.task.committed(Position(opened.identity, ends[changelog], now_ms))
+                position = Position(opened.identity, ends[changelog], now_ms) if commit.changes else opened.store.position
+                opened.task.committed(position)
             except StateError as error:  # the transaction is through, so the restore brings the same changes
                 raise TaskDroppedError(f"the store did not take a commit: {error}") from error
             self.committed.update(commit.offsets)
@@ -387,25 +341,6 @@ class TaskRunner:
         if not self._flushed:
             await self._opened.flush()
             self._flushed = True
-
-
-def cut_piece(batch: RecordBatch, start: int, size: int) -> RecordBatch:
-    """Return the records from index `start` on, at most `size`, as a batch of their own; the last piece carries `next_offset`."""
-    stop = min(start + size, len(batch))
-    if start == 0 and stop == len(batch):
-        return batch
-    return RecordBatch(
-        batch.topic,
-        batch.partition,
-        batch.offsets[start:stop],
-        batch.timestamps[start:stop],
-        batch.keys[start:stop],
-        batch.values[start:stop],
-        position=batch.position if start == 0 else batch.offsets[start - 1] + 1,
-        next_offset=batch.next_offset if stop == len(batch) else batch.offsets[stop - 1] + 1,
-        high_watermark=batch.high_watermark,
-        read_headers=None if batch.read_headers is None else (lambda: batch.headers[start:stop]),
-    )
 
 
 def changelog_columns(commit: Commit, now_ms: int) -> OutputColumns:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from engine import Context, Record, Sink, Stream, Timer, ValueState
+from engine import Sink, Stream
 from engine.records import OutputColumns, TopicPartition
 from engine.runtime.bounded import run_to_end
 from engine.runtime.runner import Runner
@@ -14,22 +14,7 @@ from engine.runtime.transport.memory_connection import Fault
 from engine.testing.clock import virtual_time
 from engine.topology import Topology
 from state.memory import MemoryStore
-from tests.engine.runtime.worker_world import FAST, Click, Script, World, numbering
-
-
-class Farewell:
-    """Counts, and says the total when time has ended."""
-
-    count = ValueState(int, default=0)
-
-    def on_record(self, record: Record[str, Click], ctx: Context) -> None:
-        """Count, and wait for a time far away."""
-        self.count.set(self.count.get() + 1)
-        ctx.timers.event_time(10**15)
-
-    def on_timer(self, timer: Timer, ctx: Context) -> list[dict[str, Any]]:
-        """Say the total, as one number."""
-        return [{"key": ctx.key, "number": self.count.get()}]
+from tests.engine.runtime.worker_world import FAST, Click, Farewell, Script, World, numbering
 
 
 def farewell(partitions: int) -> Topology:

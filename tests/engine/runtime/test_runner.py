@@ -258,6 +258,22 @@ async def test_runner_repartitioned_records_are_numbered_once_by_their_new_key()
 
 
 @virtual_time
+async def test_runner_commit_of_control_records_alone_leaves_the_state_where_it_is() -> None:
+    world = World(numbering(repartition=True))
+    worker = world.worker()
+    for second in range(3):
+        world.click("ann", page="p", ts=second * 1_000)
+        await asyncio.sleep(0.3)  # the watermark moves, and only the partition of the page is told at once
+    changelog = [world.broker.log(TopicPartition(world.plan.changelog_topic, number)) for number in range(2)]
+    await world.until(p=3)
+    ends = [log.last_stable_offset for log in changelog]
+    commits = worker.runner.metrics.total("commits")
+    await eventually(lambda: worker.runner.metrics.total("commits") == commits + 1)  # the other one is told a second later
+    assert [log.last_stable_offset for log in changelog] == ends
+    await worker.stop()
+
+
+@virtual_time
 async def test_runner_purges_repartition_topics_behind_the_commit() -> None:
     world = World(numbering(partitions=1, repartition=True))
     worker = world.worker(limits=replace(FAST, purge_interval_s=2.0))

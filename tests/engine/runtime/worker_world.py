@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from engine import Context, Record, Sink, Stream, ValueState
+from engine import Context, Record, Sink, Stream, Timer, ValueState
 from engine.records import OutputColumns, RecordBatch, TopicPartition
 from engine.runtime.lifecycle import Phase
 from engine.runtime.runner import Runner
@@ -48,6 +48,22 @@ class Numbering:
         number = self.count.get() + 1
         self.count.set(number)
         return [{"key": ctx.key, "number": number}]
+
+
+class Farewell:
+    """Counts, and says the total a minute after the first record of a key, by event time."""
+
+    count = ValueState(int, default=0)
+
+    def on_record(self, record: Record[str, Click], ctx: Context) -> None:
+        """Count, and wait."""
+        self.count.set(self.count.get() + 1)
+        if self.count.get() == 1:
+            ctx.timers.event_time(record.timestamp_ms + 60_000)
+
+    def on_timer(self, timer: Timer, ctx: Context) -> list[dict[str, Any]]:
+        """Say the total, as one number."""
+        return [{"key": ctx.key, "number": self.count.get()}]
 
 
 def numbering(partitions: int = 2, *, repartition: bool = False, **options: Any) -> Topology:

@@ -1,0 +1,81 @@
+"""The intake of a task: in order, without holes, bounded."""
+
+from collections.abc import Mapping, Sequence
+
+from engine.records import RecordBatch, TopicPartition
+from engine.runtime.intake import Intake
+from engine.runtime.metrics import TaskMetrics
+from engine.testing.clock import virtual_time
+
+CLICKS = TopicPartition("clicks", 0)
+
+
+class Calls:
+    """The part of a transport that an intake uses."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[str, object]] = []
+
+    def seek(self, offsets: Mapping[TopicPartition, int]) -> None:
+        self.made.append(("seek", dict(offsets)))
+
+    def pause(self, partitions: Sequence[TopicPartition]) -> None:
+        self.made.append(("pause", tuple(partitions)))
+
+    def resume(self, partitions: Sequence[TopicPartition]) -> None:
+        self.made.append(("resume", tuple(partitions)))
+
+
+def batch(position: int, count: int) -> RecordBatch:
+    offsets = list(range(position, position + count))
+    return RecordBatch("clicks", 0, offsets, offsets, [None] * count, [b""] * count, position=position, next_offset=position + count)
+
+
+def opened(records_max: int = 100) -> tuple[Intake, Calls]:
+    calls = Calls()
+    intake = Intake(calls, [CLICKS], records_max, TaskMetrics())  # type: ignore[arg-type]
+    intake.open({CLICKS: 5})
+    calls.made.clear()
+    return intake, calls
+
+
+@virtual_time
+async def test_intake_batch_that_continues_is_taken() -> None:
+    intake, calls = opened()
+    intake.offer(batch(5, 3))
+    intake.offer(batch(8, 2))
+    assert len(intake) == 2
+    assert calls.made == []
+
+
+@virtual_time
+async def test_intake_batch_of_another_position_is_dropped_and_fetched_again() -> None:
+    intake, calls = opened()
+    intake.offer(batch(5, 3))
+    intake.offer(batch(20, 1))
+    intake.offer(batch(5, 3))
+    assert len(intake) == 1
+    assert calls.made == [("seek", {CLICKS: 8})] * 2
+
+
+@virtual_time
+async def test_intake_shut_takes_nothing() -> None:
+    intake, calls = opened()
+    intake.offer(batch(5, 3))
+    intake.shut()
+    intake.offer(batch(8, 1))
+    assert len(intake) == 0
+    assert calls.made == []
+
+
+@virtual_time
+async def test_intake_full_pauses_and_resumes_when_half_is_gone() -> None:
+    intake, calls = opened(records_max=10)
+    intake.offer(batch(5, 6))
+    assert calls.made == []
+    intake.offer(batch(11, 6))
+    assert calls.made == [("pause", (CLICKS,))]
+    intake.done(6)
+    assert calls.made == [("pause", (CLICKS,))]
+    intake.done(1)
+    assert calls.made == [("pause", (CLICKS,)), ("resume", (CLICKS,))]

@@ -1,0 +1,68 @@
+"""Options: ours first, environment over arguments, nothing ignored."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.errors import ConfigError
+from engine.runtime.options import Options, read_options
+
+FAUST = {"web_port", "broker_credentials", "stream_buffer_maxsize", "processing_guarantee"}
+
+
+def read(environ: dict[str, str] | None = None, **given: Any) -> tuple[Options, dict[str, Any]]:
+    return read_options("shop", {"broker": "memory://", **given}, FAUST, environ or {})
+
+
+def test_options_defaults_are_those_of_the_documentation() -> None:
+    options, rest = read()
+    assert options == Options("shop", "memory://", Path("var/state"), 12, 200, 60_000, "dlq", 3_600_000, 10.0)
+    assert rest == {}
+
+
+def test_options_of_faust_are_handed_on() -> None:
+    assert read(web_port=7000, partitions=4)[1] == {"web_port": 7000}
+
+
+def test_options_environment_beats_the_argument() -> None:
+    environ = {"STREAMFORGE_BROKER": "kafka://a:9092,b:9092", "STREAMFORGE_PARTITIONS": "6", "STREAMFORGE_MAX_AHEAD": "none"}
+    options, _ = read(environ, broker="memory://", partitions=12)
+    assert (options.broker, options.partitions, options.max_ahead_ms) == ("kafka://a:9092,b:9092", 6, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"commit_intervall": "1s"}, "did you mean commit_interval="),
+        ({"web_prt": 1}, "did you mean web_port="),
+        ({"frobnicate": 1}, "frobnicate= is not known"),
+        ({"processing_guarantee": "exactly_once"}, "always exactly once"),
+        ({"topic_partitions": 3}, "use partitions="),
+        ({"max_skew": "1m"}, "max_skew= is not built yet"),
+        ({"standbys": 1}, "standbys=1 is not built yet"),
+        ({"broker": None}, "give broker='kafka://host:9092'"),
+        ({"broker": "redis://x"}, "redis://x"),
+        ({"broker": "localhost:9092"}, "localhost:9092"),
+        ({"partitions": 0}, "at least 1"),
+        ({"partitions": 2.5}, "whole number"),
+        ({"partitions": "many"}, "whole number"),
+        ({"commit_interval": 5}, "commit_interval"),
+        ({"commit_interval": "0s"}, "positive"),
+    ],
+)
+def test_options_wrong_one_says_what_to_write(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match="app 'shop'") as raised:
+        read(**given)
+    assert message in str(raised.value)
+
+
+def test_options_unbuilt_one_from_the_environment_is_refused_too() -> None:
+    with pytest.raises(ConfigError, match="standbys=2 is not built yet"):
+        read({"STREAMFORGE_STANDBYS": "2"})
+
+
+@pytest.mark.parametrize("app_id", ["", None])
+def test_options_app_without_an_id_is_refused(app_id: Any) -> None:
+    with pytest.raises(ConfigError, match="needs an id"):
+        read_options(app_id, {"broker": "memory://"}, FAUST, {})
