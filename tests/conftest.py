@@ -9,8 +9,14 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.kafka_server import KafkaMissing, KafkaServer
+
+# A deadline for one example would measure the machine. `make test-long` tries many more of them.
+settings.register_profile("short", deadline=None)
+settings.register_profile("long", deadline=None, max_examples=2_000)
+settings.load_profile("short")
 
 _missing = pytest.StashKey[str]()
 
