@@ -293,7 +293,10 @@ class TaskRunner:
             since_s = max(restarted_s, self._active_s.get(partition, 0.0))
             quiet[partition.topic] = is_quiet(state, self.positions[partition], since_s, now_s)
             if state is not None:
-                self._metrics.lag[partition.topic] = max(0, state.high_watermark - self.positions[partition])
+                lag = max(0, state.high_watermark - self.positions[partition])
+                self._metrics.lag[partition.topic] = lag
+                if self.positions[partition] == state.position:  # nothing could be read: what is left belongs to open transactions
+                    self._metrics.stable_distance[partition.topic] = lag
         self._opened.task.advance_clock(shell.clock.now_ms(), quiet)
         self._ticked_s = now_s
         self._tick_due_s = now_s + shell.limits.tick_ms / 1_000
@@ -310,17 +313,8 @@ class TaskRunner:
         commit = opened.task.prepare_commit(now_ms)
         self._records_since_commit = 0
         if commit is not None:
-            changelog = TopicPartition(shell.plan.changelog_topic, self.number)
-            outputs = dict(commit.outputs)
-            if commit.changes:  # control records may be all there is to say
-                outputs[changelog] = changelog_columns(commit, now_ms)
+            position = await self._transact(opened, commit, now_ms)
             try:
-                ends = await opened.producer.commit(outputs, commit.offsets)
-            except Exception as error:
-                metrics.commit_failures += 1
-                raise TaskDroppedError(describe(error)) from error
-            try:
-                position = Position(opened.identity, ends[changelog], now_ms) if commit.changes else opened.store.position
                 opened.task.committed(position)
             except StateError as error:  # the transaction is through, so the restore brings the same changes
                 raise TaskDroppedError(f"the store did not take a commit: {error}") from error
@@ -334,6 +328,18 @@ class TaskRunner:
             metrics.watermark_ms = dict(opened.task.watermarks())
             metrics.counters = self._counters_before + opened.task.counters
         self._committing = False
+
+    async def _transact(self, opened: Opened, commit: Commit, now_ms: int) -> Position:
+        """Send outputs, changelog and offsets in one transaction; return the position of the store behind it."""
+        if not commit.outputs and not commit.changes:
+            return opened.store.position
+        changelog = TopicPartition(self._shell.plan.changelog_topic, self.number)
+        try:
+            ends = await opened.producer.commit({**commit.outputs, changelog: changelog_columns(commit, now_ms)}, commit.offsets)
+        except Exception as error:
+            self._metrics.commit_failures += 1
+            raise TaskDroppedError(describe(error)) from error
+        return Position(opened.identity, ends[changelog], now_ms) if commit.changes else opened.store.position
 
     async def _flush(self) -> None:
         """Make the store survive a crash of the machine; it runs in a thread, since it may take long."""
