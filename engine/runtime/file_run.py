@@ -16,10 +16,10 @@ from pathlib import Path
 
 from engine.errors import ConfigError
 from engine.plan import Plan
-from engine.records import OutputColumns, TopicPartition
+from engine.records import TopicPartition
 from engine.runtime.bounded import run_to_end
 from engine.runtime.clock import Clock, SystemClock
-from engine.runtime.placing import BadLine, Placer, read_lines
+from engine.runtime.placing import BadLine, Placer, bury, read_lines
 from engine.runtime.record_lines import format_batch
 from engine.runtime.runner import Runner
 from engine.runtime.shell import Limits
@@ -81,7 +81,8 @@ def run_files(
         loaded, bad = _load(broker, plan, topic, path)
         records_in[topic] = records_in.get(topic, 0) + loaded
         bad_lines += bad
-    _bury(broker, plan, bad_lines)
+    if bad_lines:
+        broker.produce({TopicPartition(plan.dead_letter_topic, 0): bury(bad_lines)})
     runner = _run(plan, broker, clock, limits, fetch_records_max)
     records_out = {topic: _write(broker, topic, count, output) for topic, count in broker.partition_counts(list(plan.outputs)).items()}
     dead_letters = _write(broker, plan.dead_letter_topic, plan.partitions, output)
@@ -112,16 +113,6 @@ def _load(broker: MemoryBroker, plan: Plan, topic: str, path: Path) -> tuple[int
         reason = placer.undecodable.most_common(1)[0][0]
         raise ConfigError(f"{path}: not one of {placer.records} records can be read by source {topic!r}; most often: {reason}")
     return placer.records, bad_lines
-
-
-def _bury(broker: MemoryBroker, plan: Plan, bad_lines: Iterable[BadLine]) -> None:
-    """Put lines that are no records into the dead-letter topic."""
-    columns = OutputColumns()
-    for bad in bad_lines:
-        headers = [("file", str(bad.path).encode()), ("line", b"%d" % bad.number), ("error", str(bad.error).encode())]
-        columns.append(0, None, bad.line, headers)
-    if len(columns):
-        broker.produce({TopicPartition(plan.dead_letter_topic, 0): columns})
 
 
 def _run(plan: Plan, broker: MemoryBroker, clock: Clock, limits: Limits | None, fetch_records_max: int) -> Runner:

@@ -41,6 +41,15 @@ class BadLine:
         return f"{self.path}, line {self.number}: {self.error}"
 
 
+def bury(bad_lines: Iterable[BadLine], timestamp_ms: int = 0) -> OutputColumns:
+    """Return the dead letters of lines that are no records: the line as value, file, line number and error as headers."""
+    columns = OutputColumns()
+    for bad in bad_lines:
+        headers = [("file", str(bad.path).encode()), ("line", b"%d" % bad.number), ("error", str(bad.error).encode())]
+        columns.append(timestamp_ms, None, bad.line, headers)
+    return columns
+
+
 def read_lines(path: Path) -> Iterator[tuple[list[LineRecord], list[BadLine]]]:
     """Yield the records of a file and the lines that are none, some thousand lines at a time; empty lines are skipped."""
     records: list[LineRecord] = []

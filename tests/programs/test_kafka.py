@@ -52,13 +52,16 @@ def test_secure_payments_over_tls_and_sasl_are_added_up(kafka: KafkaServer, tmp_
     }
     app = "tests.programs.secure_payments"
     values = [{"account": account, "cents": cents, "ts": ts} for ts, (account, cents) in enumerate([("a", 5), ("b", 7), ("a", 6)])]
-    (tmp_path / "payments.jsonl").write_text("".join(json.dumps({"value": value}) + "\n" for value in values))
+    lines = [json.dumps({"value": value}) for value in values]
+    (tmp_path / "payments.jsonl").write_text("\n".join([*lines, '{"valeu": 1}']))
     streamforge(env, "topics", "create", "--app", app)
     with worker(env, tmp_path / "worker.log", app, "--web-port", "16066"):
         assert streamforge(env, "send", "payments", str(tmp_path / "payments.jsonl"), "--app", app) == "3 records sent to payments\n"
         lines = streamforge(env, "tail", "payment-totals", "--app", app, "--from-start", "--limit", "3").splitlines()
+        bad = json.loads(streamforge(env, "tail", "secure-payments-dlq", "--app", app, "--from-start", "--limit", "1"))
     totals = sorted((record["key"], record["value"]["payments"], record["value"]["cents"]) for record in map(json.loads, lines))
     assert totals == [("a", 1, 5), ("a", 2, 11), ("b", 1, 7)]
+    assert (bad["value"], bad["headers"]["line"]) == ({"valeu": 1}, "4")
 
 
 def test_minute_revenue_on_two_workers_is_the_same_as_on_files(kafka: KafkaServer, tmp_path: Path) -> None:
