@@ -21,11 +21,11 @@ async def run_to_end(runner: Runner, *, feeding: Coroutine[Any, Any, None] | Non
     """Run until all input is used up and every window is closed, then commit, close and return.
 
     Args:
-        runner: It must be the only member of its group.
+        runner: It must be the only member of its group: partitions that another member holds are waited for.
         feeding: Sends the input while the runner runs; the end of the input is where the topics end when it has returned.
             Without it, it is where they end now: what is sent later may be left out.
     Raises:
-        ConfigError: A task cannot go on without a person, or another member holds some of the partitions.
+        ConfigError: A task cannot go on without a person.
         Exception: As `Runner.run`, and whatever `feeding` raises.
     """
     feeder = asyncio.create_task(_nothing() if feeding is None else feeding, name="feeding")
