@@ -22,7 +22,7 @@ from engine.graph import MakeOperator, Node, PipelineGraph, SideSpec, SinkSpec
 from engine.keys import key_codec
 from engine.operators import stateless
 from engine.operators.aggregate import AggregateSpec, aggregate_operator
-from engine.operators.detect import detect_operator
+from engine.operators.detect import OnTooMany, Ties, detect_operator
 from engine.operators.merge import Merge
 from engine.operators.ordered import event_time_order_operator
 from engine.operators.process import Handler, ProcessFunction, process_operator, result_type
@@ -220,6 +220,8 @@ class Stream(Generic[K, V]):
         late_to: str | None = None,
         name: str = "detect",
         max_partials: int = 10_000,
+        on_too_many: OnTooMany = "drop_oldest",
+        ties: Ties | None = None,
     ) -> "MatchStream[K, V]":
         """Find a pattern in the records of each key, in event-time order (see `engine.cep`).
 
@@ -228,6 +230,9 @@ class Stream(Generic[K, V]):
             timeouts_to: Topic for partial matches that ran out of time.
             late_to: Topic for records that came after the watermark had passed them.
             max_partials: Limit on the partial matches alive for one key.
+            on_too_many: What happens beyond it: "drop_oldest" or "drop_newest" forgets partial matches (counted as
+                "dropped_partials"), "fail" makes the record a bad one.
+            ties: Sorts records of the same time by what this gives for their value; otherwise they keep the order of arrival.
         """
         keyed = self._keyed(name)
         if not isinstance(pattern, Pattern):
@@ -240,9 +245,12 @@ class Stream(Generic[K, V]):
             value_type=self._value_type,
             key_type=self._key_type,
             max_partials=max_partials,
+            on_too_many=on_too_many,
+            ties=ties,
         )
         sides = [SideSpec(topic, JsonCodec(Any)) for topic in (timeouts_to, late_to) if topic is not None]
-        node = keyed._node_after("detect", make, name=name, value_type=Match, signature=f"detect {name}", sides=sides)
+        signature = f"detect {name} {pattern.signature} {skip.kind}"
+        node = keyed._node_after("detect", make, name=name, value_type=Match, signature=signature, sides=sides)
         return MatchStream(keyed._graph, node, key_type=self._key_type, value_type=Match, rekeyed=False, shared=keyed._shared)
 
     def in_event_time_order(self) -> "Stream[K, V]":

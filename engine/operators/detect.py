@@ -259,7 +259,7 @@ class Detect(Operator):
         heapify(heap)
         while heap:
             at_ms, wire, key, records = heap[0]
-            if at_ms > watermark:
+            if at_ms > watermark or at_ms == NEVER:
                 self._look_again(key, watermark)
                 heappop(heap)
                 continue
