@@ -16,6 +16,7 @@ import click
 from agents import app
 from agents.traffic import TrafficRecord, endless_traffic
 from engine.records import OutputColumns, TopicPartition
+from engine.runtime.cli.connection import refuse_memory
 from state.hashing import partition_of
 
 _TICK_S = 0.05
