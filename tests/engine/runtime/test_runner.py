@@ -362,6 +362,65 @@ async def test_runner_user_error_under_fail_ends_the_worker_after_the_others_com
 
 
 @virtual_time
+async def test_runner_flushes_a_changed_store_once_a_checkpoint_interval() -> None:
+    world = World(numbering(partitions=1))
+    store = FlushedStore()
+    worker = world.worker(limits=replace(FAST, checkpoint_interval_ms=10_000))
+    worker.open_store = lambda _: store
+    await worker.until_running(0)
+    world.click("ann")
+    await asyncio.sleep(35)
+    assert store.flushes == 1
+    world.click("ann")
+    await asyncio.sleep(35)
+    assert store.flushes == 2
+    await worker.stop()
+
+
+@virtual_time
+async def test_runner_revoked_in_a_commit_that_hangs_lets_go_within_the_bound() -> None:
+    world = World(numbering(partitions=1))
+    stuck = Script({("end_txn", 2): Fault(delay_s=300.0)})
+    first = world.worker("w1", faults=stuck, limits=replace(FAST, close_timeout_s=2.0))
+    await first.until_running(0)
+    world.click("ann", times=3)
+    await eventually(lambda: stuck.seen["end_txn"] == 2)
+    second = world.worker("w2")
+    await world.until(ann=3)
+    assert world.clock.monotonic_s() < 60
+    await second.stop()
+    await first.stop()
+
+
+@virtual_time
+async def test_runner_input_deleted_under_a_running_task_stops_it_with_a_message() -> None:
+    world = World(numbering(partitions=1))
+    frost = Frost(world)
+    worker = world.worker(faults=frost)
+    world.click("ann", times=2)
+    await world.until(ann=2)
+    frost.thaws_s = world.clock.monotonic_s() + 3.0
+    world.click("ann", times=5)
+    await asyncio.sleep(1.0)
+    world.broker.delete_records({TopicPartition("clicks", 0): 4})
+    await eventually(lambda: worker.runner.tasks[0].failure is not None)
+    assert "begins at 4" in str(worker.runner.tasks[0].failure)
+    await worker.stop()
+
+
+@virtual_time
+async def test_runner_stop_commits_what_has_been_processed() -> None:
+    world = World(numbering(partitions=1))
+    worker = world.worker(limits=replace(FAST, commit_interval_ms=600_000))
+    await worker.until_running(0)
+    world.click("ann", times=3)
+    await eventually(lambda: worker.runner.metrics.total("records") == 3)
+    assert world.numbers() == {}
+    await worker.stop()
+    assert world.numbers() == {"ann": [1, 2, 3]}
+
+
+@virtual_time
 async def test_runner_missing_source_topic_is_a_config_error() -> None:
     clock = LoopClock(virtual_loop())
     transport = MemoryTransport(MemoryBroker(clock), group_id="app", clock=clock)
@@ -390,6 +449,17 @@ class FailingStore(MemoryStore):
     def reopened(self) -> "FailingStore":
         self.reopen()
         return self
+
+
+class FlushedStore(MemoryStore):
+    """Counts flushes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flushes = 0
+
+    def flush(self) -> None:
+        self.flushes += 1
 
 
 class SlowReads:
