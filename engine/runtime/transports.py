@@ -6,6 +6,7 @@ from engine.errors import ConfigError
 from engine.runtime.clock import Clock
 from engine.runtime.transport.memory import MemoryTransport
 from engine.runtime.transport.memory_broker import MemoryBrokers
+from engine.runtime.transport.memory_membership import GroupTimes
 from engine.runtime.transport.protocol import Transport
 
 
@@ -16,6 +17,8 @@ def make_transport(
     credentials: object | None = None,
     stored_numbers: Callable[[], Iterable[int]] = tuple,
     clock: Clock | None = None,
+    session_timeout_s: float = 10.0,
+    rebalance_timeout_s: float = 15.0,
 ) -> Transport:
     """Return a connection that is not started yet.
 
@@ -24,13 +27,23 @@ def make_transport(
         group: Consumer group; "" for none.
         credentials: As Faust takes them; Kafka only.
         stored_numbers: Partition numbers whose store lies on this worker's disk; asked at each rebalance.
+        session_timeout_s: A member that is silent for so long loses its partitions.
+        rebalance_timeout_s: How long the others wait for a member to let go of its partitions.
     Raises:
         ConfigError: The address is not one.
     """
     if broker.startswith("memory://"):
-        return MemoryTransport(MemoryBrokers.open(broker, clock), group_id=group, clock=clock, stored=stored_numbers)
+        times = GroupTimes(session_timeout_s, session_timeout_s / 5, rebalance_timeout_s)
+        return MemoryTransport(MemoryBrokers.open(broker, clock), group_id=group, clock=clock, stored=stored_numbers, times=times)
     if broker.startswith("kafka://"):
         from engine.runtime.transport.kafka import KafkaSettings, KafkaTransport
 
-        return KafkaTransport(KafkaSettings.of(broker, group=group, credentials=credentials), stored_numbers=stored_numbers)
+        settings = KafkaSettings.of(
+            broker,
+            group=group,
+            credentials=credentials,
+            session_timeout_ms=round(session_timeout_s * 1_000),
+            rebalance_timeout_ms=round(rebalance_timeout_s * 1_000),
+        )
+        return KafkaTransport(settings, stored_numbers=stored_numbers)
     raise ConfigError(f"broker {broker!r} is not known; use 'kafka://host:9092' or 'memory://'")

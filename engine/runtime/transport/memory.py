@@ -300,8 +300,9 @@ class MemoryProducer:
             raise self._failure
         broker, session = self._connection.broker, self._session
         self._failure = UnavailableError(f"producer {session.transactional_id!r}: a commit was cancelled midway; open it anew")
+        full = {partition: columns for partition, columns in outputs.items() if len(columns)}
         try:
-            ends = await self._connection.call("produce", lambda: broker.produce_in_transaction(session, outputs))
+            ends = await self._connection.call("produce", lambda: broker.produce_in_transaction(session, full))
             if offsets:
                 await self._connection.call("txn_offset_commit", lambda: broker.add_offsets(session, self._group_id, offsets))
             await self._connection.call("end_txn", lambda: broker.end_transaction(session, commit=True))

@@ -35,7 +35,7 @@ class TransactionalProducer(Protocol):
     ) -> dict[TopicPartition, int]:
         """Send all outputs and the group's offsets in one transaction and commit it.
 
-        Returns: for each output partition the offset behind the last record sent.
+        Returns: for each output partition that got records the offset behind the last one.
         Raises:
             FencedError: A newer producer owns the id; nothing was committed.
             UnavailableError: Unknown whether it was committed: drop the task and restore, the changelog knows.
