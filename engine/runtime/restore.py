@@ -11,15 +11,14 @@ import logging
 import uuid
 from dataclasses import dataclass
 
-from state.changelog import identity_record, judge, read_identity, restore_changes
-from state.errors import StateError
-
 from engine.errors import ConfigError
 from engine.records import OutputColumns, RecordBatch, TopicPartition
 from engine.runtime.clock import Clock
 from engine.runtime.metrics import TaskMetrics
 from engine.runtime.threads import in_thread
 from engine.runtime.transport.protocol import TransactionalProducer, Transport
+from state.changelog import identity_record, judge, read_identity, restore_changes
+from state.errors import StateError
 from state.store import Position, Store
 
 log = logging.getLogger(__name__)
