@@ -37,6 +37,8 @@ class Fold:
         read_name: Two folds with the same name share the column that `read` makes.
         create_code, add_code, merge_code: The same as Python expressions over {x}, {t} and {a} ({b}: the later accumulator), for
             the hot loop; "" to call the function.
+        keeps_values: Values of the field are part of the accumulator.
+        undeclared: The type of the field is not known.
         column: (accumulator or None, values, timestamps) -> accumulator with a whole column; None to go record by record.
     """
 
@@ -52,6 +54,8 @@ class Fold:
     add_code: str = ""
     merge_code: str = ""
     column: Callable[[Any, Sequence[Any], Sequence[int]], Any] | None = None
+    keeps_values: bool = False
+    undeclared: bool = False
 
     @property
     def is_own_result(self) -> bool:
@@ -92,7 +96,7 @@ class Aggregate:
         if may_be_none(compiled.type):
             fold = skip_none(fold)
         name = compiled.field if compiled.field is not None else f"callable {id(compiled.get)}"
-        return replace(fold, read=compiled.get, read_name=name)
+        return replace(fold, read=compiled.get, read_name=name, undeclared=compiled.type in (Any, object))
 
 
 def may_be_none(value_type: Any) -> bool:

@@ -28,6 +28,7 @@ import msgspec
 
 from engine.agg.aggregate import Aggregate, Fold
 from engine.errors import ConfigError
+from engine.operators.undeclared import refuse_structs
 from engine.selectors import fields_of
 from state.values import PayloadCodec
 
@@ -44,8 +45,8 @@ class Folding:
     Attributes:
         names: The aggregates' names, in the order of their places.
         mergeable: Accumulators of stretches of time can be joined.
-        create: (timestamp, *inputs) -> accumulators of one record; `inputs` are the record's places in `columns`.
-        add: (accumulators, timestamp, *inputs) -> accumulators with one more record.
+        create: (timestamp, record) -> accumulators of one record, as `records` gives it.
+        add: (accumulators, timestamp, record) -> accumulators with one more record.
         merge: (earlier, later) -> accumulators of both.
         stored, codec: Type of the accumulators, and how they are stored.
     """
@@ -60,6 +61,8 @@ class Folding:
             if fold.read is not None and fold.read_name not in self._place:
                 self._place[fold.read_name] = len(self._readers)
                 self._readers.append(fold.read)
+        kept = (fold for fold in self.folds if fold.keeps_values and fold.undeclared)
+        self._untyped = sorted({self._place[fold.read_name] for fold in kept})
         compiled = _compile(_Source(self.folds, self._place))
         self._fold: Callable[..., None] = compiled["fold"]
         self._fold_groups: Callable[..., None] = compiled["fold_groups"]
@@ -71,12 +74,19 @@ class Folding:
         self._by_columns = all(fold.column is not None for fold in self.folds)
 
     def columns(self, values: Sequence[Any]) -> list[list[Any]]:
-        """Read what the aggregates look at: one column for each different selector."""
-        return [list(map(read, values)) for read in self._readers]
+        """Read what the aggregates look at: one column for each different selector.
 
-    def inputs(self, value: Any) -> tuple[Any, ...]:
-        """Read the same of one record."""
-        return tuple(read(value) for read in self._readers)
+        Raises:
+            RecordError: A Struct would be kept whose type is not declared: out of the store it would come back as a dict.
+        """
+        columns = [list(map(read, values)) for read in self._readers]
+        for place in self._untyped:
+            refuse_structs(columns[place], "is kept by an aggregate")
+        return columns
+
+    def records(self, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Read the same, a tuple for each record."""
+        return list(zip(*self.columns(values), strict=True)) if self._readers else [()] * len(values)
 
     def fold(
         self, get: Get, new: dict[Any, Accumulators], keys: Sequence[Any], timestamps: Sequence[int], columns: Sequence[Sequence[Any]]
@@ -123,11 +133,18 @@ class ResultRows:
                 fields = fields.replace(f"result{number}(a{number})", f"a{number}")
         row = f"{{key_as: key, {window}{fields}}}"
         _run(f"def rows(items, start, end):\n    return [{row} for key, ({places}) in items]\n", namespace)
+        _run(f"def span_rows(items):\n    return [{row} for _, _, key, start, end, ({places}) in items]\n", namespace)
         self._rows: Callable[[Any, int, int], list[Any]] = namespace["rows"]
+        self._span_rows: Callable[[Any], list[Any]] = namespace["span_rows"]
 
     def rows(self, items: Sequence[tuple[Any, Accumulators]], start: int = 0, end: int = 0) -> list[Any]:
         """Return the results of (key, accumulators) in one window."""
         rows = self._rows(items, start, end)
+        return rows if self._into is None else [self._into(**row) for row in rows]
+
+    def span_rows(self, items: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Return the results of (…, …, key, start, end, accumulators)."""
+        rows = self._span_rows(items)
         return rows if self._into is None else [self._into(**row) for row in rows]
 
     def row(self, key: Any, accumulators: Accumulators, start: int = 0, end: int = 0) -> Any:
@@ -142,6 +159,7 @@ class _Source:
         self.inputs = "".join(f", x{number}" for number in range(len(place)))
         self.values = "".join(f", v{number}" for number in range(len(place)))
         self.lists = ", ".join(["ts", *(f"l{number}" for number in range(len(place)))])
+        self.unpack = "".join(f"v{number}, " for number in range(len(place))) + "= record" if place else ""
         self.input_count = len(place)
         self.namespace: dict[str, Any] = {}
         self.places = "".join(f"a{number}, " for number in range(len(folds)))
@@ -168,10 +186,12 @@ def _compile(source: _Source) -> dict[str, Any]:
     numbers = range(source.input_count)
     appends = "".join(f"\n            l{number}.append(v{number})" for number in numbers)
     text = f"""
-def create(t{source.values}):
+def create(t, record):
+    {source.unpack}
     return {source.create}
 
-def add(accumulators, t{source.values}):
+def add(accumulators, t, record):
+    {source.unpack}
     {source.places}= accumulators
     return {source.add}
 

@@ -71,16 +71,15 @@ class RunningTotals(Operator):
 
     def _process_each(self, block: Block) -> None:
         folding, totals, row = self._folding, self._totals, self._rows.row
-        columns = folding.columns(block.values)
-        inputs = list(zip(*columns, strict=True)) if columns else [()] * len(block)
+        inputs = folding.records(block.values)
         new: dict[Any, _Total] = {}
         results = []
         for key, timestamp_ms, record in zip(block.keys, block.timestamps, inputs, strict=True):
             total = new.get(key) or totals.get(key)
             if total is None:
-                total = (timestamp_ms, folding.create(timestamp_ms, *record))
+                total = (timestamp_ms, folding.create(timestamp_ms, record))
             else:
-                total = (max(total[0], timestamp_ms), folding.add(total[1], timestamp_ms, *record))
+                total = (max(total[0], timestamp_ms), folding.add(total[1], timestamp_ms, record))
             new[key] = total
             results.append(row(key, total[1]))
         for key, total in new.items():

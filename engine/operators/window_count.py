@@ -34,8 +34,7 @@ class CountWindows(Operator):
 
     def process(self, block: Block, port: int = 0) -> None:
         results = Results(self, block)
-        columns = self._folding.columns(block.values)
-        inputs = list(zip(*columns, strict=True)) if columns else [()] * len(block)
+        inputs = self._folding.records(block.values)
         before = block.before
         for row, (key, timestamp_ms) in enumerate(zip(block.keys, block.timestamps, strict=True)):
             full = self._take(key, timestamp_ms, inputs[row])
@@ -54,10 +53,10 @@ class CountWindows(Operator):
         folding, window = self._folding, self._window
         number, groups = self._cells.get(key) or (0, ())
         if number % self._group_size == 0:
-            groups = (*groups, (timestamp_ms, timestamp_ms, folding.create(timestamp_ms, *record)))
+            groups = (*groups, (timestamp_ms, timestamp_ms, folding.create(timestamp_ms, record)))
         else:
             low, high, accumulators = groups[-1]
-            group = (min(low, timestamp_ms), max(high, timestamp_ms), folding.add(accumulators, timestamp_ms, *record))
+            group = (min(low, timestamp_ms), max(high, timestamp_ms), folding.add(accumulators, timestamp_ms, record))
             groups = (*groups[:-1], group)
         number += 1
         full = None

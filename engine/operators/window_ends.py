@@ -5,7 +5,8 @@ until the watermark reaches them, and taken in order of event time. A key has at
 
     session("30m", ends_with=is_logout)        x--x----L  x--x              two sessions, the first [x, L + 1 ms)
 
-Records with the time of the one that ends a session are part of it.
+Records with the time of the one that ends a session are part of it. Unlike sessions without `ends_with`, two that only touch stay
+apart: the first is closed when the watermark has passed all of its times, before the record at its end can have come.
 """
 
 from collections.abc import Iterator
@@ -15,12 +16,12 @@ from engine.agg.folding import Accumulators, payload_codec
 from engine.block import Block
 from engine.keys import key_codec
 from engine.operators.base import Operator, OperatorContext
-from engine.operators.window_plan import Results, WindowPlan, send_late
+from engine.operators.undeclared import refuse_structs
+from engine.operators.window_plan import Results, SpanResult, WindowPlan, send_late
 from engine.windows import SessionWindow, Span
 from state.values import msgpack_codec, unit_codec
 
 _Session = tuple[int, int, bool, Accumulators]  # start, end, whether a record has ended it, contents
-_Fired = tuple[int, Any, _Session]
 
 
 class EndedSessions(Operator):
@@ -39,30 +40,21 @@ class EndedSessions(Operator):
 
     def process(self, block: Block, port: int = 0) -> None:
         self._hold(block)
-        fired: list[_Fired] = []
+        fired: list[SpanResult] = []
         self._release(block.watermark, fired)
         for time_ms, key, sub, _ in self._closes.due(block.watermark):
             self._closes.delete(time_ms, key, sub)
             _, session = self._sessions.get(key) or (0, None)
             if session is None:
                 continue
-            due_ms = session[1] - 1
-            if due_ms <= block.watermark:
-                fired.append((due_ms, key, session))
+            if _due_ms(session) <= block.watermark:
+                self._fire(key, session, fired)
                 self._sessions.delete(key)
             else:
-                self._closes.put(due_ms, key, True)
-                self._sessions.put(key, (due_ms, session))
+                self._closes.put(_due_ms(session), key, True)
+                self._sessions.put(key, (_due_ms(session), session))
         results = Results(self, block)
-        wire, row = self._plan.key.wire, self._plan.rows.row
-        fired.sort(key=lambda item: (item[0], wire(item[1])))
-        for due_ms, key, (start, end, _, accumulators) in fired:
-            results.add(
-                (key,),
-                lambda low, high, key=key, accumulators=accumulators, start=start, end=end: [row(key, accumulators, start, end)],  # type: ignore[misc]
-                due_ms=due_ms,
-                timestamp_ms=end - 1,
-            )
+        results.add_spans(fired, self._plan.rows)
         results.finish()
 
     def inspect(self, key: Any) -> Iterator[tuple[str, Any]]:
@@ -73,6 +65,8 @@ class EndedSessions(Operator):
 
     def _hold(self, block: Block) -> None:
         """Keep the records of a block until the watermark reaches them."""
+        if self._plan.spec.value_type is Any:
+            refuse_structs(block.values, "is held back by a session with ends_with=")
         arrival = self._arrivals.get("") or 0
         held, late = 0, []
         for key, value, timestamp_ms, reached in zip(block.keys, block.values, block.timestamps, block.before, strict=True):
@@ -85,7 +79,7 @@ class EndedSessions(Operator):
             self._arrivals.put("", arrival + held)
         send_late(self.context, self._plan.spec.late_to, late)
 
-    def _release(self, until: int, fired: list[_Fired]) -> None:
+    def _release(self, until: int, fired: list[SpanResult]) -> None:
         """Take the records up to a time into sessions, in order of event time and arrival."""
         ends_with = self._window.ends_with
         assert ends_with is not None
@@ -93,24 +87,34 @@ class EndedSessions(Operator):
             self._held.delete(timestamp_ms, key, arrival)
             end = timestamp_ms + self._window.gap_of(value)
             ends = bool(ends_with(value))
-            record = self._folding.inputs(value)
+            record = self._folding.records((value,))[0]
             indexed, session = self._sessions.get(key) or (None, None)
-            if session is not None and timestamp_ms > session[1] - session[2]:
-                fired.append((session[1] - 1, key, session))
+            if session is not None and timestamp_ms > _due_ms(session):
+                self._fire(key, session, fired)
                 session = None
             if session is None:
-                session = (timestamp_ms, end, False, self._folding.create(timestamp_ms, *record))
+                session = (timestamp_ms, end, False, self._folding.create(timestamp_ms, record))
             else:
-                accumulators = self._folding.add(session[3], timestamp_ms, *record)
+                accumulators = self._folding.add(session[3], timestamp_ms, record)
                 session = (session[0], session[1] if session[2] else max(end, session[1]), session[2], accumulators)
             if ends and not session[2]:
                 session = (session[0], timestamp_ms + 1, True, session[3])
-            if indexed is None or session[1] - 1 < indexed:
+            due_ms = _due_ms(session)
+            if indexed is None or due_ms < indexed:
                 if indexed is not None:
                     self._closes.delete(indexed, key)
-                indexed = session[1] - 1
+                indexed = due_ms
                 self._closes.put(indexed, key, True)
             self._sessions.put(key, (indexed, session))
+
+    def _fire(self, key: Any, session: _Session, fired: list[SpanResult]) -> None:
+        start, end, _, accumulators = session
+        fired.append(SpanResult(_due_ms(session), self._plan.key.wire(key), key, start, end, accumulators))
+
+
+def _due_ms(session: _Session) -> int:
+    """Return the last time that is part of a session: it closes there."""
+    return max(session[1] - 1, session[0])
 
 
 __all__ = ["EndedSessions"]

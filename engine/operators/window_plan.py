@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from operator import itemgetter
+from typing import Any, Literal, NamedTuple
 
 from engine.agg import Aggregate
-from engine.agg.folding import Folding, ResultRows
+from engine.agg.folding import Accumulators, Folding, ResultRows
 from engine.block import Block, advance
 from engine.keys import KeyCodec, key_codec
 from engine.operators.base import Operator, OperatorContext
@@ -29,6 +30,9 @@ class WindowSpec:
     value_type: Any = Any
 
 
+_DUE_ORDER = itemgetter(0, 1)
+
+
 class WindowPlan:
     """A spec made ready: what the operators of all tasks share.
 
@@ -44,6 +48,17 @@ class WindowPlan:
         windowed = not isinstance(spec.window, EverythingWindow)
         self.rows = ResultRows(self.folding, key_as=spec.key_as, into=spec.into, windowed=windowed, what=what)
         self.key: KeyCodec = key_codec(spec.key_type, what)
+
+
+class SpanResult(NamedTuple):
+    """A result of one key and one window, before it is shaped: when it fires, the key's bytes on the wire, and so on."""
+
+    due_ms: int
+    wire: bytes
+    key: Any
+    start: int
+    end: int
+    accumulators: Accumulators
 
 
 class Results:
@@ -84,6 +99,23 @@ class Results:
                 row = make_rows(number, number + 1)
                 self._operator.emit(Block((key,), row, (timestamp_ms,), before, before, (before,)))
 
+    def add_spans(self, fired: list[SpanResult], rows: ResultRows, *, ordered: bool = False) -> None:
+        """Take results of windows that differ from key to key; puts them in order of time and key unless they are."""
+        if not fired:
+            return
+        if not ordered:
+            fired.sort(key=_DUE_ORDER)
+        if self._careful:
+            for one in fired:
+                self.add((one.key,), lambda low, high, one=one: rows.span_rows((one,)), due_ms=one.due_ms, timestamp_ms=one.end - 1)  # type: ignore[misc]
+            return
+        first, last, watermark = self._last, max(fired[-1].due_ms - 1, self._last), self._watermark
+        self.before += [min(max(first, one[0] - 1), watermark) for one in fired]
+        self._last = min(last, watermark)
+        self.keys += [one[2] for one in fired]
+        self.values += rows.span_rows(fired)
+        self.timestamps += [one[4] - 1 for one in fired]
+
     def finish(self) -> None:
         """Give everything downstream, and the time that the block has brought."""
         self._operator.emit(Block(self.keys, self.values, self.timestamps, self._reached, self._watermark, self.before))
@@ -108,4 +140,4 @@ def send_late(context: OperatorContext, topic: str | None, records: Sequence[tup
     context.send(topic, keys, values, timestamps, headers)
 
 
-__all__ = ["Results", "WindowPlan", "WindowSpec", "send_late"]
+__all__ = ["Results", "SpanResult", "WindowPlan", "WindowSpec", "send_late"]

@@ -4,24 +4,27 @@ State of a key: (time of its entry in the index of closes, its open sessions by 
 before the time at which the first of its sessions closes. A session that grows moves its close, but not the entry: when that comes
 due, it is put back at the session's real close. So a record of a running session touches one cell.
 
-Keys do not see each other, so the records of a key in a block are taken together. Unless one of its sessions may close within the
-block, nothing depends on the time between them, and the watermarks before single records are not looked at. What fires is put in
-order of time and key at the end: a session that a record opened or extended closes after that record, so this is the order of the
-loop in `engine.block`.
+Keys do not see each other. As long as no session of its key can close within the block, a record is taken without a look at the
+watermark before it. What fires is put in order of time and key at the end: a session that a record opened or extended closes after
+that record, so this is the order of the loop in `engine.block`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from operator import attrgetter
 from typing import Any
 
 from engine.agg.folding import Accumulators, payload_codec
 from engine.block import Block
 from engine.operators.base import Operator, OperatorContext
-from engine.operators.window_plan import Results, WindowPlan, send_late
+from engine.operators.window_plan import Results, SpanResult, WindowPlan, send_late
 from engine.windows import SessionWindow, Span
 from state.values import msgpack_codec, unit_codec
 
-_Session = tuple[int, int, Accumulators]
-_Fired = tuple[int, Any, _Session]  # when, key, session
+_Session = tuple[int, int, Accumulators]  # start, end, contents
+_Stored = tuple[int | None, int, int, Accumulators, tuple[_Session, ...]]
+"""Time of the entry in the index, the first session, which mostly is the only one, and the others."""
+_NEVER = -(2**70)
 
 
 class SessionWindows(Operator):
@@ -33,7 +36,8 @@ class SessionWindows(Operator):
         assert isinstance(spec.window, SessionWindow)
         self._plan, self._window, self._folding = plan, spec.window, plan.folding
         self._delay_ms = spec.lateness_ms - 1  # from a session's end to when it closes
-        stored = payload_codec(tuple[int, tuple[tuple[int, int, plan.folding.stored], ...]])
+        accumulators = plan.folding.stored
+        stored = payload_codec(tuple[int, int, int, accumulators, tuple[tuple[int, int, accumulators], ...]])
         self._sessions = context.state.keyed(context.state_name("sessions"), plan.key, stored)
         self._closes = context.state.timed(context.state_name("closes"), plan.key, unit_codec)
         # For "update": starts of the sessions of each key that have changed since the last commit; emptied with each commit.
@@ -42,20 +46,17 @@ class SessionWindows(Operator):
         self._watermark: int | None = None
 
     def process(self, block: Block, port: int = 0) -> None:
-        fired: list[_Fired] = []
-        late: list[tuple[int, int]] = []  # row, gap
-        due = self._due(block.watermark)
+        fired: list[SpanResult] = []
+        touched: dict[Any, _Stored] = {}
+        unsettled: dict[Any, None] = {}
         if len(block):
-            self._take(block, due, fired, late)
-        for key in due:
-            _, sessions = self._sessions.get(key) or (0, ())
-            left = list(sessions)
-            self._close(key, left, block.watermark, fired)
-            self._put(key, None, left)
-        if late:
-            self._send_late(block, late)
+            self._take(block, touched, unsettled, fired)
+        self._settle(block.watermark, touched, unsettled, fired)
+        self._store(touched)
         self._watermark = block.watermark
-        self._give(block, fired)
+        results = Results(self, block)
+        results.add_spans(fired, self._plan.rows)
+        results.finish()
 
     def before_commit(self) -> None:
         if self._changed is None or self._watermark is None:
@@ -65,95 +66,102 @@ class SessionWindows(Operator):
         if not changed:
             return
         pane.drop()
-        found: list[_Fired] = []
-        for key, starts in changed:
-            _, sessions = self._sessions.get(key) or (0, ())
-            found += [(self._watermark, key, session) for session in sessions if _holds_any(session, starts)]
-        wire = self._plan.key.wire
-        found.sort(key=lambda item: (item[2][1], wire(item[1])))
-        block = Block((), (), (), self._watermark, self._watermark, ())
-        results = Results(self, block)
-        for item in found:
-            self._add_result(results, item)
+        wire, watermark = self._plan.key.wire, self._watermark
+        found = [
+            SpanResult(watermark, wire(key), key, *session)
+            for key, starts in changed
+            for session in _sessions_of(self._sessions.get(key))
+            if _holds_any(session, starts)
+        ]
+        found.sort(key=attrgetter("end", "wire"))
+        results = Results(self, Block((), (), (), watermark, watermark, ()))
+        results.add_spans(found, self._plan.rows, ordered=True)
         results.finish()
 
     def inspect(self, key: Any) -> Iterator[tuple[str, Any]]:
-        _, sessions = self._sessions.get(key) or (0, ())
-        for start, end, accumulators in sessions:
+        for start, end, accumulators in _sessions_of(self._sessions.get(key)):
             yield str(start), self._plan.rows.row(key, accumulators, start, end)
 
     # -- taking records
 
-    def _due(self, until: int) -> dict[Any, int]:
-        """Take the keys whose entry in the index is due out of it; what is left of them is entered again."""
+    def _take(self, block: Block, touched: dict[Any, _Stored], unsettled: dict[Any, None], fired: list[SpanResult]) -> None:
+        """Take the records of a block in the order of their arrival.
+
+        Args:
+            touched: Takes what is to be stored for each key.
+            unsettled: Takes the keys of which a session may close within this block and need not have an entry that is due.
+        """
+        timestamps = block.timestamps
+        gap_ms = self._window.gap_ms
+        gaps = list(map(self._window.gap_of, block.values)) if callable(gap_ms) else repeat(gap_ms, len(timestamps))
+        rows = enumerate(zip(block.keys, timestamps, gaps, self._folding.records(block.values), strict=True))
+        late: list[tuple[int, int]] = []
+        safe = block.watermark - self._delay_ms  # a session that ends later does not close within this block
+        known, get, create, add, mark = touched.get, self._sessions.get, self._folding.create, self._folding.add, self._changed is not None
+        for row, (key, start, gap, record) in rows:
+            end = start + gap
+            stored = known(key) or get(key)
+            if stored is not None and stored[2] > safe:
+                indexed, left, right, accumulators, others = stored
+                if left <= end and start <= right and not others:
+                    left, right = start if start < left else left, end if end > right else right
+                    touched[key] = (indexed, left, right, add(accumulators, start, record), others)
+                    if mark:
+                        self._mark(key, start, _sessions_of(touched[key]))
+                    continue
+            elif stored is None and end > safe:
+                touched[key] = (None, start, end, create(start, record), ())
+                if mark:
+                    self._mark(key, start, _sessions_of(touched[key]))
+                continue
+            sessions = _sessions_of(stored)
+            indexed = None if stored is None else stored[0]
+            if end <= safe or (sessions and sessions[0][1] <= safe):
+                reached = block.before[row]
+                self._close(key, sessions, reached, fired)
+                unsettled[key] = None
+                if end + self._delay_ms <= reached and not any(left <= end and start <= right for left, right, _ in sessions):
+                    late.append((row, gap))
+                    touched[key] = _stored(indexed, sessions)
+                    continue
+            self._insert(sessions, start, end, record)
+            touched[key] = _stored(indexed, sessions)
+            if mark:
+                self._mark(key, start, _sessions_of(touched[key]))
+        self._send_late(block, late)
+
+    def _settle(self, until: int, touched: dict[Any, _Stored], unsettled: dict[Any, None], fired: list[SpanResult]) -> None:
+        """Close what is due at the end of a block, and take the entries that are due out of the index."""
         closes = self._closes
         first = closes.next_time()
-        if first is None or first > until:
-            return {}
-        due = {}
-        for time_ms, key, sub, _ in closes.due(until):
-            closes.delete(time_ms, key, sub)
-            due[key] = time_ms
-        return due
+        if first is not None and first <= until:
+            for time_ms, key, sub, _ in closes.due(until):
+                closes.delete(time_ms, key, sub)
+                touched[key] = _stored(None, _sessions_of(touched.get(key) or self._sessions.get(key)))
+                unsettled[key] = None
+        for key in unsettled:
+            sessions = _sessions_of(touched[key])
+            self._close(key, sessions, until, fired)
+            touched[key] = _stored(touched[key][0], sessions)
 
-    def _take(self, block: Block, due: dict[Any, int], fired: list[_Fired], late: list[tuple[int, int]]) -> None:
-        keys, values, timestamps = block.keys, block.values, block.timestamps
-        columns = self._folding.columns(values)
-        inputs = list(zip(*columns, strict=True)) if columns else [()] * len(keys)
-        gap = self._window.gap_ms
-        gaps = list(map(self._window.gap_of, values)) if callable(gap) else [gap] * len(keys)
-        calm = min(timestamps) + (min(gaps) if callable(gap) else gap) + self._delay_ms > block.watermark
-        rows_of: dict[Any, list[int]] = {}
-        for row, key in enumerate(keys):
-            rows = rows_of.get(key)
-            if rows is None:
-                rows_of[key] = [row]
+    def _store(self, touched: dict[Any, _Stored]) -> None:
+        """Store the sessions of keys, and enter them into the index where their entry must be earlier than it is."""
+        put, closes, delay_ms = self._sessions.put, self._closes, self._delay_ms
+        for key, stored in touched.items():
+            indexed, end = stored[0], stored[2]
+            if end == _NEVER:
+                if indexed is not None:
+                    closes.delete(indexed, key)
+                put(key, None)
+                continue
+            first = end + delay_ms
+            if indexed is None or first < indexed:
+                if indexed is not None:
+                    closes.delete(indexed, key)
+                closes.put(first, key, True)
+                put(key, (first, *stored[1:]))
             else:
-                rows.append(row)
-        get, insert, update = self._sessions.get, self._insert, self._changed is not None
-        for key, rows in rows_of.items():
-            indexed, stored = get(key) or (None, ())
-            if key in due:
-                indexed = None
-                del due[key]
-            elif calm:
-                sessions = list(stored)
-                for row in rows:
-                    start = timestamps[row]
-                    insert(sessions, start, start + gaps[row], inputs[row])
-                self._put(key, indexed, sessions)
-                if update:
-                    self._mark(key, [timestamps[row] for row in rows], sessions)
-                continue
-            sessions = list(stored)
-            self._take_careful(block, key, rows, gaps, inputs, sessions, fired, late)
-            self._put(key, indexed, sessions)
-
-    def _take_careful(
-        self,
-        block: Block,
-        key: Any,
-        rows: list[int],
-        gaps: list[int],
-        inputs: list[tuple[Any, ...]],
-        sessions: list[_Session],
-        fired: list[_Fired],
-        late: list[tuple[int, int]],
-    ) -> None:
-        """Take the records of a key one by one, and close its sessions in between."""
-        before, timestamps, delay_ms = block.before, block.timestamps, self._delay_ms
-        for row in rows:
-            reached = before[row]
-            self._close(key, sessions, reached, fired)
-            start = timestamps[row]
-            end = start + gaps[row]
-            if end + delay_ms <= reached and not any(left <= end and start <= right for left, right, _ in sessions):
-                late.append((row, gaps[row]))
-                continue
-            self._insert(sessions, start, end, inputs[row])
-            if self._changed is not None:
-                self._mark(key, [start], sessions)
-        self._close(key, sessions, block.watermark, fired)
+                put(key, stored)
 
     def _insert(self, sessions: list[_Session], start: int, end: int, record: tuple[Any, ...]) -> None:
         """Add a record to the session that it touches; join those that it connects."""
@@ -164,49 +172,30 @@ class SessionWindows(Operator):
         while high < len(sessions) and sessions[high][0] <= end:
             high += 1
         if low == high:
-            sessions.insert(low, (start, end, self._folding.create(start, *record)))
+            sessions.insert(low, (start, end, self._folding.create(start, record)))
             return
         left, right, accumulators = sessions[low]
         for other in range(low + 1, high):
             right = sessions[other][1]
             accumulators = self._folding.merge(accumulators, sessions[other][2])
-        accumulators = self._folding.add(accumulators, start, *record)
+        accumulators = self._folding.add(accumulators, start, record)
         sessions[low:high] = [(start if start < left else left, end if end > right else right, accumulators)]
 
-    def _put(self, key: Any, indexed: int | None, sessions: list[_Session]) -> None:
-        """Store the sessions of a key.
-
-        Args:
-            indexed: Time of the key's entry in the index, None if it has none.
-        """
-        if not sessions:
-            if indexed is not None:
-                self._closes.delete(indexed, key)
-            self._sessions.delete(key)
-            return
-        first = sessions[0][1] + self._delay_ms
-        if indexed is None or first < indexed:
-            if indexed is not None:
-                self._closes.delete(indexed, key)
-            self._closes.put(first, key, True)
-            indexed = first
-        self._sessions.put(key, (indexed, tuple(sessions)))
-
-    def _mark(self, key: Any, starts: list[int], sessions: list[_Session]) -> None:
-        """Note that the sessions which hold some times have changed since the last commit."""
+    def _mark(self, key: Any, time_ms: int, sessions: Sequence[_Session]) -> None:
+        """Note that the session which holds a time has changed since the last commit."""
         assert self._changed is not None
         pane = self._changed.pane(0)
-        marks = [*(pane.get(key) or ()), *starts]
+        marks = (*(pane.get(key) or ()), time_ms)
         pane.put(key, tuple(session[0] for session in sessions if _holds_any(session, marks)))
 
     # -- firing
 
-    def _close(self, key: Any, sessions: list[_Session], until: int, fired: list[_Fired]) -> None:
+    def _close(self, key: Any, sessions: list[_Session], until: int, fired: list[SpanResult]) -> None:
         """Take the sessions out that are due, earliest first."""
         while sessions and sessions[0][1] + self._delay_ms <= until:
             session = sessions.pop(0)
             if self._changed is None or self._unmark(key, session):
-                fired.append((session[1] + self._delay_ms, key, session))
+                fired.append(SpanResult(session[1] + self._delay_ms, self._plan.key.wire(key), key, *session))
 
     def _unmark(self, key: Any, session: _Session) -> bool:
         """Return whether a session has changed since the last commit, and forget that."""
@@ -222,28 +211,25 @@ class SessionWindows(Operator):
             pane.delete(key)
         return True
 
-    def _give(self, block: Block, fired: list[_Fired]) -> None:
-        results = Results(self, block)
-        if fired:
-            wire = self._plan.key.wire
-            fired.sort(key=lambda item: (item[0], wire(item[1])))
-            for item in fired:
-                self._add_result(results, item)
-        results.finish()
-
-    def _add_result(self, results: Results, fired: _Fired) -> None:
-        due_ms, key, (start, end, accumulators) = fired
-        row = self._plan.rows.row
-        results.add((key,), lambda low, high: [row(key, accumulators, start, end)], due_ms=due_ms, timestamp_ms=end - 1)
-
     def _send_late(self, block: Block, late: list[tuple[int, int]]) -> None:
-        late.sort()
+        if not late:
+            return
         before, timestamps = block.before, block.timestamps
         records = [
             (block.keys[row], block.values[row], timestamps[row], Span(timestamps[row], timestamps[row] + gap), before[row])
             for row, gap in late
         ]
         send_late(self.context, self._plan.spec.late_to, records)
+
+
+def _sessions_of(stored: _Stored | None) -> list[_Session]:
+    """Return the sessions that are stored."""
+    return [] if stored is None or stored[2] == _NEVER else [(stored[1], stored[2], stored[3]), *stored[4]]
+
+
+def _stored(indexed: int | None, sessions: Sequence[_Session]) -> _Stored:
+    """Return what is to be stored; a session that ends never stands for none."""
+    return (indexed, *sessions[0], tuple(sessions[1:])) if sessions else (indexed, 0, _NEVER, (), ())
 
 
 def _holds_any(session: _Session, times: Any) -> bool:

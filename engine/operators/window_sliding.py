@@ -36,8 +36,7 @@ class SlidingWindows(Operator):
     def process(self, block: Block, port: int = 0) -> None:
         results = Results(self, block)
         folding, cells, before = self._folding, self._cells, block.before
-        columns = folding.columns(block.values)
-        inputs = list(zip(*columns, strict=True)) if columns else [()] * len(block)
+        inputs = folding.records(block.values)
         late = []
         for row, (key, timestamp_ms) in enumerate(zip(block.keys, block.timestamps, strict=True)):
             reached = before[row]
@@ -47,7 +46,7 @@ class SlidingWindows(Operator):
                 late.append((key, block.values[row], timestamp_ms, Span(timestamp_ms + 1 - self._size_ms, timestamp_ms + 1), reached))
                 continue
             known = cells.get(key, timestamp_ms)
-            total = folding.create(timestamp_ms, *inputs[row]) if known is None else folding.add(known, timestamp_ms, *inputs[row])
+            total = folding.create(timestamp_ms, inputs[row]) if known is None else folding.add(known, timestamp_ms, inputs[row])
             cells.put(key, timestamp_ms, total)
             if known is None:
                 self._drops.put(due_ms + self._size_ms - 1, key, True)

@@ -75,8 +75,7 @@ class TriggeredWindows(Operator):
     def process(self, block: Block, port: int = 0) -> None:
         results = Results(self, block)
         folding, window = self._folding, self._window
-        columns = folding.columns(block.values)
-        inputs = list(zip(*columns, strict=True)) if columns else [()] * len(block)
+        inputs = folding.records(block.values)
         late = []
         for row, (key, value, timestamp_ms) in enumerate(zip(block.keys, block.values, block.timestamps, strict=True)):
             reached = block.before[row]
@@ -175,7 +174,7 @@ class TriggeredWindows(Operator):
         for window in touched:
             if window.accumulators is not None:
                 total = window.accumulators if total is None else folding.merge(total, window.accumulators)
-        total = folding.create(timestamp_ms, *record) if total is None else folding.add(total, timestamp_ms, *record)
+        total = folding.create(timestamp_ms, record) if total is None else folding.add(total, timestamp_ms, record)
         if isinstance(self._window, EverythingWindow):
             start = max([span.start_ms, *(window.start for window in touched)])
         else:

@@ -99,8 +99,8 @@ def one_by_one(folding: Folding, rows: Sequence[Timed]) -> Any:
     """Fold record by record."""
     total: Any = None
     for time_ms, row in rows:
-        record = folding.inputs(row)
-        total = folding.create(time_ms, *record) if total is None else folding.add(total, time_ms, *record)
+        (record,) = folding.records([row])
+        total = folding.create(time_ms, record) if total is None else folding.add(total, time_ms, record)
     return total
 
 
@@ -160,7 +160,7 @@ def test_fold_does_not_change_what_it_was_given() -> None:
     folding = folding_of(AGGREGATES)
     old = one_by_one(folding, [(1, Row(1, 0.1, "a", 1))])
     stored = folding.codec.encode(old)
-    folding.add(old, 2, *folding.inputs(Row(2, 0.2, "b", 2)))
+    folding.add(old, 2, folding.records([Row(2, 0.2, "b", 2)])[0])
     folding.merge(old, one_by_one(folding, [(3, Row(5, 0.5, "c"))]))
     assert folding.codec.encode(old) == stored
 
@@ -254,6 +254,13 @@ def test_reduce_keeps_arrival_order_and_its_struct() -> None:
     total = one_by_one(folding, [(3, Row(0, 0, "bb")), (1, Row(0, 0, "aa"))])
     assert results(folding, folding.codec.decode(folding.codec.encode(total))) == {"longest": Longest("bb")}
     assert not folding.mergeable
+
+
+def test_struct_of_undeclared_type_that_would_be_kept_is_a_bad_record() -> None:
+    for aggregate in (agg.last(lambda row: row), agg.collect(lambda row: row, 3), agg.top(lambda row: row, 1, by=lambda row: row.n)):
+        with pytest.raises(RecordError, match="not declared"):
+            folding_of({"a": agg.count(), "b": aggregate}, Any).records([Row(1, 0.5, "a")])
+    assert folding_of({"a": agg.count(), "b": agg.sum(lambda row: row.n)}, Any).records([Row(1, 0.5, "a")]) == [(1,)]
 
 
 @pytest.mark.parametrize(

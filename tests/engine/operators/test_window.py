@@ -376,7 +376,7 @@ def test_session_ends_with_any_cut_equals_oracle(inputs: list[Input], gap: int, 
             if sessions:
                 last = sessions[-1][-1].timestamp_ms
                 ended = any(other.number == 3 and other.timestamp_ms < record.timestamp_ms for other in sessions[-1])
-            if not sessions or ended or record.timestamp_ms > last + gap:
+            if not sessions or ended or record.timestamp_ms >= last + gap:
                 sessions.append([])
             sessions[-1].append(record)
         for session in sessions:
