@@ -16,7 +16,7 @@ An operator may work a whole block at a time (group by key, touch state once a k
 the loop above gives. Ties between results of the same firing point: by time, then by key bytes on the wire.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,3 +92,18 @@ class Block:
 def advance(start: int, watermark: int) -> Block:
     """Return a block that only moves time."""
     return Block((), (), (), start, watermark, ())
+
+
+def one_by_one(block: Block) -> Iterator[Block]:
+    """Yield a block as blocks of one record, in which time stands still, and others that only move it."""
+    reached = block.start
+    for index, before in enumerate(block.before):
+        if before > reached:
+            yield advance(reached, before)
+            reached = before
+        rows = None if block.batch is None else (block.row(index),)
+        yield Block(
+            (block.keys[index],), (block.values[index],), (block.timestamps[index],), reached, reached, (reached,), block.batch, rows
+        )
+    if block.watermark > reached:
+        yield advance(reached, block.watermark)

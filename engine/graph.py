@@ -55,6 +55,7 @@ class Node:
         inputs: (node, output number) in the order of the ports.
         make: Makes the operator for a task; None for sources, sinks and repartitions, which the task knows itself.
         signature: What must not change between two starts over the same state; "" for a stateless operator.
+        reads: Nodes of tables whose state the operator looks into; they stand before it in the graph.
     """
 
     kind: str
@@ -67,6 +68,12 @@ class Node:
     sides: tuple[SideSpec, ...] = ()
     source: SourceSpec | None = None
     sink: SinkSpec | None = None
+    reads: tuple["Node", ...] = ()
+
+    @property
+    def is_input(self) -> bool:
+        """Whether records come in here: a source, or a repartition topic (what writes to it sends them away)."""
+        return self.source is not None or self.kind == "repartition"
 
 
 @dataclass(eq=False, slots=True)
@@ -90,3 +97,31 @@ class PipelineGraph:
     def readers(self, node: Node) -> list[tuple[Node, int, int]]:
         """Return (reader, its port, output of `node`) for everyone who reads a node."""
         return [(reader, port, output) for reader in self.nodes for port, (read, output) in enumerate(reader.inputs) if read is node]
+
+    def crossing(self) -> list[Node]:
+        """Return the inputs whose records reach some operator by two ways (a stream that is split and merged, a self join)."""
+        return [node for node in self.nodes if node.is_input and self._crosses(node)]
+
+    def _crosses(self, start: Node) -> bool:
+        reached = {start}
+        for node in self.nodes:
+            ways = sum(upstream in reached for upstream, _ in node.inputs) + sum(table in reached for table in node.reads)
+            if ways > 1:
+                return True
+            if ways and not node.is_input:
+                reached.add(node)
+        return False
+
+
+class Sink:
+    """The end of a pipeline: what `Stream.to` returns and a pipeline function must return."""
+
+    def __init__(self, graph: PipelineGraph, node: Node) -> None:
+        self.graph = graph
+        self.node = node
+
+    @property
+    def topic(self) -> str:
+        """Name of the topic that is written."""
+        assert self.node.sink is not None
+        return self.node.sink.topic

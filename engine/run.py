@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from engine.block import Block, advance
+from engine.block import Block, advance, one_by_one
 from engine.dead_letters import firing_headers
 from engine.errors import FencedError, StateError, UnavailableError
 from engine.graph import Node, PipelineGraph
@@ -95,7 +95,15 @@ class PipelineRun:
 
     def feed(self, source: Input, block: Block) -> None:
         """Take a block in, with the care that the module's docstring describes."""
-        self._attempt(lambda: source.emit(block), lambda: self._replay(source, block))
+        self._attempt(lambda: self._emit(source, block), lambda: self._replay(source, block))
+
+    def _emit(self, source: Input, block: Block) -> None:
+        if source not in self._crossing:
+            source.emit(block)
+            return
+        # On two ways to one operator a block would arrive as a whole on the first before the second: its size would show.
+        for piece in one_by_one(block):
+            source.emit(piece)
 
     def on_wall_clock(self, now_ms: int) -> None:
         """Let wall-clock timers fire."""
@@ -134,33 +142,20 @@ class PipelineRun:
         task.state.forget()
 
     def _replay(self, source: Input, block: Block) -> None:
-        reached = block.start
-        for index, before in enumerate(block.before):
-            if before > reached:
-                source.emit(advance(reached, before))
-                reached = before
-            one = Block(
-                (block.keys[index],),
-                (block.values[index],),
-                (block.timestamps[index],),
-                reached,
-                reached,
-                (reached,),
-                block.batch,
-                (block.row(index),),
-            )
+        for piece in one_by_one(block):
+            if not len(piece):
+                source.emit(piece)
+                continue
             mark = self.task.mark()
             try:
-                source.emit(one)
+                source.emit(piece)
             except NOT_THE_RECORDS_FAULT:
                 raise
             except Exception as error:  # noqa: BLE001  # user code raised: the record is bad
                 operator = self.entered
                 self.task.rollback(mark)
-                assert block.batch is not None
-                self.task.dead_letter(block.batch, block.row(index), self.name, operator, error)
-        if block.watermark > reached:
-            source.emit(advance(reached, block.watermark))
+                assert piece.batch is not None
+                self.task.dead_letter(piece.batch, piece.row(0), self.name, operator, error)
 
     @contextmanager
     def guard_firing(self, context: NodeContext, key: Any, timestamp_ms: int, name: str) -> Iterator[None]:
@@ -204,6 +199,7 @@ class PipelineRun:
                     self.operators[node.name] = node.make(context)
         for node in self._graph.nodes:
             self._wire(node)
+        self._crossing = {self.inputs_of[node][0] for node in self._graph.crossing()}
 
     def _wire(self, node: Node) -> None:
         readers = self._graph.readers(node)

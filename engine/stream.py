@@ -12,21 +12,22 @@ which the key matters; `key_by(...).to(...)` alone does not need one.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, Literal, TypeVar, cast, overload
 
+from engine import joins
 from engine.agg import Aggregate
 from engine.cep import Match, Pattern, Skip
 from engine.cep import skip as cep_skip
 from engine.codecs import Codec, JsonCodec
 from engine.durations import Duration, duration_ms
 from engine.errors import ConfigError
-from engine.graph import MakeOperator, Node, PipelineGraph, SideSpec, SinkSpec
+from engine.graph import MakeOperator, Node, PipelineGraph, SideSpec, Sink, SinkSpec
 from engine.keys import key_codec
 from engine.operators import stateless
 from engine.operators.aggregate import AggregateSpec, aggregate_operator
 from engine.operators.detect import OnTooMany, Ties, detect_operator
-from engine.operators.merge import Merge
+from engine.operators.join import Bounds, How, Within
 from engine.operators.ordered import event_time_order_operator
 from engine.operators.process import Handler, ProcessFunction, process_operator, result_type
-from engine.operators.require_key import RequireKey
+from engine.operators.require_key import RequireKey, RequirePlace
 from engine.selectors import Selector, compile_selector, return_type
 from engine.triggers import Trigger
 from engine.windowed import WindowedStream
@@ -37,20 +38,6 @@ K2 = TypeVar("K2")
 V = TypeVar("V")
 W = TypeVar("W")
 S = TypeVar("S")
-
-
-class Sink:
-    """The end of a pipeline: what `Stream.to` returns and a pipeline function must return."""
-
-    def __init__(self, graph: PipelineGraph, node: Node) -> None:
-        self.graph = graph
-        self.node = node
-
-    @property
-    def topic(self) -> str:
-        """Name of the topic that is written."""
-        assert self.node.sink is not None
-        return self.node.sink.topic
 
 
 class Stream(Generic[K, V]):
@@ -108,31 +95,7 @@ class Stream(Generic[K, V]):
 
     def merge(self, *others: "Stream[K, W]") -> "Stream[K, V | W]":
         """Return the records of this stream and of others, in the order of arrival; time is the minimum of all."""
-        streams: list[Stream[Any, Any]] = [self, *others]
-        for other in streams:
-            if other._graph is not self._graph:
-                raise ConfigError(
-                    f"{self._what('merge')}: a stream of another pipeline cannot be merged; name its source in @app.pipeline(...)"
-                )
-            if other._key_type != self._key_type:
-                raise ConfigError(f"{self._what('merge')}: keys differ, {self._key_type!r} and {other._key_type!r}; use key_by first")
-        if any(stream._rekeyed != self._rekeyed for stream in streams):
-            streams = [stream._co_partitioned("merge") for stream in streams]
-        types = list(dict.fromkeys(stream._value_type for stream in streams))
-        value_type: Any = Any if Any in types else types[0]
-        for other_type in types[1:] if value_type is not Any else ():
-            value_type = value_type | other_type
-        node = self._graph.add(
-            Node(
-                "merge",
-                "merge",
-                tuple((stream._node, stream._output) for stream in streams),
-                lambda context: Merge(context, len(streams)),
-                key_type=self._key_type,
-                value_type=value_type,
-            )
-        )
-        return streams[0]._with(node, value_type=value_type)
+        return joins.merge_streams([self, *others])
 
     def branch(self, rest: str | None = None, **predicates: Callable[[V], object]) -> "dict[str, Stream[K, V]]":
         """Split by predicates: the first that holds takes the record.
@@ -259,6 +222,39 @@ class Stream(Generic[K, V]):
         make = event_time_order_operator(self._key_type, self._value_type)
         return keyed._with(keyed._node_after("in_event_time_order", make, signature="in_event_time_order"))
 
+    # -- joins
+
+    @overload
+    def join(
+        self, other: "Stream[K, W]", *, within: Within, how: Literal["inner"] = ..., bounds: Bounds = ..., late_to: str | None = ...,
+        name: str = ...,
+    ) -> "Stream[K, tuple[V, W]]": ...  # fmt: skip
+    @overload
+    def join(
+        self, other: "Stream[K, W]", *, within: Within, how: How, bounds: Bounds = ..., late_to: str | None = ..., name: str = ...
+    ) -> "Stream[K, tuple[V | None, W | None]]": ...
+    def join(
+        self,
+        other: "Stream[K, W]",
+        *,
+        within: Within,
+        how: How = "inner",
+        bounds: Bounds = "[]",
+        late_to: str | None = None,
+        name: str = "join",
+    ) -> "Stream[K, Any]":
+        """Pair the records of a key in this stream and another whose event times lie within a distance of each other.
+
+        Args:
+            within: (lo, hi), signed: lo <= other.timestamp - this.timestamp <= hi, such as ("-1m", "5m").
+            how: Whether a record without partner comes out too, the missing side None: "inner" (never), "left", "right", "outer".
+            bounds: "[]" takes both ends in; "(" and ")" leave an end out.
+            late_to: Topic for records that came after the watermark; they are counted in any case.
+        Returns:
+            Pairs (this value, other value), at the later of the two times.
+        """
+        return joins.join_streams(self, other, within, how, bounds, late_to, name)
+
     # -- the end
 
     def to(self, topic: str, *, key: Selector | None = None, codec: Codec[V] | None = None, compacted: bool = False) -> Sink:
@@ -341,6 +337,16 @@ class Stream(Generic[K, V]):
         key = ("require_key", self._node, self._output)
         if key not in self._shared:
             self._shared[key] = self._node_after("require_key", RequireKey)
+        return cast("Stream[K, V]", self._with(self._shared[key]))
+
+    def _placed(self, reader: str) -> "Stream[K, V]":
+        """Return this stream where its records meet those of others with the same key: in the partition that the key says."""
+        if self._rekeyed:
+            return self._co_partitioned(reader)
+        keyed = self._keyed(reader)
+        key = ("require_place", keyed._node)
+        if key not in self._shared:
+            self._shared[key] = keyed._node_after("require_place", RequirePlace)
         return cast("Stream[K, V]", self._with(self._shared[key]))
 
     def _co_partitioned(self, reader: str) -> "Stream[K, V]":

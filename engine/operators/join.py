@@ -19,10 +19,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from engine.block import MAX_TIME, MIN_TIME, Block, advance
+from engine.durations import Duration
 from engine.errors import ConfigError
 from engine.keys import key_codec
 from engine.operators.base import Operator, OperatorContext
 from engine.operators.merge import MergedTime
+from engine.operators.undeclared import refuse_structs
 from state.keys import TIME_BYTES, decode_time, encode_time
 from state.overlay import MapCells
 from state.values import PayloadCodec, msgpack_codec, unit_codec
@@ -32,17 +34,20 @@ if TYPE_CHECKING:
 
 LEFT, RIGHT = 0, 1
 How = Literal["inner", "left", "right", "outer"]
+Bounds = Literal["[]", "[)", "(]", "()"]
+Within = tuple[Duration, Duration]
 _Place = tuple[int, int]  # event time, number of arrival
 _Held = tuple[Any, bool]  # value, whether it has had a partner
 
 
 @dataclass(frozen=True, slots=True)
 class JoinSpec:
-    """A declared interval join: lower_ms <= right.ts - left.ts <= upper_ms."""
+    """A declared interval join: lower_ms <= right.ts - left.ts <= upper_ms; `bounds` may leave an end out."""
 
     lower_ms: int
     upper_ms: int
     how: How = "inner"
+    bounds: Bounds = "[]"
     late_to: str | None = None
     key_type: Any = str
     left_type: Any = Any
@@ -54,9 +59,15 @@ class JoinSpec:
         return self.how in ("left", "outer"), self.how in ("right", "outer")
 
     @property
+    def inside_ms(self) -> tuple[int, int]:
+        """Smallest and largest distance that counts; times are whole milliseconds."""
+        return self.lower_ms + (self.bounds[0] == "("), self.upper_ms - (self.bounds[1] == ")")
+
+    @property
     def kept_ms(self) -> tuple[int, int]:
         """How long a record of the left, of the right waits for a partner, counted from its event time."""
-        return max(0, self.upper_ms), max(0, -self.lower_ms)
+        lower_ms, upper_ms = self.inside_ms
+        return max(0, upper_ms), max(0, -lower_ms)
 
 
 class IntervalJoin(Operator):
@@ -72,11 +83,14 @@ class IntervalJoin(Operator):
             context.state.mapped(context.state_name(name), codec, _PLACES, msgpack_codec(tuple.__class_getitem__((value_type, bool))))
             for name, value_type in (("left", spec.left_type), ("right", spec.right_type))
         )
+        self._untyped = (spec.left_type is Any, spec.right_type is Any)
         self._drops = context.state.timed(context.state_name("drops"), codec, unit_codec)
         self._arrivals = context.state.keyed(context.state_name("arrivals"), key_codec(str), msgpack_codec(int))
         self._delay_ms = max((kept for kept, outer in zip(spec.kept_ms, spec.outer, strict=True) if outer), default=0)
 
     def process(self, block: Block, port: int = 0) -> None:
+        if self._untyped[port]:
+            refuse_structs(block.values, "is kept by a join")
         block = self._time.merge(block, port)
         out = _Output(self, block, self._delay_ms)
         arrival = first = self._arrivals.get("") or 0
@@ -106,7 +120,8 @@ class IntervalJoin(Operator):
         """Join a record with what the other side holds, and keep it for what comes."""
         spec, ours, others = self._spec, self._held[side], self._held[1 - side]
         timestamp_ms = place[0]
-        low, high = (spec.lower_ms, spec.upper_ms) if side == LEFT else (-spec.upper_ms, -spec.lower_ms)
+        lower_ms, upper_ms = spec.inside_ms
+        low, high = (lower_ms, upper_ms) if side == LEFT else (-upper_ms, -lower_ms)
         matched = False
         for other_place, (other, other_matched) in others.items(key):
             if other_place[0] > timestamp_ms + high:
@@ -217,11 +232,15 @@ def join_operator(spec: JoinSpec, what: str = "join") -> Callable[[OperatorConte
     Raises:
         ConfigError: The interval is empty, or `how` is unknown.
     """
+    if spec.bounds not in ("[]", "[)", "(]", "()"):
+        raise ConfigError(f"{what}: bounds={spec.bounds!r} is not known; use '[]', '[)', '(]' or '()'")
     if spec.lower_ms > spec.upper_ms:
         raise ConfigError(f"{what}: no time lies within ({spec.lower_ms} ms, {spec.upper_ms} ms); give the lower bound first")
+    if spec.inside_ms[0] > spec.inside_ms[1]:
+        raise ConfigError(f"{what}: no whole millisecond lies within ({spec.lower_ms} ms, {spec.upper_ms} ms) with bounds={spec.bounds!r}")
     if spec.how not in ("inner", "left", "right", "outer"):
         raise ConfigError(f"{what}: how={spec.how!r} is not known; use 'inner', 'left', 'right' or 'outer'")
     return lambda context: IntervalJoin(context, spec)
 
 
-__all__ = ["IntervalJoin", "JoinSpec", "join_operator"]
+__all__ = ["Bounds", "How", "IntervalJoin", "JoinSpec", "Within", "join_operator"]

@@ -2,7 +2,8 @@
 
 Every upstream task writes control records behind its data, in the same transaction: its number, how many upstreams there are,
 its watermark, whether it is idle. They go to each partition that gets data in that commit, and to the others at most once a
-second and only when something changed; the end of time, after which nothing more is to come, goes to all at once. The reader (`engine.inputs.RepartitionInput`) keeps the last word of each upstream.
+second and only when something changed; the end of time, after which nothing more is to come, goes to all at once. The reader
+(`engine.inputs.RepartitionInput`) keeps the last word of each upstream.
 
 A control record has no key (a data record always has one) and the header `streamforge: watermark`. Kafka has no timestamps below
 0: an event time before 1970 travels in a header.
@@ -16,6 +17,7 @@ from engine.block import MAX_TIME, MIN_TIME, Block
 from engine.errors import RecordError
 from engine.keys import key_codec
 from engine.operators.base import Operator
+from engine.operators.undeclared import refuse_structs
 from engine.outputs import Outputs
 
 if TYPE_CHECKING:
@@ -64,12 +66,7 @@ class RepartitionSink(Operator):
         if None in block.keys:
             raise RecordError("key_by gave no key (None) for the record")
         if not self._typed:
-            for value in block.values:
-                if isinstance(value, msgspec.Struct):
-                    raise RecordError(
-                        f"a {type(value).__name__} crosses a key_by, but its type is not declared: "
-                        "annotate the return type of the map before it"
-                    )
+            refuse_structs(block.values, "crosses a key_by")
         placed_by = list(map(self._codec.wire, block.keys))
         keys = placed_by if self._codec.encode is self._codec.wire else list(map(self._codec.encode, block.keys))
         headers = None

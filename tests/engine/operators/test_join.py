@@ -69,7 +69,7 @@ def test_join_equals_every_pair_that_fits(
         row.timestamp_ms > row.before or row.timestamp_ms in [record[3] for record in records if record[3] <= record[4]] for row in out
     )
     harness.snapshot_and_restore()
-    kept = {name: rows for name, rows in harness.operator.inspect("a")}
+    kept = dict(harness.operator.inspect("a"))
     assert kept == {"left": [], "right": []}
 
 
@@ -134,7 +134,7 @@ def test_join_careful_unmatched_record_that_fails_downstream_is_used_up() -> Non
     assert [failed.key for failed in harness.failed] == ["a"]
 
 
-@pytest.mark.parametrize("spec", [JoinSpec(5, 4), JoinSpec(0, 1, "cross")])  # type: ignore[arg-type]  # what is tested
+@pytest.mark.parametrize("spec", [JoinSpec(5, 4), JoinSpec(0, 1, "cross"), JoinSpec(1, 1, bounds="[)"), JoinSpec(0, 1, bounds="[[")])  # type: ignore[arg-type]  # what is tested
 def test_join_without_meaning_is_refused(spec: JoinSpec) -> None:
     with pytest.raises(ConfigError):
         join_operator(spec)
