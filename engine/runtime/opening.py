@@ -23,6 +23,8 @@ from state.store import Store
 
 log = logging.getLogger(__name__)
 
+_SETTLE_S = 10.0
+
 
 class OutsideLogError(StreamForgeError):
     """The state's offset of an input is no longer in the log, or not yet: records are gone, and a person must decide."""
@@ -103,7 +105,7 @@ async def _positions(
 ) -> dict[TopicPartition, int]:
     """Return where to read on: the state's offsets; the log's start only for what the state has never seen."""
     transport = shell.transport
-    begins, ends = await transport.begin_offsets(inputs), await transport.end_offsets(inputs)
+    begins, ends = await transport.begin_offsets(inputs), await _settled_ends(shell, inputs, known)
     group = await transport.committed_offsets(inputs)
     positions = {}
     for partition in inputs:
@@ -128,6 +130,19 @@ async def _positions(
             log.warning("%s-%d: the group's offset is %s, the state's is %d; the state's counts", *partition, committed, position)
         positions[partition] = position
     return positions
+
+
+async def _settled_ends(
+    shell: Shell, inputs: Sequence[TopicPartition], known: Mapping[TopicPartition, int | None]
+) -> dict[TopicPartition, int]:
+    """Return the ends of the inputs; a broker that has just come up may say less than there is, so it is asked again for a while."""
+    deadline_s = shell.clock.monotonic_s() + _SETTLE_S
+    while True:
+        ends = await shell.transport.end_offsets(inputs)
+        behind = any((known.get(partition) or 0) > end for partition, end in ends.items())
+        if not behind or shell.clock.monotonic_s() >= deadline_s:
+            return ends
+        await asyncio.sleep(shell.limits.retry_first_s)
 
 
 async def _let_go(producer: TransactionalProducer, store: Store | None) -> None:

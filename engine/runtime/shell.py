@@ -1,15 +1,16 @@
 """What all tasks of a worker share: the settings, and everything that reaches the outside world."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from engine.plan import Plan
-from engine.records import RecordBatch
+from engine.records import RecordBatch, TopicPartition
 from engine.runtime.clock import Clock
 from engine.runtime.metrics import Metrics
 from engine.runtime.quiet import Pulse
 from engine.runtime.transport.protocol import Transport
 from engine.task import Task
+from engine.topics import TopicSpec
 from state.store import Store
 
 OpenStore = Callable[[int], Store]
@@ -69,3 +70,15 @@ class Shell:
     metrics: Metrics
     pulse: Pulse
     output_partitions: dict[str, int] = field(default_factory=dict)
+
+    async def ensure_outputs(self, outputs: Iterable[TopicPartition]) -> None:
+        """Create topics that no declaration names (`ctx.side`) before the first record goes to them.
+
+        Raises:
+            ConfigError: One is there with another number of partitions.
+        """
+        new = {topic for topic, _ in outputs if topic not in self.output_partitions}
+        if new:
+            specs = [TopicSpec(topic, self.plan.partitions, retention_ms=-1) for topic in sorted(new)]
+            await self.transport.ensure_topics(specs)
+            self.output_partitions.update(dict.fromkeys(new, self.plan.partitions))

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NoReturn
 
-from engine.errors import FencedError, StateError, StreamForgeError, UnavailableError
+from engine.errors import ConfigError, FencedError, StateError, StreamForgeError, UnavailableError
 from engine.records import OutputColumns, RecordBatch, TopicPartition
 from engine.runtime.cutting import PieceSize, cut_piece
 from engine.runtime.intake import EndOfInput, Intake
@@ -32,6 +32,10 @@ log = logging.getLogger(__name__)
 
 class TaskDroppedError(StreamForgeError):
     """The task must be dropped and restored: a transaction failed or is in doubt, and only the changelog knows."""
+
+
+class RefusedOutputError(StreamForgeError):
+    """The broker will never take what the task sends (a record too large, a topic that does not fit): a person must decide."""
 
 
 class TaskRunner:
@@ -135,10 +139,13 @@ class TaskRunner:
                 try:
                     await self._serve()
                     return
-                except (TaskDroppedError, StateError) as error:
+                except (RefusedOutputError, TaskDroppedError, StateError) as error:
                     if self.phase is Phase.CLOSING:
                         log.warning("task %d: last commit failed: %s", self.number, error)
                         return
+                    if isinstance(error, RefusedOutputError):
+                        self._shell.transport.pause(self.inputs)
+                        await self._fail(error)
                     if isinstance(error, StateError):
                         await self._empty_store()
                     await self._recover(error)
@@ -335,7 +342,10 @@ class TaskRunner:
             return opened.store.position
         changelog = TopicPartition(self._shell.plan.changelog_topic, self.number)
         try:
+            await self._shell.ensure_outputs(commit.outputs)
             ends = await opened.producer.commit({**commit.outputs, changelog: changelog_columns(commit, now_ms)}, commit.offsets)
+        except ConfigError as error:
+            raise RefusedOutputError(f"its outputs are refused, and would be again: {error}") from error
         except Exception as error:
             self._metrics.commit_failures += 1
             raise TaskDroppedError(describe(error)) from error

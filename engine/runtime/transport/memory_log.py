@@ -118,9 +118,7 @@ class PartitionLog:
             return last.end
         base, end = self.high_watermark, self.high_watermark + len(columns)
         headers = None if columns.headers is None else list(columns.headers)
-        self._add(
-            Segment(base, end, range(base, end), list(timestamps), list(columns.keys), list(columns.values), headers, producer)
-        )
+        self._add(Segment(base, end, range(base, end), list(timestamps), list(columns.keys), list(columns.values), headers, producer))
         if producer != NO_PRODUCER:
             self._open.setdefault(producer, base)
         return end

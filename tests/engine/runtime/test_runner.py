@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from engine import Context, Record, Sink, Stream
 from engine.errors import ConfigError, StateError
 from engine.records import OutputColumns, TopicPartition
 from engine.runtime.lifecycle import Phase
@@ -13,10 +14,12 @@ from engine.runtime.transport.memory import MemoryTransport
 from engine.runtime.transport.memory_broker import MemoryBroker
 from engine.runtime.transport.memory_connection import Fault
 from engine.testing.clock import LoopClock, virtual_loop, virtual_time
+from engine.topics import TopicSpec
+from engine.topology import Topology
 from state.hashing import partition_of
 from state.memory import MemoryStore
 from state.store import Position
-from tests.engine.runtime.worker_world import FAST, Script, World, eventually, numbering
+from tests.engine.runtime.worker_world import FAST, Click, Script, World, eventually, numbering
 
 
 @virtual_time
@@ -505,3 +508,38 @@ def _users_by_partition(partitions: int) -> dict[int, str]:
     for n in range(100):
         found.setdefault(partition_of(f"user{n}".encode(), partitions), f"user{n}")
     return found
+
+
+@virtual_time
+async def test_runner_creates_a_side_topic_that_no_declaration_names() -> None:
+    topology = Topology("app", partitions=2)
+    clicks = topology.source("clicks", Click, key="user", time="ts")
+
+    def aside(record: Record[str, Click], ctx: Context) -> None:
+        ctx.side("pages", record.value.page)
+
+    @topology.pipeline(clicks)
+    def number(clicks: Stream[str, Click]) -> Sink:
+        return clicks.process(aside).to("numbers")
+
+    world = World(topology)
+    worker = world.worker()
+    world.click("ann", "home")
+    await eventually(lambda: "pages" in world.broker.topics())
+    assert [value for batch in world.read("pages") for value in batch.values] == [b'"home"']
+    await worker.stop()
+
+
+@virtual_time
+async def test_runner_output_that_does_not_fit_its_topic_stops_the_task_with_a_message() -> None:
+    topology = Topology("app", partitions=2)
+    clicks = topology.source("clicks", Click, key="user", time="ts")
+    topology.pipeline(clicks, name="number")(lambda s: s.process(lambda record, ctx: ctx.side("pages", 1)).to("numbers"))
+    world = World(topology)
+    world.broker.ensure_topic(TopicSpec("pages", 5))
+    worker = world.worker()
+    world.click("ann", "home")
+    number = partition_of(b"ann", 2)
+    await eventually(lambda: number in worker.runner.tasks and worker.runner.tasks[number].phase is Phase.FAILED)
+    assert "pages" in str(worker.runner.tasks[number].failure)
+    await worker.stop()
