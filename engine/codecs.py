@@ -7,12 +7,13 @@ whole batch for that reason.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
 from engine.errors import ConfigError, RecordError
 from engine.records import RecordBatch
+from engine.selectors import Compiled
 
 V = TypeVar("V")
 V_co = TypeVar("V_co", covariant=True)
@@ -20,10 +21,14 @@ V_co = TypeVar("V_co", covariant=True)
 
 @dataclass(slots=True)
 class Decoded(Generic[V]):
-    """Values of a batch, one a record; where `errors` has an entry for a row, its value is None and the record is bad."""
+    """Values of a batch, one a record; where `errors` has an entry for a row, its value is None and the record is bad.
+
+    Rows in `skipped` are no records of the stream and not bad either (a tombstone behind a delete): counted, and passed over.
+    """
 
     values: list[Any]
     errors: dict[int, Exception] = field(default_factory=dict)
+    skipped: set[int] = field(default_factory=set)
 
 
 class Codec(Protocol[V]):
@@ -40,6 +45,15 @@ class Codec(Protocol[V]):
 
     def encode_column(self, values: Sequence[V]) -> list[bytes | None]:
         """Return the bytes of each value; None makes a tombstone. Raises for a value that cannot be encoded."""
+        ...
+
+
+@runtime_checkable
+class Selects(Protocol):
+    """A codec whose values are not what people name fields of: a change event, where "id" means the row's column."""
+
+    def select(self, name: str) -> Compiled:
+        """Return the selector of a field name. Raises ConfigError for a name that does not exist."""
         ...
 
 

@@ -4,12 +4,13 @@
 `RepartitionInput` belongs to one pipeline: it reads what the upstream tasks wrote, and the minimum of what they say is its time.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from engine.block import MAX_TIME, Block, advance
+from engine.codecs import Decoded
 from engine.errors import RecordError
 from engine.graph import Node, SourceSpec
 from engine.keys import KeyCodec, key_codec
@@ -19,6 +20,8 @@ from engine.records import RecordBatch
 from engine.watermarks import SourceClock, SourceTime, Valve, ValveState
 from state.overlay import TaskState
 from state.values import msgpack_codec
+
+C = TypeVar("C")
 
 if TYPE_CHECKING:
     from engine.plan import Plan
@@ -99,11 +102,17 @@ class SourceState:
             decoded = spec.codec.decode_batch(batch)
             if decoded.errors:
                 raise RecordError("the batch holds records that cannot be decoded")
-            values, rows = decoded.values, None
-            keys = self._keys(batch, values)
-            timestamps = batch.timestamps if spec.time is None else list(map(spec.time.get, values))
+            values, rows, raw_keys, timestamps = decoded.values, None, batch.keys, batch.timestamps
+            if decoded.skipped:
+                rows = [row for row in range(len(batch)) if row not in decoded.skipped]
+                values, raw_keys, timestamps = _pick(values, rows), _pick(raw_keys, rows), _pick(timestamps, rows)
+            keys = self._keys(raw_keys, values)
+            if spec.time is not None:
+                timestamps = list(map(spec.time.get, values))
             if spec.time is not None and spec.time.type is not int:
                 _require_times(timestamps)
+            if decoded.skipped:
+                self._count_skipped(decoded)
         except Exception:  # noqa: BLE001  # whatever a selector raises is found again, record by record
             keys, values, timestamps, rows = self._good_rows(batch)
         limit_ms = None if self._task.plan.max_ahead_ms is None else now_ms + self._task.plan.max_ahead_ms
@@ -113,12 +122,12 @@ class SourceState:
         self._cells.put("", self._clock.time)
         return Block(keys, values, timestamps, start, self.watermark, before, batch, rows)
 
-    def _keys(self, batch: RecordBatch, values: list[Any]) -> list[Any]:
+    def _keys(self, raw_keys: Sequence[bytes | None], values: list[Any]) -> list[Any]:
         if self._spec.key is not None:
             return list(map(self._spec.key.get, values))
-        if None in batch.keys:
-            return [None if key is None else self._decode_key(key) for key in batch.keys]
-        return list(map(self._decode_key, batch.keys))  # type: ignore[arg-type]  # no None among them
+        if None in raw_keys:
+            return [None if key is None else self._decode_key(key) for key in raw_keys]
+        return list(map(self._decode_key, raw_keys))  # type: ignore[arg-type]  # no None among them
 
     def _good_rows(self, batch: RecordBatch) -> tuple[list[Any], list[Any], list[int], list[int]]:
         """Decode record by record; what fails goes to the dead letters."""
@@ -130,6 +139,8 @@ class SourceState:
         timestamps: list[int] = []
         rows: list[int] = []
         for row, value in enumerate(decoded.values):
+            if row in decoded.skipped:
+                continue
             error: Exception | None = decoded.errors.get(row)
             if error is None:
                 try:
@@ -151,7 +162,11 @@ class SourceState:
             values.append(value)
             timestamps.append(timestamp_ms)
             rows.append(row)
+        self._count_skipped(decoded)
         return keys, values, timestamps, rows
+
+    def _count_skipped(self, decoded: Decoded[Any]) -> None:
+        self._task.counters["", self._spec.topic, "records_skipped"] += len(decoded.skipped)
 
 
 class SourceInput(Input):
@@ -224,6 +239,11 @@ class RepartitionInput(Input):
                 self._valve.input(control.upstream, control.watermark, idle=control.idle)
         self._cells.put("", self._valve.state())
         return rows, before
+
+
+def _pick(column: Sequence[C], rows: Sequence[int]) -> list[C]:
+    """Return the given rows of a column."""
+    return [column[row] for row in rows]
 
 
 def _require_times(timestamps: Any) -> None:

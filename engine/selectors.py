@@ -81,7 +81,8 @@ def return_type(function: Callable[..., Any]) -> Any:
 
 def fields_of(value_type: Any) -> dict[str, Any] | None:
     """Return the fields of a type with their types, None where the type does not tell."""
-    if isinstance(value_type, type) and issubclass(value_type, msgspec.Struct):
+    origin = typing.get_origin(value_type) or value_type  # a generic Struct may be given its parameters
+    if isinstance(origin, type) and issubclass(origin, msgspec.Struct):
         return {field.name: field.type for field in msgspec.structs.fields(value_type)}
     if isinstance(value_type, type) and hasattr(value_type, "__annotations__") and hasattr(value_type, "__total__"):
         return dict(typing.get_type_hints(value_type))

@@ -4,12 +4,12 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from engine.codecs import Codec, JsonCodec
+from engine.codecs import Codec, JsonCodec, Selects
 from engine.errors import ConfigError
 from engine.graph import Node, PipelineGraph, SourceSpec
 from engine.keys import key_codec
 from engine.plan import Plan, make_plan
-from engine.selectors import Selector, compile_selector
+from engine.selectors import Compiled, Selector, compile_selector
 from engine.stream import Sink, Stream
 from engine.watermarks import WatermarkStrategy, bounded
 
@@ -107,11 +107,11 @@ class Topology:
         if watermark is not None and not isinstance(watermark, WatermarkStrategy):
             raise ConfigError(f"{what}: watermark={watermark!r} is not a watermark strategy; use bounded('30s') or monotonic()")
         used = codec or JsonCodec(value_type, what)
-        compiled_key = None if key is None else compile_selector(key, used.type, f"key of {what}")
+        compiled_key = None if key is None else _select(used, key, f"key of {what}")
         if key_type is None:
             key_type = str if compiled_key is None else compiled_key.type
         key_codec(key_type, f"key of {what}")
-        compiled_time = None if time is None else compile_selector(time, used.type, f"time of {what}")
+        compiled_time = None if time is None else _select(used, time, f"time of {what}")
         if compiled_time is not None and compiled_time.type not in (int, Any):
             raise ConfigError(
                 f"time of {what}: {compiled_time.text!r} is a {getattr(compiled_time.type, '__name__', compiled_time.type)}; "
@@ -169,3 +169,10 @@ class Topology:
             on_error=self.on_error,
             max_ahead_ms=self.max_ahead_ms,
         )
+
+
+def _select(codec: Codec[Any], selector: Selector, what: str) -> Compiled:
+    """Return the selector of a source; the codec decides what a field name means if it wants to."""
+    if isinstance(selector, str) and isinstance(codec, Selects):
+        return codec.select(selector)
+    return compile_selector(selector, codec.type, what)

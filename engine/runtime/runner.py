@@ -20,6 +20,7 @@ from engine.records import RecordBatch, TopicPartition
 from engine.runtime.clock import Clock, SystemClock
 from engine.runtime.lifecycle import Phase
 from engine.runtime.metrics import Metrics
+from engine.runtime.preparing import prepared
 from engine.runtime.quiet import Pulse
 from engine.runtime.shell import Deliver, Limits, OpenStore, Shell
 from engine.runtime.task_runner import TaskRunner, describe
@@ -61,9 +62,8 @@ class Runner:
         self._limits = limits or Limits()
         self._clock = clock
         self._create_sources = create_sources
-        self._shell = Shell(
-            plan, transport, open_store, deliver or self._process, clock, self._limits, self.metrics, Pulse(clock.monotonic_s())
-        )
+        take = prepared(deliver or self._process, plan, self._limits)
+        self._shell = Shell(plan, transport, open_store, take, clock, self._limits, self.metrics, Pulse(clock.monotonic_s()))
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
         self._purged: dict[TopicPartition, int] = {}

@@ -1,0 +1,290 @@
+"""`debezium(Row)`: the codec of a source whose topic Debezium writes.
+
+    users = app.source("pg.public.users", codec=debezium(User), key="id")        # Stream[int, Change[User]]
+    users = app.source("pg.public.users", codec=debezium(dict, registry=registry), key="id")
+
+Every record is looked at by itself: JSON with and without schemas, Avro in either framing, envelopes and the unwrapped form may be
+mixed in one topic, as they are after a connector's settings were changed.
+
+Tombstones and heartbeats are skipped: they say nothing about a row that the record before did not say. A transaction mark or any
+other record is refused with its reason. What a source of heartbeats, transaction marks or outbox events is for: `cdc.other_codecs`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
+
+import msgspec
+
+from cdc.change import Change, Message, Op
+from cdc.encoding import encode_change
+from cdc.envelopes import (
+    Envelope,
+    envelope_of,
+    header,
+    header_text,
+    heartbeat_of,
+    key_header,
+    position_of,
+    transaction_mark_of,
+    transaction_of,
+)
+from cdc.fitting import Declared
+from cdc.framing import FoundSchemas, Opener, Payload, Schemas, StoredSchemas, unknown_ids
+from cdc.reading import base64_bytes
+from cdc.rows import PLACEHOLDER, RowType
+from cdc.unwrapped import read_unwrapped
+from engine.codecs import Decoded
+from engine.errors import ConfigError, RecordError
+from engine.records import Headers, RecordBatch
+from engine.selectors import Compiled, compile_selector
+
+R = TypeVar("R")
+
+_OPS = {op.value: op for op in Op}
+
+
+@runtime_checkable
+class Fetches(Protocol):
+    """Schemas that come over the network: they are fetched before a batch is decoded."""
+
+    async def fetch_ids(self, ids: Sequence[int]) -> None:
+        """Make the schemas of these ids available. Raises UnavailableError if the registry does not answer."""
+        ...
+
+
+def debezium(
+    row_type: type[R],
+    *,
+    registry: Schemas | Mapping[int, Any] | Callable[[int], Any] | None = None,
+    columns: Mapping[str, Any] | None = None,
+    unwrapped: bool | None = None,
+    replica_identity: Literal["default", "full"] = "default",
+    placeholder: str = PLACEHOLDER,
+    id_bytes: Literal[4, 8] = 4,
+) -> "DebeziumCodec[R]":
+    """Return the codec of a topic of Debezium's, with rows of a Struct or as dicts.
+
+    Args:
+        row_type: A Struct with the columns of interest, or dict for all of them.
+        registry: Where Avro schemas come from by id: a registry client, a mapping, or a function.
+        columns: Types for columns of dict rows, such as {"amount": Annotated[Decimal, Scale(2)]}.
+        unwrapped: Records are plain rows (ExtractNewRecordState), even those that carry no sign of it, and a tombstone deletes.
+            None takes for plain rows only those with `__op` or `__deleted` in the row or `__op` in a header.
+        replica_identity: Of the table. Under "default" everything but the key in `before` of a delete counts as unavailable.
+        placeholder: `unavailable.value.placeholder` of the connector.
+        id_bytes: Length of schema ids in front of Avro records.
+    """
+    if replica_identity not in ("default", "full"):
+        raise ConfigError(f"debezium: replica_identity={replica_identity!r} is not known; use 'default' or 'full'")
+    if id_bytes not in (4, 8):
+        raise ConfigError(f"debezium: id_bytes={id_bytes!r}; ids have 4 bytes, or 8 in Apicurio's own framing")
+    return DebeziumCodec(RowType(row_type, columns, placeholder), schemas_of(registry), unwrapped, replica_identity == "full", id_bytes)
+
+
+def schemas_of(registry: Schemas | Mapping[int, Any] | Callable[[int], Any] | None) -> Schemas | None:
+    """Return where schemas come from, from one of the forms in which it may be given."""
+    if registry is None or hasattr(registry, "schema"):
+        return registry
+    if isinstance(registry, Mapping):
+        return StoredSchemas(registry)
+    if callable(registry):
+        return FoundSchemas(registry)
+    raise ConfigError(f"registry={registry!r} is neither a registry nor a mapping nor a function from an id to a schema")
+
+
+class DebeziumCodec(Generic[R]):
+    """Codec of change events; see `debezium`."""
+
+    def __init__(self, rows: RowType, schemas: Schemas | None, unwrapped: bool | None, full: bool, id_bytes: int) -> None:
+        self.type = Change[rows.type]  # type: ignore[name-defined]  # made at run time
+        self._rows = rows
+        self._schemas = schemas
+        self._unwrapped = unwrapped
+        self._full = full
+        self._values = Opener(rows, _decode_value, schemas, "value", id_bytes)
+        self._keys = Opener(rows, msgspec.json.decode, schemas, "key", id_bytes)
+
+    async def prepare(self, batch: RecordBatch) -> None:
+        """Fetch the schemas that a batch refers to and that are not known yet; `decode_batch` must not wait."""
+        if isinstance(self._schemas, Fetches):
+            ids = unknown_ids(((self._values, batch.values), (self._keys, batch.keys)), batch)
+            if ids:
+                await self._schemas.fetch_ids(sorted(ids))
+
+    def decode_batch(self, batch: RecordBatch) -> Decoded[Change[R]]:
+        decoded: Decoded[Change[R]] = Decoded([])
+        headers = batch.headers
+        for row, raw in enumerate(batch.values):
+            value = None
+            try:
+                value = self.decode(batch.topic, batch.keys[row], raw, headers[row])
+                if value is None:
+                    decoded.skipped.add(row)
+            except RecordError as error:
+                decoded.errors[row] = error
+            decoded.values.append(value)
+        return decoded
+
+    def decode(self, topic: str, raw_key: bytes | None, raw: bytes | None, headers: Headers) -> Change[R] | None:
+        """Return the change of one record, None for a tombstone or a heartbeat.
+
+        Raises:
+            RecordError: Neither of them, or a value that does not fit.
+        """
+        if raw is None:
+            return self._tombstone(raw_key, headers) if self._unwrapped else None
+        payload = self._values.open(raw, headers)
+        value = payload.value
+        if isinstance(value, dict):
+            value = envelope_of(value) or value
+        if isinstance(value, Envelope):
+            return self._change(value, payload, raw_key, raw, headers)
+        return self._other(topic, payload, raw_key, raw, headers)
+
+    def _change(self, envelope: Envelope, payload: Payload, raw_key: bytes | None, raw: bytes, headers: Headers) -> Change[R]:
+        source, op = envelope.source, _OPS.get(envelope.op or "")
+        if op is None or source is None:
+            raise RecordError(f"the operation {envelope.op!r} is not known; Debezium's are {', '.join(_OPS)}")
+        if op is Op.MESSAGE:
+            return self._message(envelope, payload)
+        key = self._key(raw_key, headers)
+        assert payload.plans is not None
+        plan = payload.plans.get(julian=op is Op.READ)
+        marked = self._rows.marks.may_be_in(raw)
+        before = after = None
+        unavailable: tuple[str, ...] = ()
+        if envelope.before is not None:
+            true = frozenset(key) if op is Op.DELETE and key is not None and not self._full else None
+            before, unavailable = plan.row(envelope.before, marked=marked, true=true)
+        if envelope.after is not None:
+            after, unavailable = plan.row(envelope.after, marked=marked)
+        snapshot = None if source.snapshot in ("false", None, False) else str(source.snapshot).lower()
+        return Change(
+            op=op,
+            key=key,
+            before=before,
+            after=after,
+            position=position_of(source),
+            transaction=None if op is Op.READ else transaction_of(source, envelope.transaction),
+            source_ms=source.ts_ms,
+            captured_ms=envelope.ts_ms,
+            database=source.db,
+            schema=source.schema,
+            table=source.table,
+            snapshot=snapshot,
+            unavailable=unavailable,
+            old_key=self._header_key(headers, "__debezium.oldkey") if op is Op.CREATE else None,
+            new_key=self._header_key(headers, "__debezium.newkey") if op is Op.DELETE else None,
+            schema_version=payload.version,
+        )
+
+    def _message(self, envelope: Envelope, payload: Payload) -> Change[R]:
+        source, message = envelope.source, envelope.message
+        assert source is not None
+        if message is None:
+            raise RecordError("a logical message without its message block")
+        return Change(
+            op=Op.MESSAGE,
+            position=position_of(source),
+            transaction=transaction_of(source, envelope.transaction),
+            source_ms=source.ts_ms,
+            captured_ms=envelope.ts_ms,
+            database=source.db,
+            message=Message(message.prefix or "", b"" if message.content is None else base64_bytes(message.content)),
+            schema_version=payload.version,
+        )
+
+    def _key(self, raw_key: bytes | None, headers: Headers) -> dict[str, Any] | None:
+        if raw_key is None:
+            return None
+        payload = self._keys.open(raw_key, headers)
+        if not isinstance(payload.value, dict):
+            raise RecordError(f"the key {payload.value!r} does not hold columns")
+        assert payload.plans is not None
+        return payload.plans.get(julian=False).key(payload.value)
+
+    def _header_key(self, headers: Headers, name: str) -> dict[str, Any] | None:
+        return key_header(headers, name) if headers else None
+
+    def _other(self, topic: str, payload: Payload, raw_key: bytes | None, raw: bytes, headers: Headers) -> Change[R] | None:
+        """What is not an envelope: an unwrapped row, a heartbeat, or nothing for this codec."""
+        value = payload.value
+        if not isinstance(value, dict):
+            raise RecordError("the record's value is null or not an object: neither a change nor a tombstone")
+        key = self._keys.open(raw_key, headers).value if raw_key is not None else None
+        if heartbeat_of(topic, key, value) is not None:
+            return None
+        if transaction_mark_of(value) is not None:
+            raise RecordError("a transaction mark, not a change; read its topic with codec=transaction_marks()")
+        op = header(headers, "__op")
+        if not (self._unwrapped or "__op" in value or "__deleted" in value or op is not None):
+            raise RecordError("neither a change event nor an unwrapped row with __op or __deleted; for plain rows give unwrapped=True")
+        assert payload.plans is not None
+        return read_unwrapped(
+            value,
+            payload,
+            key=self._key(raw_key, headers),
+            op_header=None if op is None else header_text(op),
+            marked=self._rows.marks.may_be_in(raw),
+            keys=(self._header_key(headers, "__debezium.oldkey"), self._header_key(headers, "__debezium.newkey")),
+        )
+
+    def _tombstone(self, raw_key: bytes | None, headers: Headers) -> Change[R] | None:
+        key = self._key(raw_key, headers)
+        return None if key is None else Change(op=Op.DELETE, key=key, new_key=self._header_key(headers, "__debezium.newkey"))
+
+    def select(self, name: str) -> Compiled:
+        """Return the selector of a column of the row, or, where the row has none of that name, of a field of the change.
+
+        The column comes from `after`, else from the key, else from `before`; a truncate and a message have none (None).
+        """
+        what = f"column {name!r} of {getattr(self._rows.type, '__name__', 'the row')}"
+        column = name.partition(".")[0]
+        if self._rows.is_struct:
+            targets = {target.name: target for target in self._rows.targets}
+            if column not in targets:
+                return compile_selector(name, self.type, what)
+            inner = compile_selector(name, self._rows.type, what)
+            declared = Declared(inner.type)
+            wire_name = targets[column].wire_name
+            kind = declared.members[0] if len(declared.members) == 1 else Any
+            return Compiled(_column_getter(inner.get, wire_name if column == name else None), kind, name)
+        if name in ("source_ms", "captured_ms") or "." in name:
+            return compile_selector(name, self.type, what)
+        declared_type = next((t.declared for t in self._rows.targets if t.wire_name == name), None)
+        kind = declared_type.members[0] if declared_type is not None and len(declared_type.members) == 1 else Any
+        return Compiled(_column_getter(lambda row: row.get(name), name), kind, name)
+
+    def encode_column(self, values: Sequence[Change[R]]) -> list[bytes | None]:
+        """Return the records that Debezium would write for these changes, as JSON without schemas."""
+        return [None if value is None else encode_change(value) for value in values]
+
+
+def _column_getter(get: Callable[[Any], Any], key_column: str | None) -> Callable[[Change[Any]], Any]:
+    def read(change: Change[Any]) -> Any:
+        if change.after is not None:
+            return get(change.after)
+        if change.key is not None and key_column in change.key:
+            return change.key[key_column]
+        if change.before is None:
+            return None
+        if key_column in change.unavailable:
+            raise RecordError(
+                f"a delete under REPLICA IDENTITY DEFAULT does not say its {key_column!r}; "
+                "set FULL on the table and replica_identity='full' here"
+            )
+        return get(change.before)
+
+    return read
+
+
+_typed = msgspec.json.Decoder(Envelope).decode
+
+
+def _decode_value(raw: Any) -> Any:
+    """Return an Envelope, or the decoded JSON of a record that is none."""
+    try:
+        envelope = _typed(raw)
+    except msgspec.ValidationError:
+        return msgspec.json.decode(raw)
+    return envelope if envelope.op is not None and envelope.source is not None else msgspec.json.decode(raw)

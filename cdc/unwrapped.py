@@ -1,0 +1,77 @@
+"""The unwrapped form (ExtractNewRecordState): the row itself, with some of the envelope in columns that begin with two underscores.
+
+    {"id": 2, "bal": "Arw=", "__deleted": "false", "__op": "u", "__table": "accounts", "__lsn": 28273432, "__source_ts_ms": ...}
+
+Which of them there are is the connector's setting (`add.fields`). Without an operation a row says only how it is now: an update. A
+delete that was rewritten into a row has nulls for everything but the key.
+"""
+
+from typing import Any
+
+from cdc.change import Change, Op, Position, Transaction
+from cdc.envelopes import sequence_position
+from cdc.framing import Payload
+from engine.errors import RecordError
+
+Key = dict[str, Any] | None
+
+
+def read_unwrapped(
+    value: dict[str, Any], payload: Payload, *, key: Key, op_header: str | None, marked: bool, keys: tuple[Key, Key]
+) -> Change[Any]:
+    """Return the change that an unwrapped row says.
+
+    Args:
+        value: The row with the added columns.
+        op_header: The operation where it stands in a header.
+        marked: There may be placeholders for unavailable values.
+        keys: Key before and after a key change, from the headers.
+    """
+    op = _op(value, op_header)
+    columns = {name: column for name, column in value.items() if not name.startswith("__")}
+    assert payload.plans is not None
+    plan = payload.plans.get(julian=op is Op.READ)
+    row = unavailable = None
+    if op not in (Op.TRUNCATE, Op.MESSAGE):
+        row, unavailable = plan.row(columns, marked=marked, true=frozenset(key or ()) if op is Op.DELETE else None)
+    tx_id = _added(value, "txId")
+    old_key, new_key = keys
+    return Change(
+        op=op,
+        key=key,
+        before=row if op is Op.DELETE else None,
+        after=None if op is Op.DELETE else row,
+        position=_position(value),
+        transaction=None if tx_id is None or op is Op.READ else Transaction(int(tx_id)),
+        source_ms=value.get("__source_ts_ms"),
+        captured_ms=value.get("__ts_ms"),
+        database=_added(value, "db"),
+        schema=_added(value, "schema"),
+        table=_added(value, "table"),
+        snapshot=None if _added(value, "snapshot") in (None, "false", False) else str(_added(value, "snapshot")).lower(),
+        unavailable=unavailable or (),
+        old_key=old_key if op is Op.CREATE else None,
+        new_key=new_key if op is Op.DELETE else None,
+        schema_version=payload.version,
+    )
+
+
+def _op(value: dict[str, Any], op_header: str | None) -> Op:
+    said = value.get("__op") or op_header
+    if said is None:
+        return Op.DELETE if str(value.get("__deleted")).lower() == "true" else Op.UPDATE
+    try:
+        return Op(said)
+    except ValueError as error:
+        raise RecordError(f"the operation {said!r} is not known") from error
+
+
+def _position(value: dict[str, Any]) -> Position:
+    sequence = _added(value, "sequence")
+    return sequence_position(sequence) if sequence is not None else Position(0, _added(value, "lsn") or 0)
+
+
+def _added(value: dict[str, Any], name: str) -> Any:
+    """Return an added column: `__lsn` and `__source_lsn` are both in use."""
+    found = value.get(f"__{name}")
+    return value.get(f"__source_{name}") if found is None else found

@@ -1,0 +1,65 @@
+"""What a codec needs from outside before it can decode a batch: schemas of a registry, by the ids in the records.
+
+The core waits for nothing, so the shell asks the codec first. While the registry is down the task waits here, with a back-off that
+doubles: its queue fills, its partitions are paused, the other tasks go on, and nothing is lost or called bad. What the registry
+does not know is no reason to wait: the codec refuses that record.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from engine.errors import UnavailableError
+from engine.plan import Plan
+from engine.records import RecordBatch
+from engine.runtime.shell import Deliver, Limits
+from engine.task import Task
+
+log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A codec that gets something before it decodes."""
+
+    async def prepare(self, batch: RecordBatch) -> None:
+        """Get what `decode_batch` will need; called before each batch, and fast where there is nothing to get.
+
+        Raises UnavailableError if it cannot be had now. A record that can never be decoded is left to `decode_batch`.
+        """
+        ...
+
+
+def prepared(deliver: Deliver, plan: Plan, limits: Limits) -> Deliver:
+    """Return a way of delivery that prepares each batch first; the same one if no source needs it."""
+    codecs = {topic: spec.codec for topic, spec in plan.sources.items() if isinstance(spec.codec, Prepares)}
+    if not codecs:
+        return deliver
+
+    async def prepare_and_deliver(pipelines: Sequence[str], batch: RecordBatch, task: Task) -> None:
+        codec = codecs.get(batch.topic)
+        if codec is not None:
+            await _prepare(codec, batch, limits)
+        await deliver(pipelines, batch, task)
+
+    return prepare_and_deliver
+
+
+async def _prepare(codec: Prepares, batch: RecordBatch, limits: Limits) -> None:
+    delay_s = limits.retry_first_s
+    while True:
+        try:
+            await codec.prepare(batch)
+            return
+        except UnavailableError as error:
+            log.warning(
+                "%s partition %d waits before offset %d: %s; tried again in %.1f s",
+                batch.topic,
+                batch.partition,
+                batch.position,
+                error,
+                delay_s,
+            )
+        await asyncio.sleep(delay_s)
+        delay_s = min(delay_s * 2, limits.retry_max_s)

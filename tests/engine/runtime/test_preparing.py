@@ -1,0 +1,69 @@
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from engine.codecs import Decoded
+from engine.errors import UnavailableError
+from engine.records import RecordBatch
+from engine.runtime.preparing import prepared
+from engine.runtime.shell import Limits
+from engine.stream import Sink, Stream
+from engine.topology import Topology
+
+LIMITS = Limits(retry_first_s=0.0, retry_max_s=0.0)
+
+
+class Awaited:
+    """A codec whose registry is down for the first calls."""
+
+    type = str
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.calls = 0
+
+    async def prepare(self, batch: RecordBatch) -> None:
+        self.calls += 1
+        if self.calls <= self.failures:
+            raise UnavailableError("registry down")
+
+    def decode_batch(self, batch: RecordBatch) -> Decoded[str]:
+        return Decoded([raw and raw.decode() for raw in batch.values])
+
+    def encode_column(self, values: Sequence[str]) -> list[bytes | None]:
+        return [value.encode() for value in values]
+
+
+def plan_of(**source: Any) -> Any:
+    app = Topology("waits", partitions=1)
+
+    @app.pipeline(app.source("in", **source))
+    def copy(lines: Stream[str, str]) -> Sink:
+        return lines.to("out")
+
+    return app.plan()
+
+
+def batch() -> RecordBatch:
+    return RecordBatch("in", 0, [0], [0], [b"k"], [b"v"], position=0, next_offset=1)
+
+
+@pytest.mark.parametrize("failures", [0, 3])
+async def test_prepared_delivers_a_batch_once_its_codec_is_ready(failures: int) -> None:
+    codec = Awaited(failures)
+    delivered: list[int] = []
+
+    async def deliver(pipelines: Sequence[str], batch: RecordBatch, task: Any) -> None:
+        delivered.append(codec.calls)
+
+    take = prepared(deliver, plan_of(codec=codec), LIMITS)
+    await take(["copy"], batch(), None)  # type: ignore[arg-type]  # the task is handed on untouched
+    assert delivered == [failures + 1]
+
+
+def test_prepared_without_such_a_codec_changes_nothing() -> None:
+    async def deliver(pipelines: Sequence[str], batch: RecordBatch, task: Any) -> None:
+        raise AssertionError
+
+    assert prepared(deliver, plan_of(value_type=str), LIMITS) is deliver
