@@ -11,6 +11,7 @@
 - RocksDB is told to be small, since a process holds up to 48 of these: block cache and write buffers are shared (`RocksMemory`),
   and each store holds at most 64 files open.
 - rocksdict's own iterators end without a word where a block is damaged, so scans use the bare iterator and ask for its status.
+- An iterator points to the bound in its `ReadOptions` and does not keep them alive: a scan holds them to its end.
 - An iterator that is still alive keeps the folder locked after `close`; the store therefore ends its scans when it is closed.
 
 Sources: RocksDB wiki, "Basic operations" (iterators, status), "WAL recovery modes", "Write buffer manager", "Checkpoints".
@@ -105,7 +106,7 @@ class RocksStore:
             entries.seek(low or b"\0")
         except Exception as error:  # the driver raises nothing more specific
             raise self._unusable("cannot be read", error) from error
-        scan = self._entries(entries)
+        scan = self._entries(entries, options)
         self._scans.add(scan)
         return scan
 
@@ -183,15 +184,20 @@ class RocksStore:
             raise StateError(f"state folder {self.path} is closed")
         return self._db
 
-    def _entries(self, entries: RdictIter) -> Generator[tuple[bytes, bytes], None, None]:
+    def _entries(self, entries: RdictIter, options: ReadOptions) -> Generator[tuple[bytes, bytes], None, None]:
+        """Yield what an iterator finds. It points into its options for the bound and does not keep them: they must live longer."""
         valid, key, value, step = entries.valid, entries.key, entries.value, entries.next
-        while valid():
-            yield key(), value()
-            step()
         try:
-            entries.status()
-        except Exception as error:  # the driver raises nothing more specific
-            raise self._unusable("cannot be read", error) from error
+            while valid():
+                yield key(), value()
+                step()
+            try:
+                entries.status()
+            except Exception as error:  # the driver raises nothing more specific
+                raise self._unusable("cannot be read", error) from error
+        finally:
+            del valid, key, value, step, entries
+            del options
 
     def _unusable(self, what: str, error: Exception) -> StateError:
         return StateError(f"state folder {self.path} {what}: {error}; delete the folder, it is restored from the changelog")

@@ -152,6 +152,17 @@ def test_checkpoint_of_a_memory_store_raises_state_error(tmp_path: Path) -> None
         MemoryStore().checkpoint(tmp_path / "c")
 
 
+def test_scan_keeps_to_its_bound_whatever_memory_is_used_meanwhile(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path)
+    store.apply([(bytes((section, n)), b"v") for section in range(1, 40) for n in range(20)], AT)
+    for section in range(1, 39):
+        scan = store.scan(bytes((section,)), bytes((section + 1,)))
+        others = [os.urandom(section) for _ in range(200)]  # what the bound's memory would be used for, were it free
+        assert [key for key, _ in scan] == [bytes((section, n)) for n in range(20)]
+        del others
+    store.close()
+
+
 def test_close_with_scans_under_way_lets_go_of_the_folder(tmp_path: Path) -> None:
     store = RocksStore(tmp_path)
     store.apply(MANY, AT)
