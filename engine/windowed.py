@@ -68,5 +68,7 @@ class WindowedStream(Generic[K, V]):
         )
         sides = [] if self._late_to is None else [SideSpec(self._late_to, JsonCodec(Any))]
         signature = f"window {self._window!r} " + " ".join(sorted(aggregates))
-        node = stream._node_after("window", window_operator(spec), value_type=into or dict, signature=signature, sides=sides)
+        node = stream._node_after(
+            "window", window_operator(spec, stream._what("window")), value_type=into or dict, signature=signature, sides=sides
+        )
         return stream._with(node, value_type=into or dict)

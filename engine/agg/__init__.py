@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from engine.agg import exact, sketches
-from engine.agg.aggregate import Aggregate, Fold, optional
+from engine.agg.aggregate import Aggregate, Fold, tuple_type
 from engine.errors import ConfigError
 from engine.selectors import Selector, return_type
 
@@ -103,7 +103,7 @@ def first(field: Selector) -> Aggregate:
             create=lambda x, t: (t, x),
             add=lambda a, x, t: (t, x) if t < a[0] else a,
             merge=lambda a, b: b if b[0] < a[0] else a,
-            stored=tuple[int, value_type],
+            stored=tuple_type(int, value_type),
             keeps_values=True,
             result=operator.itemgetter(1),
             create_code="({t}, {x})",
@@ -121,7 +121,7 @@ def last(field: Selector) -> Aggregate:
             create=lambda x, t: (t, x),
             add=lambda a, x, t: (t, x) if t >= a[0] else a,
             merge=lambda a, b: b if b[0] >= a[0] else a,
-            stored=tuple[int, value_type],
+            stored=tuple_type(int, value_type),
             keeps_values=True,
             result=operator.itemgetter(1),
             create_code="({t}, {x})",
@@ -145,7 +145,7 @@ def collect(field: Selector, limit: int) -> Aggregate:
             create=lambda x, t: ((t, x),),
             add=add,
             merge=lambda a, b: tuple(sorted(a + b, key=operator.itemgetter(0))[:limit]),
-            stored=tuple[tuple[int, value_type], ...],
+            stored=tuple_type(tuple_type(int, value_type), ...),
             keeps_values=True,
             result=lambda a: [x for _, x in a],
             empty=(),
@@ -162,7 +162,7 @@ def distinct(field: Selector) -> Aggregate:
             create=lambda x, t: frozenset((x,)),
             add=lambda a, x, t: a if x in a else a | {x},
             merge=operator.or_,
-            stored=frozenset[value_type],
+            stored=frozenset.__class_getitem__(value_type),
             keeps_values=True,
             result=len,
             empty=0,
@@ -214,7 +214,7 @@ def top(field: Selector, n: int, by: Callable[[Any], Any] | None = None) -> Aggr
             create=lambda x, t: (entry(x, t),),
             add=lambda a, x, t: ranked((*a, entry(x, t))),
             merge=lambda a, b: ranked(a + b),
-            stored=tuple[tuple[Any if by is not None else value_type, int, value_type], ...],
+            stored=tuple_type(tuple_type(Any if by is not None else value_type, int, value_type), ...),
             keeps_values=True,
             result=lambda a: [x for _, _, x in a],
             empty=(),
@@ -356,7 +356,6 @@ __all__ = [
     "max",
     "mean",
     "min",
-    "optional",
     "quantile",
     "reduce",
     "sum",

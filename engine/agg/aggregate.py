@@ -99,6 +99,11 @@ class Aggregate:
         return replace(fold, read=compiled.get, read_name=name, undeclared=compiled.type in (Any, object))
 
 
+def tuple_type(*types: Any) -> Any:
+    """Return the type of a tuple of given types, for decoding; `...` as the last one means any number."""
+    return tuple.__class_getitem__(types)
+
+
 def may_be_none(value_type: Any) -> bool:
     """Return whether None is among the values of a type, as far as is known."""
     return value_type in (Any, object, None, NoneType) or (_is_union(value_type) and NoneType in typing.get_args(value_type))
@@ -156,4 +161,4 @@ def _is_union(value_type: Any) -> bool:
     return typing.get_origin(value_type) in (typing.Union, UnionType)
 
 
-__all__ = ["Aggregate", "Fold", "identity", "may_be_none", "optional", "skip_none", "without_none"]
+__all__ = ["Aggregate", "Fold", "identity", "may_be_none", "optional", "skip_none", "tuple_type", "without_none"]

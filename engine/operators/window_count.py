@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from math import gcd
 from typing import Any
 
+from engine.agg.aggregate import tuple_type
 from engine.agg.folding import Accumulators, payload_codec
 from engine.block import Block
 from engine.operators.base import Operator, OperatorContext
 from engine.operators.window_plan import Results, WindowPlan
 from engine.windows import CountWindow
+from state.overlay import KeyedCells
 
 _Group = tuple[int, int, Accumulators]  # lowest and highest event time, accumulators
 
@@ -29,8 +31,8 @@ class CountWindows(Operator):
         assert isinstance(window, CountWindow)
         self._plan, self._window, self._folding = plan, window, plan.folding
         self._group_size = gcd(window.size, window.every)
-        stored = payload_codec(tuple[int, tuple[tuple[int, int, plan.folding.stored], ...]])
-        self._cells = context.state.keyed(context.state_name("counts"), plan.key, stored)
+        stored = payload_codec(tuple_type(int, tuple_type(tuple_type(int, int, plan.folding.stored), ...)))
+        self._cells: KeyedCells[Any, tuple[int, tuple[_Group, ...]]] = context.state.keyed(context.state_name("counts"), plan.key, stored)
 
     def process(self, block: Block, port: int = 0) -> None:
         results = Results(self, block)
@@ -51,7 +53,8 @@ class CountWindows(Operator):
     def _take(self, key: Any, timestamp_ms: int, record: tuple[Any, ...]) -> _Group | None:
         """Add a record; return the window that it fills, if it does."""
         folding, window = self._folding, self._window
-        number, groups = self._cells.get(key) or (0, ())
+        stored = self._cells.get(key)
+        number, groups = (0, ()) if stored is None else stored
         if number % self._group_size == 0:
             groups = (*groups, (timestamp_ms, timestamp_ms, folding.create(timestamp_ms, record)))
         else:

@@ -12,6 +12,7 @@ apart: the first is closed when the watermark has passed all of its times, befor
 from collections.abc import Iterator
 from typing import Any
 
+from engine.agg.aggregate import tuple_type
 from engine.agg.folding import Accumulators, payload_codec
 from engine.block import Block
 from engine.keys import key_codec
@@ -19,6 +20,7 @@ from engine.operators.base import Operator, OperatorContext
 from engine.operators.undeclared import refuse_structs
 from engine.operators.window_plan import Results, SpanResult, WindowPlan, send_late
 from engine.windows import SessionWindow, Span
+from state.overlay import KeyedCells
 from state.values import msgpack_codec, unit_codec
 
 _Session = tuple[int, int, bool, Accumulators]  # start, end, whether a record has ended it, contents
@@ -34,8 +36,8 @@ class EndedSessions(Operator):
         self._plan, self._window, self._folding = plan, window, plan.folding
         self._held = context.state.timed(context.state_name("held"), plan.key, msgpack_codec(plan.spec.value_type))
         self._arrivals = context.state.keyed(context.state_name("arrivals"), key_codec(str), msgpack_codec(int))
-        stored = payload_codec(tuple[int, tuple[int, int, bool, plan.folding.stored]])
-        self._sessions = context.state.keyed(context.state_name("sessions"), plan.key, stored)
+        stored = payload_codec(tuple_type(int, tuple_type(int, int, bool, plan.folding.stored)))
+        self._sessions: KeyedCells[Any, tuple[int, _Session]] = context.state.keyed(context.state_name("sessions"), plan.key, stored)
         self._closes = context.state.timed(context.state_name("closes"), plan.key, unit_codec)
 
     def process(self, block: Block, port: int = 0) -> None:

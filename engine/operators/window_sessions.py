@@ -14,11 +14,13 @@ from itertools import repeat
 from operator import attrgetter
 from typing import Any
 
+from engine.agg.aggregate import tuple_type
 from engine.agg.folding import Accumulators, payload_codec
 from engine.block import Block
 from engine.operators.base import Operator, OperatorContext
 from engine.operators.window_plan import Results, SpanResult, WindowPlan, send_late
 from engine.windows import SessionWindow, Span
+from state.overlay import KeyedCells
 from state.values import msgpack_codec, unit_codec
 
 _Session = tuple[int, int, Accumulators]  # start, end, contents
@@ -37,8 +39,8 @@ class SessionWindows(Operator):
         self._plan, self._window, self._folding = plan, spec.window, plan.folding
         self._delay_ms = spec.lateness_ms - 1  # from a session's end to when it closes
         accumulators = plan.folding.stored
-        stored = payload_codec(tuple[int, int, int, accumulators, tuple[tuple[int, int, accumulators], ...]])
-        self._sessions = context.state.keyed(context.state_name("sessions"), plan.key, stored)
+        stored = payload_codec(tuple_type(int, int, int, accumulators, tuple_type(tuple_type(int, int, accumulators), ...)))
+        self._sessions: KeyedCells[Any, _Stored] = context.state.keyed(context.state_name("sessions"), plan.key, stored)
         self._closes = context.state.timed(context.state_name("closes"), plan.key, unit_codec)
         # For "update": starts of the sessions of each key that have changed since the last commit; emptied with each commit.
         changed = msgpack_codec(tuple[int, ...])

@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from engine.agg.aggregate import tuple_type
 from engine.agg.folding import Accumulators, payload_codec
 from engine.block import MAX_TIME, MIN_TIME, Block
 from engine.operators.base import Operator, OperatorContext
@@ -63,9 +64,9 @@ class TriggeredWindows(Operator):
         self._trigger = spec.trigger
         self._every = spec.trigger if isinstance(spec.trigger, Every) else Every()
         self._purge = isinstance(spec.trigger, OnLate | Every) and spec.trigger.purge
-        stored = tuple[int | None, int | None, tuple[tuple[int, int, plan.folding.stored | None, int, int | None, bool], ...]]
-        self._codec = payload_codec(stored)
-        self._cells = context.state.keyed(context.state_name("windows"), plan.key, self._codec)
+        window = tuple_type(int, int, plan.folding.stored | None, int, int | None, bool)
+        stored = payload_codec(tuple_type(int | None, int | None, tuple_type(window, ...)))
+        self._cells = context.state.keyed(context.state_name("windows"), plan.key, stored)
         self._index = context.state.timed(context.state_name("due"), plan.key, unit_codec)
         self._wall = context.state.timed(context.state_name("wall"), plan.key, unit_codec)
         changed = msgpack_codec(tuple[int, ...])
@@ -240,11 +241,12 @@ class TriggeredWindows(Operator):
                 window = self._fire(key, action, msgspec.structs.replace(window, due=None, ended=True), fired)
                 continue
             assert interval is not None and window.due is not None
-            passed = (min(until, end_due) - window.due) // interval
+            due = window.due
+            passed = (min(until, end_due) - due) // interval
             if passed > _JUMP_MAX:
-                window = msgspec.structs.replace(window, due=window.due + passed * interval)
+                window = msgspec.structs.replace(window, due=due + passed * interval)
                 continue
-            window = self._fire(key, action, msgspec.structs.replace(window, due=window.due + interval), fired)
+            window = self._fire(key, action, msgspec.structs.replace(window, due=due + interval), fired)
         return window
 
     # -- firing

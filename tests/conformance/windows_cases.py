@@ -371,9 +371,9 @@ def interval_join(case: Case) -> None:
 
 def _replay_join(spec: Case, steps: Sequence[Case], restarts: bool) -> None:
     late_to = "late" if spec.get("late_side_output") else None
-    lower_ms = spec["lower_ms"] + (0 if spec["lower_inclusive"] else 1)
-    upper_ms = spec["upper_ms"] - (0 if spec["upper_inclusive"] else 1)
-    harness = OperatorHarness(join_operator(JoinSpec(lower_ms, upper_ms, late_to=late_to, left_type=int, right_type=int)))
+    bounds: Any = ("[" if spec["lower_inclusive"] else "(") + ("]" if spec["upper_inclusive"] else ")")
+    declared = JoinSpec(spec["lower_ms"], spec["upper_ms"], bounds=bounds, late_to=late_to, left_type=int, right_type=int)
+    harness = OperatorHarness(join_operator(declared))
     ports = {"left": 0, "right": 1}
     for number, step in enumerate(steps):
         where = f"step {number}{', restarted' if restarts else ''}"
