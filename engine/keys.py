@@ -67,7 +67,7 @@ def _typed(expected: type) -> Callable[[Any], bytes]:
             raise RecordError(f"a key must be {expected.__name__} here, not {type(key).__name__}: {key!r}")
         return wire_bytes(key)
 
-    return str.encode if expected is str else encode  # type: ignore[return-value]  # the C method refuses other types by itself
+    return str.encode if expected is str else encode  # the C method refuses other types by itself
 
 
 def _decode_str(raw: bytes) -> str:

@@ -76,30 +76,6 @@ class RecordBatch:
         self.read_headers = lambda: column
         return column
 
-    def cut(self, size: int) -> "list[RecordBatch]":
-        """Return the same records in batches of at most `size`; the last one carries `next_offset`."""
-        if len(self) <= size:
-            return [self]
-        pieces = []
-        for start in range(0, len(self), size):
-            stop = min(start + size, len(self))
-            last = stop == len(self)
-            pieces.append(
-                RecordBatch(
-                    self.topic,
-                    self.partition,
-                    self.offsets[start:stop],
-                    self.timestamps[start:stop],
-                    self.keys[start:stop],
-                    self.values[start:stop],
-                    position=self.position if start == 0 else self.offsets[start - 1] + 1,
-                    next_offset=self.next_offset if last else self.offsets[stop - 1] + 1,
-                    high_watermark=self.high_watermark,
-                    read_headers=None if self.read_headers is None else (lambda a=start, b=stop: self.headers[a:b]),
-                )
-            )
-        return pieces
-
 
 @dataclass(slots=True)
 class OutputColumns:

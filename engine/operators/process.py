@@ -226,7 +226,7 @@ class Process(Operator):
         self._scope.key, user.timestamp_ms = timer.key, timer.timestamp_ms
         user.watermark_ms = self._watermark = max(before, self._watermark) if timer.clock == "wall_clock" else timer.timestamp_ms
         assert self._on_timer is not None
-        results = self._on_timer(timer, user)  # type: ignore[arg-type]
+        results = self._on_timer(timer, user)
         if results is not None:
             out.extend(timer.key, _checked(results), timer.timestamp_ms, before)
 
@@ -274,9 +274,10 @@ def process_operator(handler: ProcessFunction | type[Any], *, key_type: Any, wha
         ConfigError: Neither a function of (record, ctx) nor a class with `on_record`.
     """
     if isinstance(handler, type):
-        if not callable(getattr(handler, "on_record", None)):
+        on_record = getattr(handler, "on_record", None)
+        if not callable(on_record):
             raise ConfigError(f"{what}: {handler.__name__} has no method on_record(self, record, ctx)")
-        _check_parameters(handler.on_record, 3, f"{what}: {handler.__name__}.on_record", "(self, record, ctx)")
+        _check_parameters(on_record, 3, f"{what}: {handler.__name__}.on_record", "(self, record, ctx)")
         if hasattr(handler, "on_timer"):
             _check_parameters(handler.on_timer, 3, f"{what}: {handler.__name__}.on_timer", "(self, timer, ctx)")
         try:
