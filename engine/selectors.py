@@ -32,7 +32,7 @@ class Compiled:
     @property
     def text(self) -> str:
         """The selector as people wrote it."""
-        return self.field or getattr(self.get, "__name__", "callable")
+        return self.field or str(getattr(self.get, "__name__", "callable"))
 
 
 def compile_selector(selector: Selector, value_type: Any, what: str) -> Compiled:

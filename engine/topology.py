@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from engine.codecs import Codec, JsonCodec, Selects
 from engine.errors import ConfigError
@@ -140,7 +140,7 @@ class Topology:
         graph = PipelineGraph(name, inspect.getdoc(function) or "")
         shared: dict[Any, Any] = {}
         streams = [source.open(graph, shared) for source in dict.fromkeys(sources)]
-        result: Any = function(*streams)  # type: ignore[arg-type]  # the streams are its arguments
+        result: Any = cast(Callable[..., R], function)(*streams)
         sinks = list(result) if isinstance(result, Iterable) and not isinstance(result, Stream) else [result]
         for sink in sinks:
             if not isinstance(sink, Sink):
