@@ -1,0 +1,178 @@
+"""Applying changes to a table: from what is stored for a key and a change to what is stored then. Pure: who stores, calls it.
+
+    applied = apply(stored, change)          applied.old, applied.new     what to retract and what to add downstream
+    store(key, applied.stored)               row, position, ...
+
+**The guard.** Connect repeats changes after a crash, and what it repeats may be the whole life of a row that is gone by now. So the
+position of the last change is kept with the row, and beyond its deletion: a change with a lower LSN has been applied before. Within
+a key the LSN alone decides, since a row lock makes the next writer wait for the commit of the one before: so a snapshot, whose rows
+know no commit LSN, compares as well. A change at the same LSN is applied again and changes nothing.
+
+**A truncate** has no key and comes through one partition only. It locks the table, so its LSN parts all earlier rows from all later
+ones, whatever the order in which partitions are read: rows below it go (`truncate`), and so do late ones (`truncated=`).
+
+**Values that Debezium does not have** come from the stored row. Where there is none they stay named in `missing`. A key change hands
+its row over: the deletion keeps it as `departed`, and the create under the new key takes from it (`departed=`).
+
+**Snapshot reads while writes go on** need nothing more: an incremental read has the position at which its chunk was closed, and
+Debezium leaves out of the chunk what changed meanwhile.
+
+**Without a primary key** rows are told apart by all of their columns: see `apply_without_key`.
+
+Limits: LSNs of another database, or of the same one restored from a backup, do not compare; such a source needs a new table.
+"""
+
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from cdc.change import Change, Op, Position
+from engine.errors import RecordError
+
+Row = TypeVar("Row")
+
+NOWHERE = Position()
+
+
+class Stored(Struct, Generic[Row], frozen=True):
+    """What a table keeps for a key.
+
+    Attributes:
+        row: None once deleted.
+        position: Of the last change that was applied.
+        missing: Columns whose value has never been seen.
+        departed: The row as it was when a key change took it away, for the create under its new key.
+    """
+
+    row: Row | None = None
+    position: Position = Position()
+    missing: tuple[str, ...] = ()
+    departed: Row | None = None
+
+
+class Applied(Struct, Generic[Row], frozen=True):
+    """Outcome of a change: what to store, and the row before and after. `is_replay`: nothing changes, it was applied before."""
+
+    stored: Stored[Row]
+    old: Row | None = None
+    new: Row | None = None
+    is_replay: bool = False
+
+
+def apply(
+    stored: Stored[Row] | None, change: Change[Row], *, truncated: Position = NOWHERE, departed: Stored[Row] | None = None
+) -> Applied[Row]:
+    """Return the outcome of a change for the key that it is about.
+
+    Args:
+        stored: What the table keeps for the key, None for nothing.
+        truncated: Position of the table's last truncate.
+        departed: What is stored under `change.old_key`, for the create of a key change.
+
+    Raises:
+        RecordError: The change is about no row (a truncate, a message).
+    """
+    if change.op in (Op.TRUNCATE, Op.MESSAGE):
+        raise RecordError(f"a {change.op.name.lower()} is about no row")
+    stored = stored or Stored()
+    if is_behind(change.position, stored.position) or is_behind(change.position, truncated):
+        return Applied(stored, stored.row, stored.row, is_replay=True)
+    position = later(stored.position, change.position)
+    if change.op is Op.DELETE:
+        left = stored.row if change.new_key is not None else None
+        return Applied(Stored(None, position, (), left or stored.departed), stored.row, None)
+    if change.after is None:
+        raise RecordError(f"a {change.op.name.lower()} without a row")
+    row, missing = fill(change, stored, departed)
+    return Applied(Stored(row, position, missing), stored.row, row)
+
+
+def truncate(stored: Stored[Row], position: Position) -> Applied[Row]:
+    """Return the outcome of a truncate for one key: its row goes unless it was written after it."""
+    if is_behind(position, stored.position):
+        return Applied(stored, stored.row, stored.row, is_replay=True)
+    return Applied(Stored(None, later(stored.position, position)), stored.row, None)
+
+
+def fill(change: Change[Row], stored: Stored[Row], departed: Stored[Row] | None) -> tuple[Row, tuple[str, ...]]:
+    """Return the row after a change with its unavailable columns filled in, and the names of those that nobody knows."""
+    assert change.after is not None
+    if not change.unavailable:
+        return change.after, ()
+    known, unknown = stored.row, set(stored.missing)
+    if known is None and departed is not None:
+        known = departed.departed if departed.row is None else departed.row
+        unknown = set(departed.missing)
+    if known is None:
+        return change.after, change.unavailable
+    missing = tuple(name for name in change.unavailable if name in unknown or not _has(known, name))
+    return _with(change.after, known, [name for name in change.unavailable if name not in missing]), missing
+
+
+def is_behind(position: Position, guard: Position) -> bool:
+    """Whether a change at a position lies before the guard. A position that is not known (LSN 0) does not."""
+    return 0 < position.lsn < guard.lsn
+
+
+def later(guard: Position, position: Position) -> Position:
+    """Return the guard after a change."""
+    return guard if position.lsn < guard.lsn else position
+
+
+class KeylessGuard(Struct, frozen=True):
+    """How far the changes of a table without a primary key have been applied in one partition."""
+
+    position: Position = Position()
+    snapshot: Position = Position()
+
+
+class KeylessApplied(Struct, Generic[Row], frozen=True):
+    """What a change does to a table without keys: rows to remove (one each) and to add. `clears`: all rows go first."""
+
+    guard: KeylessGuard
+    removed: tuple[Row, ...] = ()
+    added: tuple[Row, ...] = ()
+    clears: bool = False
+    is_replay: bool = False
+
+
+def apply_without_key(guard: KeylessGuard, change: Change[Any]) -> KeylessApplied[Any]:
+    """Return what a change does to a table whose rows have no key; the table counts equal rows.
+
+    Positions of streamed changes never go back in a partition, so at or below the guard is a replay. All rows of a snapshot share
+    one position; a snapshot at another one was begun anew, and replaces what there was.
+    """
+    position = change.position
+    if change.op is Op.MESSAGE:
+        raise RecordError("a message is about no row")
+    if change.op is Op.READ:
+        if position == guard.snapshot:
+            return KeylessApplied(guard, added=(change.after,))
+        if position.lsn < guard.position.lsn:
+            return KeylessApplied(guard, is_replay=True)
+        return KeylessApplied(KeylessGuard(position, position), added=(change.after,), clears=True)
+    if position <= guard.position and guard.position != guard.snapshot and position != NOWHERE:
+        return KeylessApplied(guard, is_replay=True)
+    moved = KeylessGuard(position, guard.snapshot)
+    if change.op is Op.TRUNCATE:
+        return KeylessApplied(moved, clears=True)
+    removed = () if change.before is None else (change.before,)
+    return KeylessApplied(moved, removed, () if change.after is None else (change.after,))
+
+
+def _has(row: Any, name: str) -> bool:
+    return name in row if isinstance(row, dict) else name in _attributes(type(row))
+
+
+def _with(row: Any, other: Any, names: list[str]) -> Any:
+    """Return a row with some columns (by their names in the database) of another."""
+    if isinstance(row, dict):
+        return {**row, **{name: other[name] for name in names}}
+    attributes = _attributes(type(row))
+    taken = {attributes[name]: getattr(other, attributes[name]) for name in names if name in attributes}
+    return msgspec.structs.replace(row, **taken)
+
+
+def _attributes(row_type: Any) -> dict[str, str]:
+    return {field.encode_name: field.name for field in msgspec.structs.fields(row_type)}
