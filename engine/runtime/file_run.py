@@ -19,6 +19,7 @@ from engine.plan import Plan
 from engine.records import TopicPartition
 from engine.runtime.bounded import run_to_end
 from engine.runtime.clock import Clock, SystemClock
+from engine.runtime.collector import tune_collector
 from engine.runtime.placing import BadLine, Placer, bury, read_lines
 from engine.runtime.record_lines import format_batch
 from engine.runtime.runner import Runner
@@ -70,6 +71,7 @@ def run_files(
     plan = replace(topology.plan(), max_ahead_ms=None)
     _check(plan, inputs)
     clock = SystemClock()
+    tune_collector()
     started_s = clock.monotonic_s()
     output.mkdir(parents=True, exist_ok=True)
     broker = MemoryBroker(clock)

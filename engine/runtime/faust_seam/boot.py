@@ -15,6 +15,7 @@ from faust.types import AppT
 from mode import Service
 from mode.types import ServiceT
 
+from engine.runtime.collector import tune_collector
 from engine.runtime.runner import Runner
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class RunnerService(Service):
 
     async def on_start(self) -> None:
         """Begin to run."""
+        tune_collector()
         self.runner = await self._make_runner()
         self._running = asyncio.create_task(self.runner.run(), name="runner")
 
