@@ -140,14 +140,14 @@ class TaskRunner:
                     await self._serve()
                     return
                 except (RefusedOutputError, TaskDroppedError, StateError) as error:
-                    if self.phase is Phase.CLOSING:
-                        log.warning("task %d: last commit failed: %s", self.number, error)
+                    if isinstance(error, StateError):
+                        await self._empty_store()
+                    if self.phase is Phase.CLOSING:  # perhaps only since the store is being emptied
+                        log.warning("task %d: closed without a last commit: %s", self.number, describe(error))
                         return
                     if isinstance(error, RefusedOutputError):
                         self._shell.transport.pause(self.inputs)
                         await self._fail(error)
-                    if isinstance(error, StateError):
-                        await self._empty_store()
                     await self._recover(error)
         finally:
             self._life.to(Phase.CLOSED)

@@ -75,6 +75,27 @@ async def test_runner_crash_between_transaction_and_store_restores_the_tail() ->
 
 
 @virtual_time
+async def test_runner_task_closed_while_it_empties_its_unreadable_store_ends_well() -> None:
+    world = World(numbering(partitions=1))
+    store = UnreadableStore()
+    first = world.worker()
+    first.open_store = lambda number: store
+    world.click("ann", times=2)
+    await world.until(ann=2)
+    virtual_loop().thread_delay_s = 1.0
+    store.broken = True
+    world.click("bob")
+    await eventually(lambda: store.emptied)
+    task = first.runner.tasks[0]
+    await task.close(5.0)
+    assert task.phase is Phase.CLOSED and task.outcome() is None
+    await first.stop()
+    second = world.worker("w2")
+    await world.until(ann=2, bob=1)
+    await second.stop()
+
+
+@virtual_time
 async def test_runner_lost_disk_rebuilds_from_the_changelog() -> None:
     world = World(numbering())
     first = world.worker()
@@ -452,6 +473,23 @@ class FailingStore(MemoryStore):
     def reopened(self) -> "FailingStore":
         self.reopen()
         return self
+
+
+class UnreadableStore(MemoryStore):
+    """A store that cannot be read any more once it is `broken`, until it is emptied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken = self.emptied = False
+
+    def get(self, key: bytes) -> bytes | None:
+        if self.broken:
+            raise StateError("block damaged")
+        return super().get(key)
+
+    def clear(self) -> None:
+        super().clear()
+        self.emptied = True
 
 
 class FlushedStore(MemoryStore):
