@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from engine.state_handles import ValueState as ValueState
     from engine.stream import Sink as Sink
     from engine.stream import Stream as Stream
+    from engine.table import Table as Table
+    from engine.watermark_generator import WatermarkGenerator as WatermarkGenerator
     from engine.watermarks import bounded as bounded
     from engine.watermarks import monotonic as monotonic
 
@@ -48,13 +50,14 @@ _HOMES = {
     "Timer": "engine.operators.process",
     "ValueState": "engine.state_handles",
     "bounded": "engine.watermarks",
+    "WatermarkGenerator": "engine.watermark_generator",
     "monotonic": "engine.watermarks",
 }
 _MODULES = ("agg", "cep", "triggers", "windows")
 
 __all__ = [
     "App", "Codec", "ConfigError", "Context", "JsonCodec", "ListState", "MapState", "Match", "Record", "RecordError", "Sink",
-    "Stream", "Struct", "Timer", "ValueState", "agg", "bounded", "cep", "monotonic", "triggers", "windows",
+    "Stream", "Struct", "Table", "Timer", "ValueState", "WatermarkGenerator", "agg", "bounded", "cep", "monotonic", "triggers", "windows",
 ]  # fmt: skip
 
 

@@ -4,7 +4,7 @@
 `RepartitionInput` belongs to one pipeline: it reads what the upstream tasks wrote, and the minimum of what they say is its time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -116,11 +116,25 @@ class SourceState:
         except Exception:  # noqa: BLE001  # whatever a selector raises is found again, record by record
             keys, values, timestamps, rows = self._good_rows(batch)
         limit_ms = None if self._task.plan.max_ahead_ms is None else now_ms + self._task.plan.max_ahead_ms
-        before, ahead = self._clock.take(timestamps, now_ms, limit_ms)
-        if ahead:
-            self._task.counters["", spec.topic, "records_ahead"] += ahead
+        taken = self._clock.take(timestamps, values, now_ms, limit_ms)
+        if taken.ahead:
+            self._task.counters["", spec.topic, "records_ahead"] += taken.ahead
         self._cells.put("", self._clock.time)
-        return Block(keys, values, timestamps, start, self.watermark, before, batch, rows)
+        block = Block(keys, values, timestamps, start, self.watermark, taken.before, batch, rows)
+        return self._without(block, taken.errors) if taken.errors else block
+
+    def _without(self, block: Block, errors: Mapping[int, Exception]) -> Block:
+        """Return a block without the records at which the watermark class raised; they go to the dead letters."""
+        assert block.batch is not None
+        for index, error in errors.items():
+            self._refuse(block.batch, block.row(index), error)
+        return block.take([index for index in range(len(block)) if index not in errors])
+
+    def _refuse(self, batch: RecordBatch, row: int, error: Exception) -> None:
+        """Send a bad record to the dead letters, once for all pipelines."""
+        if self._task.plan.on_error == "fail":
+            raise error
+        self._task.dead_letter(batch, row, ",".join(self._task.plan.readers(self._spec.topic)), "source", error)
 
     def _keys(self, raw_keys: Sequence[bytes | None], values: list[Any]) -> list[Any]:
         if self._spec.key is not None:
@@ -133,7 +147,6 @@ class SourceState:
         """Decode record by record; what fails goes to the dead letters."""
         spec = self._spec
         decoded = spec.codec.decode_batch(batch)
-        readers = ",".join(self._task.plan.readers(spec.topic))
         keys: list[Any] = []
         values: list[Any] = []
         timestamps: list[int] = []
@@ -141,7 +154,8 @@ class SourceState:
         for row, value in enumerate(decoded.values):
             if row in decoded.skipped:
                 continue
-            error: Exception | None = decoded.errors.get(row)
+            deletes = spec.tombstones and batch.values[row] is None
+            error: Exception | None = None if deletes else decoded.errors.get(row)
             if error is None:
                 try:
                     raw_key = batch.keys[row]
@@ -154,9 +168,7 @@ class SourceState:
                 except Exception as raised:  # noqa: BLE001  # selectors are user code: the record is bad
                     error = raised
             if error is not None:
-                if self._task.plan.on_error == "fail":
-                    raise error
-                self._task.dead_letter(batch, row, readers, "source", error)
+                self._refuse(batch, row, error)
                 continue
             keys.append(key)
             values.append(value)

@@ -11,7 +11,8 @@ from engine.keys import key_codec
 from engine.plan import Plan, make_plan
 from engine.selectors import Compiled, Selector, compile_selector
 from engine.stream import Sink, Stream
-from engine.watermarks import WatermarkStrategy, bounded
+from engine.table import Table
+from engine.watermarks import Watermark, watermark_strategy
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -96,16 +97,50 @@ class Topology:
         key: Selector | None = None,
         key_type: Any = None,
         time: Selector | None = None,
-        watermark: WatermarkStrategy | None = None,
+        watermark: Watermark | None = None,
     ) -> Source:
         """Declare a source topic: see `App.source`."""
-        what = f"source {topic!r}"
+        source = Source(self._spec(f"source {topic!r}", topic, value_type, codec, key, key_type, time, watermark))
+        self.sources[topic] = source
+        return source
+
+    def table(
+        self,
+        topic: str,
+        value_type: Any = None,
+        *,
+        codec: Codec[Any] | None = None,
+        key: Selector | None = None,
+        key_type: Any = None,
+        time: Selector | None = None,
+        watermark: Watermark | None = None,
+        name: str | None = None,
+        versions: Duration | None = None,
+    ) -> TableSource:
+        """Declare a topic to read as a table: see `App.table`."""
+        what = f"table {topic!r}"
+        spec = replace(self._spec(what, topic, value_type, codec, key, key_type, time, watermark), tombstones=True)
+        if versions is not None:
+            duration_ms(versions, f"versions of {what}", minimum_ms=1)
+        source = self.sources[topic] = TableSource(spec, name or topic, versions)
+        return source
+
+    def _spec(
+        self,
+        what: str,
+        topic: str,
+        value_type: Any,
+        codec: Codec[Any] | None,
+        key: Selector | None,
+        key_type: Any,
+        time: Selector | None,
+        watermark: Watermark | None,
+    ) -> SourceSpec:
         if (value_type is None) == (codec is None):
             raise ConfigError(f"{what}: give exactly one of value_type (JSON) and codec")
         if topic in self.sources:
             raise ConfigError(f"{what} is declared twice; keep the first and use it in several pipelines")
-        if watermark is not None and not isinstance(watermark, WatermarkStrategy):
-            raise ConfigError(f"{what}: watermark={watermark!r} is not a watermark strategy; use bounded('30s') or monotonic()")
+        strategy = watermark_strategy(watermark, what)
         used = codec or JsonCodec(value_type, what)
         compiled_key = None if key is None else _select(used, key, f"key of {what}")
         if key_type is None:
@@ -117,9 +152,7 @@ class Topology:
                 f"time of {what}: {compiled_time.text!r} is a {getattr(compiled_time.type, '__name__', compiled_time.type)}; "
                 "event time is an int, milliseconds since the epoch (give a callable that converts)"
             )
-        source = Source(SourceSpec(topic, used, compiled_key, key_type, compiled_time, watermark or bounded("0s")))
-        self.sources[topic] = source
-        return source
+        return SourceSpec(topic, used, compiled_key, key_type, compiled_time, strategy)
 
     def pipeline(self, *sources: Any, name: str | None = None) -> Callable[[Callable[P, R]], Pipeline[P, R]]:
         """Declare a pipeline: see `App.pipeline`."""

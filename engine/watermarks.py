@@ -12,6 +12,8 @@ A watermark w says: no record with a timestamp <= w is still to come. A source p
 to read) it is idle: others no longer wait for it, and its own watermark follows the wall clock from the last activity, so that the
 windows of the last records close. That advance is part of the task's state like any other.
 
+**A class of one's own** may take the place of the bound: see `engine.watermark_generator`.
+
 **Records from the future.** A record further ahead of the wall clock than the app's `max_ahead` keeps its timestamp and window but
 moves no watermark: one bad clock must not make all later records late.
 
@@ -21,13 +23,14 @@ Sources: Akidau et al., "The Dataflow Model", VLDB 2015; Begoli et al., "Waterma
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import msgspec
 
 from engine.block import MAX_TIME, MIN_TIME
 from engine.durations import Duration, duration_ms
-
-DEFAULT_IDLE = "1m"
+from engine.errors import ConfigError
+from engine.watermark_generator import DEFAULT_IDLE, Generating, WatermarkGenerator, check_generator
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +40,34 @@ class WatermarkStrategy:
     Attributes:
         delay_ms: How far a record may lie behind the highest timestamp and still be in time.
         idle_ms: Quiet time after which the partition is idle; None for never.
+        generator: A class that decides by itself; the delay is not used then.
     """
 
     delay_ms: int
     idle_ms: int | None
+    generator: type[WatermarkGenerator] | None = None
+
+
+Watermark = WatermarkStrategy | type[WatermarkGenerator]
+"""What `watermark=` of a source takes."""
+
+
+def watermark_strategy(given: Watermark | None, what: str) -> WatermarkStrategy:
+    """Return the strategy that `watermark=` of a source means; None means `bounded("0s")`.
+
+    Raises:
+        ConfigError: It is neither a strategy nor a watermark class that can be used.
+    """
+    if given is None:
+        return bounded("0s")
+    if isinstance(given, WatermarkStrategy):
+        return given
+    if isinstance(given, type):
+        return WatermarkStrategy(0, check_generator(given, what), given)
+    raise ConfigError(
+        f"{what}: watermark={given!r} is not a watermark strategy; use bounded('30s'), monotonic(), or a class of your own "
+        "(the class itself, not an object of it)"
+    )
 
 
 def bounded(delay: Duration, *, idle: Duration | None = DEFAULT_IDLE) -> WatermarkStrategy:
@@ -67,6 +94,22 @@ class SourceTime(msgspec.Struct, frozen=True, array_like=True):
 
     watermark: int = MIN_TIME
     idle: bool = False
+    generator: tuple[str, bytes] = ("", b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What the records of a batch did to time.
+
+    Attributes:
+        before: Makes the column of watermarks before each record.
+        ahead: Number of records too far in the future.
+        errors: What a watermark class raised, by index of the record.
+    """
+
+    before: Callable[[], Sequence[int]]
+    ahead: int
+    errors: dict[int, Exception]
 
 
 class SourceClock:
@@ -76,24 +119,33 @@ class SourceClock:
         self._strategy = strategy
         self._quiet_since_ms: int | None = None
         self._anchor = MIN_TIME
+        self._generating: Generating | None = None
         self.time = SourceTime()
 
     def open(self, time: SourceTime, now_ms: int) -> None:
         """Start from a stored time; quiet time before this moment does not count."""
         self.time = time
+        made_of = self._strategy.generator
+        self._generating = None if made_of is None else Generating(made_of, time.generator)
         self._restart(now_ms)
 
-    def take(self, timestamps: Sequence[int], now_ms: int, limit_ms: int | None) -> tuple[Callable[[], Sequence[int]], int]:
+    def take(self, timestamps: Sequence[int], values: Sequence[Any], now_ms: int, limit_ms: int | None) -> Taken:
         """Move time with the records of a batch.
 
         Args:
             limit_ms: Timestamps above it move no watermark; None for no limit.
-        Returns:
-            How to make the column of watermarks before each record, and the number of records above the limit.
         """
-        start, lag = self.time.watermark, self._strategy.delay_ms + 1
         if not len(timestamps):
-            return tuple, 0
+            return Taken(tuple, 0, {})
+        if self._generating is None:
+            return self._take_bounded(timestamps, now_ms, limit_ms)
+        reached = self._generating.take(timestamps, values, self.time.watermark, limit_ms)
+        self.time = SourceTime(reached.watermark, generator=self._generating.stored())
+        self._restart(now_ms)
+        return Taken(lambda: reached.before, reached.ahead, reached.errors)
+
+    def _take_bounded(self, timestamps: Sequence[int], now_ms: int, limit_ms: int | None) -> Taken:
+        start, lag = self.time.watermark, self._strategy.delay_ms + 1
         moving, ahead = timestamps, 0
         highest = max(timestamps)
         if limit_ms is not None and highest > limit_ms:
@@ -110,7 +162,7 @@ class SourceClock:
             reached.pop()
             return [timestamp_ms - lag for timestamp_ms in reached]
 
-        return before, ahead
+        return Taken(before, ahead, {})
 
     def observe(self, now_ms: int, quiet: bool) -> None:
         """Take note of the wall clock.
@@ -131,11 +183,11 @@ class SourceClock:
         if MIN_TIME < watermark < MAX_TIME:
             watermark = max(watermark, self._anchor + quiet_ms)
         if not self.time.idle or watermark - self.time.watermark >= _STEP_MS:
-            self.time = SourceTime(watermark, idle=True)
+            self.time = SourceTime(watermark, idle=True, generator=self.time.generator)
 
     def end(self) -> None:
         """No more records will come."""
-        self.time = SourceTime(MAX_TIME)
+        self.time = SourceTime(MAX_TIME, generator=self.time.generator)
 
     def _restart(self, now_ms: int | None) -> None:
         self._quiet_since_ms = now_ms

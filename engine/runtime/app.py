@@ -47,8 +47,9 @@ from engine.runtime.stores import StateFolder
 from engine.runtime.transport.protocol import Transport
 from engine.runtime.transports import make_transport
 from engine.selectors import Selector
-from engine.topology import Pipeline, Source, Topology
-from engine.watermarks import WatermarkStrategy
+from engine.sources import Source, TableSource
+from engine.topology import Pipeline, Topology
+from engine.watermarks import Watermark
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -145,7 +146,7 @@ class App(faust.App):
         key: Selector | None = None,
         key_type: Any = None,
         time: Selector | None = None,
-        watermark: WatermarkStrategy | None = None,
+        watermark: Watermark | None = None,
     ) -> Source:
         """Declare a source topic.
 
@@ -154,9 +155,42 @@ class App(faust.App):
             key: Field (or callable of the value) that is the key; without it Kafka's record key counts.
             key_type: Type of the key: str (UTF-8), int (decimal text), bytes, or a Struct (JSON).
             time: Field or callable that gives event time in UTC milliseconds; None for the Kafka timestamp.
-            watermark: `bounded("30s")` or `monotonic()`; without one `bounded("0s")`.
+            watermark: `bounded("30s")`, `monotonic()`, or a class derived from `WatermarkGenerator`; without one `bounded("0s")`.
         """
         return self.topology.source(topic, value_type, codec=codec, key=key, key_type=key_type, time=time, watermark=watermark)
+
+    def table(
+        self,
+        topic: str,
+        value_type: Any = None,
+        *,
+        codec: Codec[Any] | None = None,
+        key: Selector | None = None,
+        key_type: Any = None,
+        time: Selector | None = None,
+        watermark: Watermark | None = None,
+        name: str | None = None,
+        versions: Duration | None = None,
+    ) -> TableSource:
+        """Declare a topic (compacted, as a rule) to read as a table: the newest record of each key; one without a value deletes the row.
+
+        In a pipeline it is a `Table`. The arguments are those of `source`; a record without a value has Kafka's key and timestamp.
+
+        Args:
+            name: Names the state; the topic without it.
+            versions: How far back the value as of a time can be asked for, in event time; see `Stream.as_of`.
+        """
+        return self.topology.table(
+            topic,
+            value_type,
+            codec=codec,
+            key=key,
+            key_type=key_type,
+            time=time,
+            watermark=watermark,
+            name=name,
+            versions=versions,
+        )
 
     def pipeline(self, *sources: Source, name: str | None = None) -> Callable[[Callable[P, R]], Pipeline[P, R]]:
         """Declare a pipeline: the function takes the streams of the sources and returns a Sink, or several.

@@ -248,7 +248,7 @@ def watermark_generator(case: Case) -> None:
     clock = SourceClock(bounded(f"{spec['max_out_of_orderness_ms']}ms"))
     for number, step in enumerate(case["steps"]):
         if "event_ts" in step:
-            clock.take([time_of(step["event_ts"])], 0, None)
+            clock.take([time_of(step["event_ts"])], [None], 0, None)
         elif "periodic_emit" in step:
             expect(clock.time.watermark, time_of(step["watermark"]), f"step {number}")
         else:
@@ -264,7 +264,7 @@ def idleness_timer(case: Case) -> None:
         if "advance_ms" in step:
             now_ms += step["advance_ms"]
         elif "activity" in step:
-            clock.take([number], now_ms, None)
+            clock.take([number], [None], now_ms, None)
             active = True
         elif "check" in step:
             clock.observe(now_ms, quiet=not active)

@@ -23,21 +23,21 @@ def test_source_watermark_any_cut_follows_the_highest_timestamp(batches: list[li
     clock = clock_of(bounded(f"{delay}ms"))
     seen: list[int] = []
     for batch in batches:
-        before, ahead = clock.take(batch, 0, limit)
-        column = list(before())
+        taken = clock.take(batch, batch, 0, limit)
+        column = list(taken.before())
         expected = []
         for timestamp_ms in batch:
             expected.append(max(seen) - delay - 1 if seen else MIN_TIME)
             if limit is None or timestamp_ms <= limit:
                 seen.append(timestamp_ms)
         assert column == expected
-        assert ahead == sum(limit is not None and timestamp_ms > limit for timestamp_ms in batch)
+        assert taken.ahead == sum(limit is not None and timestamp_ms > limit for timestamp_ms in batch)
         assert clock.time.watermark == (max(seen) - delay - 1 if seen else MIN_TIME)
 
 
 def test_source_idle_follows_the_wall_clock_from_the_last_activity() -> None:
     clock = clock_of()
-    clock.take([100_000], 1_000, None)
+    clock.take([100_000], [100_000], 1_000, None)
     clock.observe(10_999, quiet=True)
     assert clock.time == SourceTime(99_994, idle=False)
     clock.observe(11_000, quiet=True)
@@ -46,14 +46,14 @@ def test_source_idle_follows_the_wall_clock_from_the_last_activity() -> None:
     assert clock.time == SourceTime(99_994 + 10_000, idle=True)
     clock.observe(31_000, quiet=True)
     assert clock.time == SourceTime(99_994 + 30_000, idle=True)
-    clock.take([1], 31_000, None)
+    clock.take([1], [1], 31_000, None)
     assert clock.time == SourceTime(99_994 + 30_000, idle=False)
 
 
 @pytest.mark.parametrize("break_ms", [5_000, 10_500])
 def test_source_idle_time_starts_again_when_not_quiet(break_ms: int) -> None:
     clock = clock_of()
-    clock.take([0], 0, None)
+    clock.take([0], [0], 0, None)
     clock.observe(break_ms, quiet=False)
     clock.observe(break_ms + 1, quiet=True)
     clock.observe(break_ms + 10_000, quiet=True)
@@ -70,14 +70,14 @@ def test_source_idle_without_any_record_has_no_time() -> None:
 
 def test_source_idle_switched_off_never_idles() -> None:
     clock = clock_of(monotonic(idle=None))
-    clock.take([7], 0, None)
+    clock.take([7], [7], 0, None)
     clock.observe(10**9, quiet=True)
     assert clock.time == SourceTime(6, idle=False)
 
 
 def test_source_time_restored_goes_on_from_there() -> None:
     clock = clock_of()
-    clock.take([100_000], 0, None)
+    clock.take([100_000], [100_000], 0, None)
     clock.observe(20_000, quiet=True)
     codec = msgpack_codec(SourceTime)
     restored = SourceClock(bounded("5ms", idle="10s"))
@@ -91,7 +91,7 @@ def test_source_time_restored_goes_on_from_there() -> None:
 def test_source_end_is_final() -> None:
     clock = clock_of()
     clock.end()
-    assert list(clock.take([5, 9], 0, None)[0]()) == [MAX_TIME, MAX_TIME]
+    assert list(clock.take([5, 9], [5, 9], 0, None).before()) == [MAX_TIME, MAX_TIME]
     assert clock.time.watermark == MAX_TIME
 
 
