@@ -82,6 +82,9 @@ class Context:
         key: The key that is being worked on.
         timestamp_ms: Event time of the record, or the time of the timer.
         watermark_ms: No record at or below this time is still to come (except late ones).
+        lag: Records that were left in the record's partition behind it when it was fetched, 0 for the last one; in offsets, so a
+            compacted or transactional topic shows some more. None in a timer, for a record that another operator made (a window's
+            result), and where the broker did not say. It is a reading, like `now_ms`: a replay may see another number.
     """
 
     def __init__(self, operator: OperatorContext, scope: KeyScope, timers: Timers) -> None:
@@ -90,6 +93,16 @@ class Context:
         self.timers = timers
         self.timestamp_ms = 0
         self.watermark_ms = 0
+        self.record: Record[Any, Any] | None = None
+        self.high_watermark = -1
+
+    @property
+    def lag(self) -> int | None:
+        """How far the record is behind the end of its partition."""
+        record = self.record
+        if record is None or record.offset < 0 or self.high_watermark < 0:
+            return None
+        return max(0, self.high_watermark - record.offset - 1)
 
     @property
     def key(self) -> Any:
@@ -149,6 +162,7 @@ class Process(Operator):
         batch = block.batch
         user, scope, on_record = self._user, self._scope, self._on_record
         headers = () if batch is None or batch.read_headers is None else batch.headers
+        user.high_watermark = -1 if batch is None else batch.high_watermark
         for index, before in enumerate(block.before):
             if event_timers.next_ms <= before:
                 self._fire("event_time", before, block.start, out)
@@ -167,6 +181,7 @@ class Process(Operator):
                     headers[row] if headers else (),
                 )
             scope.key, user.timestamp_ms, user.watermark_ms, self._watermark = key, timestamp_ms, before, before
+            user.record = record
             results = on_record(record, user)
             if results is not None:
                 out.extend(key, _checked(results), timestamp_ms, before)
@@ -223,7 +238,7 @@ class Process(Operator):
     def _call_timer(self, timer: Timer, start: int, out: "_Results") -> None:
         user = self._user
         before = max(start, timer.timestamp_ms - 1) if timer.clock == "event_time" else start
-        self._scope.key, user.timestamp_ms = timer.key, timer.timestamp_ms
+        self._scope.key, user.timestamp_ms, user.record = timer.key, timer.timestamp_ms, None
         user.watermark_ms = self._watermark = max(before, self._watermark) if timer.clock == "wall_clock" else timer.timestamp_ms
         assert self._on_timer is not None
         results = self._on_timer(timer, user)

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NoReturn
 
+from engine.block import MIN_TIME
 from engine.errors import ConfigError, FencedError, StateError, StreamForgeError, UnavailableError
 from engine.records import OutputColumns, RecordBatch, TopicPartition
 from engine.runtime.cutting import PieceSize, cut_piece
@@ -169,6 +170,7 @@ class TaskRunner:
         self._doubt = None
         self.is_input_ended = False
         self._metrics.opens += 1
+        self._show_watermarks()
         self._metrics.running = 1
         self._life.to(Phase.RUNNING)
         self._intake.open(opened.positions)
@@ -332,9 +334,15 @@ class TaskRunner:
             metrics.commit_seconds += shell.clock.monotonic_s() - started_s
             metrics.output_records += sum(map(len, commit.outputs.values()))
             metrics.changelog_records += len(commit.changes)
-            metrics.watermark_ms = dict(opened.task.watermarks())
+            self._show_watermarks()
             metrics.counters = self._counters_before + opened.task.counters
         self._committing = False
+
+    def _show_watermarks(self) -> None:
+        """Put the committed watermarks into the metrics; an input without any time yet has none."""
+        assert self._opened is not None
+        watermarks = self._opened.task.watermarks()
+        self._metrics.watermark_ms = {name: watermark for name, watermark in watermarks.items() if watermark > MIN_TIME}
 
     async def _transact(self, opened: Opened, commit: Commit, now_ms: int) -> Position:
         """Send outputs, changelog and offsets in one transaction; return the position of the store behind it."""

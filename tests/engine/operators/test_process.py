@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from engine import agg, windows
 from engine.errors import ConfigError
 from engine.operators.process import Context, Timer
 from engine.records import Record
@@ -128,6 +129,38 @@ def test_process_state_changed_in_place_is_not_saved_until_set() -> None:
         driver.send("orders", order(1))
         driver.send("orders", order(2))
         assert [r.value for r in driver.read("out")] == [1, 1]
+
+
+def test_context_lag_counts_what_was_left_in_the_partition_behind_the_record() -> None:
+    class Lags:
+        def on_record(self, record: Record[str, Order], ctx: Context) -> Iterator[Any]:
+            if record.value.order_id == "o3":
+                ctx.timers.wall_clock(ctx.now_ms)
+            yield [record.value.order_id, ctx.lag]
+
+        def on_timer(self, timer: Timer, ctx: Context) -> Iterator[Any]:
+            yield ["timer", ctx.lag]
+
+    with driver_of(Lags) as driver:
+        for number in (1, 2):
+            driver.send("orders", order(number))
+        driver.crash()  # what was not committed comes again, as one fetch answer with the next record
+        driver.send("orders", order(3))
+        driver.advance("1s")
+        assert [r.value for r in driver.read("out")] == [["o1", 1], ["o2", 0], ["o3", 0], ["timer", None]]
+
+
+def test_context_lag_of_a_record_that_an_operator_made_is_unknown() -> None:
+    def lag(record: Record[str, Any], ctx: Context) -> Iterator[Any]:
+        yield ctx.lag
+
+    topology, orders = shop()
+    minutes = windows.tumbling("1m")
+    topology.pipeline(orders, name="work")(lambda stream: stream.window(minutes).aggregate(n=agg.count()).process(lag).to("out"))
+    with TestDriver(topology) as driver:
+        driver.send("orders", order(1))
+        driver.finish()
+        assert [r.value for r in driver.read("out")] == [None]
 
 
 def test_timer_event_time_fires_when_the_watermark_passes_before_the_next_record() -> None:

@@ -581,3 +581,21 @@ async def test_runner_output_that_does_not_fit_its_topic_stops_the_task_with_a_m
     await eventually(lambda: number in worker.runner.tasks and worker.runner.tasks[number].phase is Phase.FAILED)
     assert "pages" in str(worker.runner.tasks[number].failure)
     await worker.stop()
+
+
+@virtual_time
+async def test_runner_metrics_show_lag_and_watermark_of_each_task_also_right_after_a_restart() -> None:
+    world = World(numbering())
+    first = world.worker()
+    world.click("ann", ts=5_000, times=3)
+    await world.until(ann=3)
+    await eventually(lambda: first.runner.metrics.task(0).lag == {"clicks": 0})
+    shown = first.runner.metrics.render().decode()
+    assert 'streamforge_watermark_ms{input="number/clicks",task="0"} 4999.0' in shown
+    assert 'streamforge_lag{task="0",topic="clicks"} 0.0' in shown
+    assert 'streamforge_watermark_ms{input="number/clicks",task="1"}' not in shown  # no record yet: it has no time
+    await first.stop()
+    second = world.worker("w2", disk=first.disk)
+    await second.until_running(0, 1)
+    assert second.runner.metrics.task(0).watermark_ms == {"number/clicks": 4_999}
+    await second.stop()
