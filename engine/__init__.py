@@ -47,10 +47,11 @@ _HOMES = {
     "Sink": "engine.stream",
     "Stream": "engine.stream",
     "Struct": "msgspec",
+    "Table": "engine.table",
     "Timer": "engine.operators.process",
     "ValueState": "engine.state_handles",
-    "bounded": "engine.watermarks",
     "WatermarkGenerator": "engine.watermark_generator",
+    "bounded": "engine.watermarks",
     "monotonic": "engine.watermarks",
 }
 _MODULES = ("agg", "cep", "triggers", "windows")

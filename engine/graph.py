@@ -18,7 +18,7 @@ MakeOperator = Callable[[OperatorContext], Operator]
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """A source topic and how to read it."""
+    """A source topic and how to read it; with `tombstones`, records without a value delete the row of their key."""
 
     topic: str
     codec: Codec[Any]
@@ -26,6 +26,7 @@ class SourceSpec:
     key_type: Any
     time: Compiled | None
     watermark: WatermarkStrategy
+    tombstones: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +86,8 @@ class PipelineGraph:
     nodes: list[Node] = field(default_factory=list)
 
     def add(self, node: Node) -> Node:
-        """Add a node; a name already taken gets a number behind it ("window-2")."""
-        taken = {other.name for other in self.nodes}
+        """Add a node; a name already taken by another operator gets a number behind it ("window-2")."""
+        taken = {other.name for other in self.nodes if other.source is None}
         name, number = node.name, 2
         while name in taken:
             name, number = f"{node.name}-{number}", number + 1

@@ -159,11 +159,11 @@ class SourceState:
             if error is None:
                 try:
                     raw_key = batch.keys[row]
-                    if spec.key is not None:
+                    if spec.key is not None and not deletes:
                         key = spec.key.get(value)
                     else:
                         key = None if raw_key is None else self._decode_key(raw_key)
-                    timestamp_ms = batch.timestamps[row] if spec.time is None else spec.time.get(value)
+                    timestamp_ms = batch.timestamps[row] if spec.time is None or deletes else spec.time.get(value)
                     _require_times((timestamp_ms,))
                 except Exception as raised:  # noqa: BLE001  # selectors are user code: the record is bad
                     error = raised

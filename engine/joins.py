@@ -6,17 +6,109 @@ checked (`engine.operators.require_key`): another partitioner than Kafka's own i
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from engine.codecs import JsonCodec
 from engine.durations import duration_ms
 from engine.errors import ConfigError
 from engine.graph import Node, SideSpec
 from engine.operators.join import Bounds, How, JoinSpec, Within, join_operator
+from engine.operators.lookup import LookupHow, as_of_operator, lookup_operator
 from engine.operators.merge import Merge
+from engine.selectors import Selector, compile_selector
 
 if TYPE_CHECKING:
     from engine.stream import Stream
+    from engine.table import Table
+
+K = TypeVar("K")
+V = TypeVar("V")
+W = TypeVar("W")
+
+
+class Joins(Generic[K, V]):
+    """The methods of `Stream` by which streams meet others and tables."""
+
+    @overload
+    def join(
+        self,
+        other: "Stream[K, W]",
+        *,
+        within: Within,
+        how: Literal["inner"] = ...,
+        bounds: Bounds = ...,
+        late_to: str | None = ...,
+        name: str = ...,
+    ) -> "Stream[K, tuple[V, W]]": ...
+    @overload
+    def join(
+        self,
+        other: "Stream[K, W]",
+        *,
+        within: Within,
+        how: How,
+        bounds: Bounds = ...,
+        late_to: str | None = ...,
+        name: str = ...,
+    ) -> "Stream[K, tuple[V | None, W | None]]": ...
+    def join(
+        self,
+        other: "Stream[K, W]",
+        *,
+        within: Within,
+        how: How = "inner",
+        bounds: Bounds = "[]",
+        late_to: str | None = None,
+        name: str = "join",
+    ) -> "Stream[K, Any]":
+        """Pair the records of a key in this stream and another whose event times lie within a distance of each other.
+
+        Args:
+            within: (lo, hi), signed: lo <= other.timestamp - this.timestamp <= hi, such as ("-1m", "5m").
+            how: Whether a record without partner comes out too, the missing side None: "inner" (never), "left", "right", "outer".
+            bounds: "[]" takes both ends in; "(" and ")" leave an end out.
+            late_to: Topic for records that came after the watermark; they are counted in any case.
+        Returns:
+            Pairs (this value, other value), at the later of the two times.
+        """
+        return _join(cast("Stream[K, V]", self), other, within, how, bounds, late_to, name)
+
+    @overload
+    def lookup(
+        self, table: "Table[Any, W]", on: Selector | None = ..., *, how: Literal["inner"] = ..., name: str = ...
+    ) -> "Stream[Any, tuple[V, W]]": ...
+    @overload
+    def lookup(
+        self, table: "Table[Any, W]", on: Selector | None = ..., *, how: LookupHow, name: str = ...
+    ) -> "Stream[Any, tuple[V, W | None]]": ...
+    def lookup(
+        self, table: "Table[Any, W]", on: Selector | None = None, *, how: LookupHow = "inner", name: str = "lookup"
+    ) -> "Stream[Any, Any]":
+        """Pair each record with the row that a table holds for its key when the record comes.
+
+        Args:
+            on: Field or callable that gives the key of the row; the stream is keyed by it from here on (not for a broadcast
+                table, which every task holds whole). None: the key of the stream.
+            how: "left" keeps a record without a row, with None in its place; "inner" drops and counts it.
+        """
+        return _lookup(cast("Stream[K, V]", self), table, on, how, name)
+
+    @overload
+    def as_of(
+        self, table: "Table[Any, W]", on: Selector | None = ..., *, how: Literal["inner"] = ..., name: str = ...
+    ) -> "Stream[Any, tuple[V, W]]": ...
+    @overload
+    def as_of(
+        self, table: "Table[Any, W]", on: Selector | None = ..., *, how: LookupHow, name: str = ...
+    ) -> "Stream[Any, tuple[V, W | None]]": ...
+    def as_of(
+        self, table: "Table[Any, W]", on: Selector | None = None, *, how: LookupHow = "inner", name: str = "as_of"
+    ) -> "Stream[Any, Any]":
+        """Pair each record with the row as it was at the record's event time; the table needs versions (`table(name, versions=)`).
+
+        A record waits until the watermark of the stream and the table has reached its time; the arguments are those of `lookup`.
+        """
+        return _as_of(cast("Stream[K, V]", self), table, on, how, name)
 
 
 def merge_streams(streams: "Sequence[Stream[Any, Any]]") -> "Stream[Any, Any]":
@@ -33,7 +125,7 @@ def merge_streams(streams: "Sequence[Stream[Any, Any]]") -> "Stream[Any, Any]":
     return streams[0]._with(first._graph.add(node), value_type=value_type)
 
 
-def join_streams(
+def _join(
     left: "Stream[Any, Any]",
     right: "Stream[Any, Any]",
     within: Within,
@@ -65,6 +157,59 @@ def join_streams(
     signature = f"{name} {lower_ms} {upper_ms} {how}" + ("" if bounds == "[]" else f" {bounds}")
     node = Node("join", name, inputs_of(streams), make, left._key_type, value_type, signature, sides)
     return streams[0]._with(left._graph.add(node), value_type=value_type)
+
+
+def _lookup(stream: "Stream[Any, Any]", table: "Table[Any, Any]", on: Selector | None, how: LookupHow, name: str) -> "Stream[Any, Any]":
+    """Return a stream with the present rows of a table: see `Stream.lookup`."""
+    what = _check_lookup(stream, table, how, name)
+    select = None
+    if table._broadcast:
+        if on is not None:
+            select = compile_selector(on, stream._value_type, f"on of {what}").get
+        else:
+            check_same_keys([stream, table._changes], name)
+    else:
+        stream = _keyed_for(stream, table, on, name)
+    value_type = pair_type(stream._value_type, table._value_type, how)
+    make = lookup_operator(table._origin, table._steps, how, select)
+    node = stream._node_after("lookup", make, name=name, value_type=value_type)
+    node.reads = (table._origin,)
+    return stream._with(node, value_type=value_type)
+
+
+def _as_of(stream: "Stream[Any, Any]", table: "Table[Any, Any]", on: Selector | None, how: LookupHow, name: str) -> "Stream[Any, Any]":
+    """Return a stream with the rows of a table as they were: see `Stream.as_of`."""
+    what = _check_lookup(stream, table, how, name)
+    if table._broadcast:
+        raise ConfigError(f"{what}: a broadcast table keeps no versions; use lookup, or app.table(..., versions='1d')")
+    if table._versions_ms is None:
+        raise ConfigError(
+            f"{what}: the table keeps only the present values; declare it with versions, such as table('users', versions='1d')"
+        )
+    stream = _keyed_for(stream, table, on, name)
+    value_type = pair_type(stream._value_type, table._value_type, how)
+    make = as_of_operator(table._origin, table._steps, how, stream._key_type, stream._value_type)
+    node = Node("as_of", name, inputs_of([stream, table._changes]), make, stream._key_type, value_type, "as_of")
+    return stream._with(stream._graph.add(node), value_type=value_type)
+
+
+def _check_lookup(stream: "Stream[Any, Any]", table: "Table[Any, Any]", how: str, name: str) -> str:
+    what = stream._what(name)
+    if not hasattr(table, "_origin"):
+        raise ConfigError(f"{what}: {table!r} is not a table; make one with table('name') or app.table('topic', Type)")
+    if table._changes._graph is not stream._graph:
+        raise ConfigError(f"{what}: a table of another pipeline cannot take part; name its source in @app.pipeline")
+    if how not in ("inner", "left"):
+        raise ConfigError(f"{what}: how={how!r} is not known; use 'inner' or 'left'")
+    return what
+
+
+def _keyed_for(stream: "Stream[Any, Any]", table: "Table[Any, Any]", on: Selector | None, name: str) -> "Stream[Any, Any]":
+    """Return a stream that lies where the rows of a table do."""
+    if on is not None:
+        stream = stream.key_by(on)
+    check_same_keys([stream, table._changes], name)
+    return stream._placed(name)
 
 
 def check_same_keys(streams: "Sequence[Stream[Any, Any]]", operator: str) -> None:

@@ -12,23 +12,24 @@ which the key matters; `key_by(...).to(...)` alone does not need one.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, Literal, TypeVar, cast, overload
 
-from engine import joins
 from engine.agg import Aggregate
+from engine.agg.aggregate import without_none
 from engine.cep import Match, Pattern, Skip
 from engine.cep import skip as cep_skip
 from engine.codecs import Codec, JsonCodec
 from engine.durations import Duration, duration_ms
 from engine.errors import ConfigError
 from engine.graph import MakeOperator, Node, PipelineGraph, SideSpec, Sink, SinkSpec
+from engine.joins import Joins, merge_streams
 from engine.keys import key_codec
 from engine.operators import stateless
 from engine.operators.aggregate import AggregateSpec, aggregate_operator
 from engine.operators.detect import OnTooMany, Ties, detect_operator
-from engine.operators.join import Bounds, How, Within
 from engine.operators.ordered import event_time_order_operator
 from engine.operators.process import Handler, ProcessFunction, process_operator, result_type
 from engine.operators.require_key import RequireKey, RequirePlace
 from engine.selectors import Selector, compile_selector, return_type
+from engine.table import Table, make_table
 from engine.triggers import Trigger
 from engine.windowed import WindowedStream
 from engine.windows import Window
@@ -40,7 +41,7 @@ W = TypeVar("W")
 S = TypeVar("S")
 
 
-class Stream(Generic[K, V]):
+class Stream(Joins[K, V]):
     """An endless sequence of keyed records with event times. Streams are descriptions: they are immutable and cheap."""
 
     def __init__(
@@ -80,22 +81,23 @@ class Stream(Generic[K, V]):
     def key_by(self, selector: Selector) -> "Stream[Any, V]":
         """Set the key from the value: a field name or a callable. Records with the same key meet in the same partition."""
         compiled = compile_selector(selector, self._value_type, self._what("key_by"))
-        key_codec(compiled.type, self._what("key_by"))
+        key_type = without_none(compiled.type)  # a record that gives None goes to the dead letters
+        key_codec(key_type, self._what("key_by"))
         node = self._graph.add(
             Node(
                 "key_by",
                 "key_by",
                 ((self._node, self._output),),
                 lambda context: stateless.KeyBy(context, compiled.get),
-                key_type=compiled.type,
+                key_type=key_type,
                 value_type=self._value_type,
             )
         )
-        return self._with(node, key_type=compiled.type, rekeyed=True)
+        return self._with(node, key_type=key_type, rekeyed=True)
 
     def merge(self, *others: "Stream[K, W]") -> "Stream[K, V | W]":
         """Return the records of this stream and of others, in the order of arrival; time is the minimum of all."""
-        return joins.merge_streams([self, *others])
+        return merge_streams([self, *others])
 
     def branch(self, rest: str | None = None, **predicates: Callable[[V], object]) -> "dict[str, Stream[K, V]]":
         """Split by predicates: the first that holds takes the record.
@@ -157,7 +159,9 @@ class Stream(Generic[K, V]):
             value_type=self._value_type,
         )
         signature = "aggregate " + " ".join(sorted(aggregates))
-        node = keyed._node_after("aggregate", aggregate_operator(spec), value_type=into or dict, signature=signature)
+        node = keyed._node_after(
+            "aggregate", aggregate_operator(spec, self._what("aggregate")), value_type=into or dict, signature=signature
+        )
         return keyed._with(node, value_type=into or dict)
 
     def process(self, handler: ProcessFunction | type[Handler] | type[Any], *, name: str | None = None) -> "Stream[K, Any]":
@@ -222,38 +226,15 @@ class Stream(Generic[K, V]):
         make = event_time_order_operator(self._key_type, self._value_type)
         return keyed._with(keyed._node_after("in_event_time_order", make, signature="in_event_time_order"))
 
-    # -- joins
-
-    @overload
-    def join(
-        self, other: "Stream[K, W]", *, within: Within, how: Literal["inner"] = ..., bounds: Bounds = ..., late_to: str | None = ...,
-        name: str = ...,
-    ) -> "Stream[K, tuple[V, W]]": ...  # fmt: skip
-    @overload
-    def join(
-        self, other: "Stream[K, W]", *, within: Within, how: How, bounds: Bounds = ..., late_to: str | None = ..., name: str = ...
-    ) -> "Stream[K, tuple[V | None, W | None]]": ...
-    def join(
-        self,
-        other: "Stream[K, W]",
-        *,
-        within: Within,
-        how: How = "inner",
-        bounds: Bounds = "[]",
-        late_to: str | None = None,
-        name: str = "join",
-    ) -> "Stream[K, Any]":
-        """Pair the records of a key in this stream and another whose event times lie within a distance of each other.
+    def table(self, name: str, versions: Duration | None = None) -> "Table[K, V]":
+        """Keep the newest value of each key, as a table that hands on its changes; a value of None deletes the row.
 
         Args:
-            within: (lo, hi), signed: lo <= other.timestamp - this.timestamp <= hi, such as ("-1m", "5m").
-            how: Whether a record without partner comes out too, the missing side None: "inner" (never), "left", "right", "outer".
-            bounds: "[]" takes both ends in; "(" and ")" leave an end out.
-            late_to: Topic for records that came after the watermark; they are counted in any case.
-        Returns:
-            Pairs (this value, other value), at the later of the two times.
+            name: Names the state.
+            versions: Keep earlier values too, as far back as this in event time, for `as_of`; the highest event time is then the
+                newest, whatever the order of arrival.
         """
-        return joins.join_streams(self, other, within, how, bounds, late_to, name)
+        return make_table(self, name, versions)
 
     # -- the end
 

@@ -2,42 +2,24 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
+from engine.agg.aggregate import without_none
 from engine.codecs import Codec, JsonCodec, Selects
+from engine.durations import Duration, duration_ms
 from engine.errors import ConfigError
-from engine.graph import Node, PipelineGraph, SourceSpec
+from engine.graph import PipelineGraph, SourceSpec
 from engine.keys import key_codec
 from engine.plan import Plan, make_plan
 from engine.selectors import Compiled, Selector, compile_selector
+from engine.sources import Source, TableSource
 from engine.stream import Sink, Stream
 from engine.table import Table
 from engine.watermarks import Watermark, watermark_strategy
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class Source(Stream[Any, Any]):
-    """A topic to read. It stands in `@app.pipeline(source)`; the pipeline function gets a stream of its own for it."""
-
-    def __init__(self, spec: SourceSpec) -> None:
-        self.spec = spec
-        self._value_type = spec.codec.type
-
-    def __getattribute__(self, name: str) -> Any:
-        if name in _STREAM_METHODS:
-            topic = object.__getattribute__(self, "spec").topic
-            raise ConfigError(f"source {topic!r}: {name}() belongs inside a pipeline; use the stream that @app.pipeline(...) hands in")
-        return object.__getattribute__(self, name)
-
-    def open(self, graph: PipelineGraph, shared: dict[Any, Any]) -> Stream[Any, Any]:
-        """Return the stream of this source within one pipeline."""
-        node = graph.add(Node("source", self.spec.topic, key_type=self.spec.key_type, value_type=self.spec.codec.type, source=self.spec))
-        return Stream(graph, node, key_type=self.spec.key_type, value_type=self.spec.codec.type, rekeyed=False, shared=shared)
-
-
-_STREAM_METHODS = frozenset(name for name, member in vars(Stream).items() if not name.startswith("_") and callable(member))
 
 
 class Pipeline(Generic[P, R]):
@@ -144,7 +126,7 @@ class Topology:
         used = codec or JsonCodec(value_type, what)
         compiled_key = None if key is None else _select(used, key, f"key of {what}")
         if key_type is None:
-            key_type = str if compiled_key is None else compiled_key.type
+            key_type = str if compiled_key is None else without_none(compiled_key.type)
         key_codec(key_type, f"key of {what}")
         compiled_time = None if time is None else _select(used, time, f"time of {what}")
         if compiled_time is not None and compiled_time.type not in (int, Any):
@@ -177,7 +159,7 @@ class Topology:
         sinks = list(result) if isinstance(result, Iterable) and not isinstance(result, Stream) else [result]
         for sink in sinks:
             if not isinstance(sink, Sink):
-                given = "a Stream" if isinstance(sink, Stream) else repr(sink)
+                given = "a Stream" if isinstance(sink, Stream) else "a Table" if isinstance(sink, Table) else repr(sink)
                 raise ConfigError(f"pipeline {name!r} returned {given}; return what .to('topic') gives, or a list of it")
             if sink.graph is not graph:
                 raise ConfigError(f"pipeline {name!r} returned a sink of another pipeline, to {sink.topic!r}")

@@ -12,8 +12,8 @@ Every pipeline is a genuine Faust agent, and plain agents, timers, commands and 
 for state and exactly-once (`Table`, `processing_guarantee`, …) is refused, with the name of what takes its place.
 
 Environment variables beat arguments: STREAMFORGE_BROKER, STREAMFORGE_STATE_DIR, STREAMFORGE_PARTITIONS,
-STREAMFORGE_COMMIT_INTERVAL, STREAMFORGE_CHECKPOINT_INTERVAL, STREAMFORGE_ON_ERROR, STREAMFORGE_MAX_AHEAD ("none" switches it off),
-STREAMFORGE_GRACE; `--datadir` of the command line beats STREAMFORGE_STATE_DIR. Faust's own settings have the same prefix, such as
+STREAMFORGE_COMMIT_INTERVAL, STREAMFORGE_CHECKPOINT_INTERVAL, STREAMFORGE_ON_ERROR, STREAMFORGE_MAX_AHEAD and
+STREAMFORGE_MAX_SKEW ("none" switches them off), STREAMFORGE_GRACE; `--datadir` of the command line beats STREAMFORGE_STATE_DIR. Faust's own settings have the same prefix, such as
 STREAMFORGE_WEB_PORT and STREAMFORGE_WEB_BIND.
 """
 
@@ -70,7 +70,9 @@ class App(faust.App):
         checkpoint_interval: How often local state is made to survive a crash of the machine.
         on_error: "dlq" sends bad records to `<id>-dlq`, "fail" stops the worker.
         max_ahead: A record more than this ahead of the wall clock moves no watermark; None switches that off.
-        max_skew, standbys: Not built yet: anything but None and 0 is refused.
+        max_skew: A source partition whose watermark is more than this ahead of the slowest active one is paused until the other has
+            caught up; among the partitions of one worker whose topics a pipeline reads together (`engine.runtime.alignment`).
+        standbys: Not built yet: anything but 0 is refused.
         grace: How long a shutdown may take.
         options: Settings of Faust, such as `broker_credentials=faust.SSLCredentials(cafile="ca.pem")` or `web_port=6066`.
 
@@ -310,6 +312,7 @@ class App(faust.App):
                 commit_interval_ms=options.commit_interval_ms,
                 checkpoint_interval_ms=options.checkpoint_interval_ms,
                 grace_s=options.grace_s,
+                max_skew_ms=options.max_skew_ms,
             ),
             metrics=self.metrics,
             create_sources=self._in_memory,

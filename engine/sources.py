@@ -1,0 +1,48 @@
+"""Topics to read: what `app.source`, `app.table` and their like return, to stand in `@app.pipeline(...)`."""
+
+from typing import Any
+
+from engine.durations import Duration
+from engine.errors import ConfigError
+from engine.graph import Node, PipelineGraph, SourceSpec
+from engine.stream import Stream
+from engine.table import Table
+
+
+class Source(Stream[Any, Any]):
+    """A topic to read. It stands in `@app.pipeline(source)`; the pipeline function gets a stream of its own for it."""
+
+    def __init__(self, spec: SourceSpec) -> None:
+        self.spec = spec
+        self._value_type = spec.codec.type
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _STREAM_METHODS:
+            topic = object.__getattribute__(self, "spec").topic
+            raise ConfigError(f"source {topic!r}: {name}() belongs inside a pipeline; use the stream that @app.pipeline(...) hands in")
+        return object.__getattribute__(self, name)
+
+    def open(self, graph: PipelineGraph, shared: dict[Any, Any]) -> Any:
+        """Return what the pipeline function gets: the stream of this source within one pipeline."""
+        node = graph.add(Node("source", self.spec.topic, key_type=self.spec.key_type, value_type=self.spec.codec.type, source=self.spec))
+        return Stream[Any, Any](graph, node, key_type=self.spec.key_type, value_type=self.spec.codec.type, rekeyed=False, shared=shared)
+
+
+_STREAM_METHODS = frozenset(name for name in dir(Stream) if not name.startswith("_") and callable(getattr(Stream, name)))
+
+
+class TableSource(Source):
+    """A topic to read as a table: the newest record of each key; one without a value deletes the row."""
+
+    def __init__(self, spec: SourceSpec, name: str, versions: Duration | None) -> None:
+        super().__init__(spec)
+        self.name = name
+        self.versions = versions
+
+    def open(self, graph: PipelineGraph, shared: dict[Any, Any]) -> Table[Any, Any]:
+        """Return the table within one pipeline; each pipeline keeps its own."""
+        table: Table[Any, Any] = super().open(graph, shared).table(self.name, self.versions)
+        return table
+
+
+__all__ = ["Source", "TableSource"]

@@ -1,0 +1,345 @@
+"""Tables as users declare them: refusals, deletes, aggregates that go down, joins; random changes against plain dicts."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from statistics import fmean
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine import agg
+from engine.errors import ConfigError
+from engine.testing.driver import TestDriver
+from engine.topology import Topology
+from tests.engine.table_world import Purchase, User, check_chain, feed_in_cuts, latest, set_user, world
+
+FAILURES = st.sampled_from(["", "", "", "restart", "crash"])
+USERS = st.tuples(
+    st.just("users"), st.sampled_from("abc"), st.sampled_from(["rome", "oslo", "bonn", None]), st.integers(-3, 3), st.booleans()
+)
+ORDERS = st.tuples(st.just("orders"), st.sampled_from("uvwxyz"), st.sampled_from(["a", "b", "c", None]), st.just(0), st.booleans())
+
+
+# -- declarations
+
+
+@pytest.mark.parametrize(
+    ("declare", "words"),
+    [
+        (lambda users, orders: users, "returned a Table"),
+        (lambda users, orders: users.filter(7).to("a"), "filter: 7 is not callable"),
+        (lambda users, orders: users.group_by("planet").aggregate(n=agg.count()).to("a"), "no field 'planet'"),
+        (lambda users, orders: users.group_by("city").aggregate(n=agg.first("score")).to("a"), "agg.first cannot follow"),
+        (lambda users, orders: users.group_by("city").aggregate(n=agg.sum("city")).to("a"), "a number is needed"),
+        (lambda users, orders: users.group_by("city").aggregate(n=3).to("a"), "not an aggregate"),
+        (lambda users, orders: users.group_by("city").aggregate().to("a"), "at least one aggregate"),
+        (lambda users, orders: users.group_by("city").aggregate(key=agg.count()).to("a"), "a field 'key' already"),
+        (lambda users, orders: users.join(orders).to("a"), "is not a table"),
+        (lambda users, orders: users.join(orders.table("o"), how="cross").to("a"), "how='cross'"),
+        (lambda users, orders: orders.table("o").join(users, on="user_id", how="outer").to("a"), "how='outer'"),
+        (lambda users, orders: orders.table("o").join(users, on="ts").to("a"), "on=ts gives"),
+        (lambda users, orders: orders.table("o").join(users, on="nothing").to("a"), "no field 'nothing'"),
+        (lambda users, orders: users.join(orders.key_by("ts").table("o")).to("a"), "keys differ"),
+        (lambda users, orders: orders.table("").changes().to("a"), "is not a name"),
+        (lambda users, orders: orders.table("o", versions="0s").to("a"), "must be positive"),
+        (lambda users, orders: orders.lookup(orders).to("a"), "is not a table"),
+        (lambda users, orders: orders.lookup(users, "ts").to("a"), "keys differ"),
+        (lambda users, orders: orders.lookup(users, "nothing").to("a"), "no field 'nothing'"),
+        (lambda users, orders: orders.lookup(users, how="outer").to("a"), "how='outer'"),
+        (lambda users, orders: orders.as_of(users).to("a"), "keeps only the present values"),
+    ],
+)
+def test_table_bad_declaration_is_refused_by_name(declare: Callable[[Any, Any], Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as error:
+        world(declare)
+    assert "work" in str(error.value)
+
+
+def test_table_outside_of_a_pipeline_says_where_it_belongs() -> None:
+    users = Topology("shop").table("users", User)
+    with pytest.raises(ConfigError, match="belongs inside a pipeline"):
+        users.lookup(users)  # type: ignore[call-overload]
+    with pytest.raises(ConfigError, match="versions of table 'users'"):
+        Topology("shop").table("users", User, versions="a while")
+
+
+def test_table_with_other_versions_over_its_state_is_refused() -> None:
+    assert world(lambda users, orders: users.to("a")).plan().signatures == {"work/users": "table"}
+    assert world(lambda users, orders: users.to("a"), versions="1d").plan().signatures == {"work/users": "table with versions"}
+
+
+# -- what a table does
+
+
+def test_table_hands_on_changes_and_deletes() -> None:
+    with TestDriver(world(lambda users, orders: [users.changes().map(cities).to("changes"), users.to("rows")])) as driver:
+        set_user(driver, "a", "rome")
+        set_user(driver, "a", "oslo")
+        set_user(driver, "b", "", deleted=True)
+        assert driver.state("work", "a")["value"].city == "oslo"
+        set_user(driver, "a", "", deleted=True)
+        assert [r.value for r in driver.read("changes")] == [[None, "rome"], ["rome", "oslo"], ["oslo", None]]
+        assert [r.value and r.value["city"] for r in driver.read("rows")] == ["rome", "oslo", None]
+        assert driver.state("work", "a") == {"value": None}
+        assert not driver.read("shop-dlq")
+
+
+def cities(change: Any) -> tuple[str | None, str | None]:
+    old, new = change
+    return old and old.city, new and new.city
+
+
+def test_table_output_is_compacted() -> None:
+    plan = world(lambda users, orders: users.to("rows")).plan()
+    assert plan.outputs["rows"].compacted
+
+
+def test_table_of_a_stream_takes_none_as_a_delete() -> None:
+    def named(purchase: Purchase) -> str | None:
+        return purchase.user_id
+
+    with TestDriver(world(lambda users, orders: orders.map(named).table("of").to("rows"))) as driver:
+        for user in ("ann", None):
+            driver.send("orders", Purchase("o1", user, 0))
+        assert [r.value for r in driver.read("rows")] == ["ann", None]
+
+
+def test_table_of_structs_needs_their_type() -> None:
+    with TestDriver(world(lambda users, orders: orders.map(lambda order: order).table("untyped").to("rows"))) as driver:
+        driver.send("orders", Purchase("o1", "ann", 0))
+        assert "annotate" in str(dict(driver.read("shop-dlq")[0].headers)["error"])
+
+
+def test_tombstone_without_a_key_is_a_dead_letter() -> None:
+    with TestDriver(world(lambda users, orders: users.to("rows"))) as driver:
+        driver.send("users", None, partition=0)
+        assert "no key" in str(dict(driver.read("shop-dlq")[0].headers)["error"])
+
+
+def test_infinity_in_the_sum_of_a_table_is_a_dead_letter() -> None:
+    def declare(users: Any, orders: Any) -> Any:
+        return users.group_by("city").aggregate(total=agg.mean(weight)).to("sums")
+
+    def weight(user: User) -> float:
+        return 1.0 / user.score if user.score else float("inf")
+
+    with TestDriver(world(declare)) as driver:
+        for user, score in (("a", 2), ("b", 0), ("c", 4)):
+            set_user(driver, user, "rome", score)
+        assert latest(driver, "sums") == {"rome": {"key": "rome", "total": 0.375}}
+        assert "could not be taken back" in str(dict(driver.read("shop-dlq")[0].headers)["error"])
+        set_user(driver, "c", "", deleted=True)
+        assert latest(driver, "sums") == {"rome": {"key": "rome", "total": 0.5}}
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(USERS, FAILURES), max_size=20), st.booleans())
+def test_table_aggregates_equal_those_over_the_rows_that_are_there(steps: list[tuple[Any, str]], restarts: bool) -> None:
+    def declare(users: Any, orders: Any) -> Any:
+        grouped = users.filter(lambda user: user.score >= -2).group_by(city_of).aggregate(
+            n=agg.count(), total=agg.sum("score"), mean=agg.mean(weight), low=agg.min("score"), high=agg.max(some_score),
+            kinds=agg.distinct("score"), spread=agg.variance("score"),
+        )  # fmt: skip
+        return [grouped.to("groups"), grouped.changes().to("changes")]
+
+    with TestDriver(world(declare), partitions=2) as driver:
+        rows: dict[str, User] = {}
+        for (_, user_id, city, score, deleted), failure in steps:
+            set_user(driver, user_id, city, score, deleted=deleted)
+            rows.pop(user_id, None)
+            if not deleted:
+                rows[user_id] = User(user_id, city, score, 0)
+            if failure and restarts:
+                getattr(driver, failure)()
+        groups: dict[str, list[User]] = defaultdict(list)
+        for user in rows.values():
+            if user.score >= -2:
+                groups[city_of(user)].append(user)
+        expected = {}
+        for city, members in groups.items():
+            scores = [user.score for user in members]
+            mean = fmean(scores)
+            expected[city] = {
+                "key": city,
+                "n": len(members),
+                "total": sum(scores),
+                "mean": pytest.approx(fmean(map(weight, members))),
+                "low": min(scores),
+                "high": max((score for score in map(some_score, members) if score is not None), default=None),
+                "kinds": len(set(scores)),
+                "spread": None if len(scores) < 2 else pytest.approx(sum((s - mean) ** 2 for s in scores) / (len(scores) - 1)),
+            }
+        assert check_chain(driver, "changes") == latest(driver, "groups") == expected
+        assert not driver.read("shop-dlq")
+
+
+def city_of(user: User) -> str:
+    return user.city or "nowhere"
+
+
+def weight(user: User) -> float:
+    return user.score * 0.1
+
+
+def some_score(user: User) -> int | None:
+    return user.score if user.score > 0 else None
+
+
+# -- joins of tables
+
+
+def pair(left: Any, right: Any) -> list[Any]:
+    return [left and {"order_id": left.order_id, "user_id": left.user_id, "ts": left.ts}, right and right.city]
+
+
+def with_city(value: Any) -> list[Any]:
+    order, user = value
+    return pair(order, user)
+
+
+def apply(driver: TestDriver, step: tuple[Any, ...], users: dict[str, User], orders: dict[str, Purchase], key: str) -> None:
+    """Send a change of users or orders, and do the same to the dicts; `key` says which field is the key of orders."""
+    topic, name, other, score, deleted = step
+    if topic == "users":
+        set_user(driver, name, other or "none", score, deleted=deleted)
+        users.pop(name, None)
+        if not deleted:
+            users[name] = User(name, other or "none", score, 0)
+        return
+    order = Purchase(name, other, 0)
+    at = name if key == "order_id" else "abc"["uvwxyz".index(name) % 3]
+    driver.send("orders", None if deleted else order, key=at)
+    orders.pop(at, None)
+    if not deleted:
+        orders[at] = order
+
+
+def orders_table(topology: Topology, key: str) -> Any:
+    return topology.table("orders", Purchase, key="order_id" if key == "order_id" else placed, key_type=str)
+
+
+def placed(order: Purchase) -> str:
+    return "abc"["uvwxyz".index(order.order_id) % 3]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.one_of(USERS, ORDERS), FAILURES), max_size=20), st.sampled_from(["inner", "left", "right", "outer"]))
+def test_tables_joined_by_key_equal_the_rows_that_are_there(steps: list[tuple[Any, str]], how: Any) -> None:
+    topology = Topology("shop")
+    users = topology.table("users", User, key="user_id")
+    orders = orders_table(topology, "user")
+
+    @topology.pipeline(orders, users, name="work")
+    def joined(orders: Any, users: Any) -> Any:
+        pairs = orders.join(users, how=how).map(with_city)
+        return [pairs.to("pairs"), pairs.changes().to("changes")]
+
+    with TestDriver(topology, partitions=2) as driver:
+        user_rows: dict[str, User] = {}
+        order_rows: dict[str, Purchase] = {}
+        for step, failure in steps:
+            apply(driver, step, user_rows, order_rows, "user")
+            if failure:
+                getattr(driver, failure)()
+        keys = {
+            "inner": user_rows.keys() & order_rows.keys(),
+            "left": order_rows.keys(),
+            "right": user_rows.keys(),
+            "outer": user_rows.keys() | order_rows.keys(),
+        }[how]
+        expected = {key: pair(order_rows.get(key), user_rows.get(key)) for key in keys}
+        assert check_chain(driver, "changes") == latest(driver, "pairs") == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.one_of(USERS, ORDERS), FAILURES, st.booleans()), max_size=30), st.sampled_from(["inner", "left"]))
+def test_tables_joined_on_a_foreign_key_equal_the_rows_that_are_there(steps: list[tuple[Any, str, bool]], how: Any) -> None:
+    topology = Topology("shop")
+    users = topology.table("users", User, key="user_id")
+    orders = orders_table(topology, "order_id")
+
+    @topology.pipeline(orders, users, name="work")
+    def joined(orders: Any, users: Any) -> Any:
+        pairs = orders.join(users.filter(lambda user: user.score >= -1), on="user_id", how=how).map(with_city)
+        return [pairs.to("pairs"), pairs.changes().to("changes")]
+
+    with TestDriver(topology, partitions=3) as driver:
+        user_rows: dict[str, User] = {}
+        order_rows: dict[str, Purchase] = {}
+        for step, failure, commits in steps:
+            apply(driver, step, user_rows, order_rows, "order_id")
+            if failure:
+                getattr(driver, failure)()
+            elif commits:
+                driver.commit()
+        expected = {}
+        for key, order in order_rows.items():
+            user = user_rows.get(order.user_id or "")
+            user = user if user is not None and user.score >= -1 else None
+            if user is not None or how == "left":
+                expected[key] = pair(order, user)
+        assert check_chain(driver, "changes") == latest(driver, "pairs") == expected
+        for key in list(order_rows):
+            driver.send("orders", None, key=key)
+        assert check_chain(driver, "changes", expected) == {}
+        assert [driver.state("work", user, "join-subscriptions") for user in "abc"] == [{"subscriptions": {}}] * 3
+        assert not driver.read("shop-dlq")
+
+
+def test_foreign_key_that_changes_while_its_answer_is_under_way_drops_the_stale_one() -> None:
+    topology = Topology("shop")
+    users = topology.table("users", User, key="user_id")
+    orders = orders_table(topology, "order_id")
+    topology.pipeline(orders, users, name="work")(lambda orders, users: orders.join(users, on="user_id").map(with_city).to("pairs"))
+    with TestDriver(topology) as driver:
+        set_user(driver, "a", "rome")
+        set_user(driver, "b", "oslo")
+        driver.send("orders", Purchase("u", "a", 1), key="u")
+        driver._commit(driver._tasks[0])  # the ask for "a" is in its topic, and not yet read
+        driver.send("orders", Purchase("u", "b", 2), key="u")
+        assert [r.value[1] for r in driver.read("pairs")] == ["oslo"]
+        assert driver.counters()["work", "join", "stale_answers"] == 1
+
+
+def test_table_joined_with_itself_on_a_foreign_key_follows_both_ends() -> None:
+    topology = Topology("shop")
+    users = topology.table("users", User, key="user_id")
+    topology.pipeline(users, name="work")(lambda users: users.join(users, on="city").map(both_scores).to("pairs"))
+    with TestDriver(topology, partitions=2) as driver:
+        set_user(driver, "boss", "boss", 1)
+        set_user(driver, "ann", "boss", 2)
+        set_user(driver, "boss", "boss", 5)
+        assert latest(driver, "pairs") == {"boss": [5, 5], "ann": [2, 5]}
+        set_user(driver, "boss", "", deleted=True)
+        assert {record.key for record in driver.read("pairs") if record.value is None} == {"boss", "ann"}
+
+
+def both_scores(value: Any) -> list[int]:
+    return [value[0].score, value[1].score]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.one_of(USERS, ORDERS), max_size=20), st.integers(2, 20))
+def test_size_of_batches_changes_nothing_where_ways_cross(steps: list[tuple[Any, ...]], size: int) -> None:
+    """A table joined with its own filter, and a branch that is merged again: what comes out, and in which order, is the same."""
+
+    def declare(users: Any, orders: Any) -> Any:
+        branches = orders.branch("rest", early=lambda order: order.order_id < "w")
+        merged = branches["early"].map(lambda order: order.order_id).merge(branches["rest"].map(lambda order: 0))
+        own = users.join(users.filter(lambda user: user.score > 0), how="left").changes()
+        looked = users.changes().map(lambda change: 1).lookup(users, how="left").map(lambda found: found[1])
+        return [merged.to("merged"), own.to("own"), looked.to("looked")]
+
+    records: list[tuple[str, bytes, Any]] = []
+    for topic, name, other, score, deleted in steps:
+        row = User(name, other, score, 0) if topic == "users" else Purchase(name, other, 0)
+        records.append((topic, name.encode(), None if deleted and topic == "users" else row))
+    results = []
+    for cut in (1, size):
+        with TestDriver(world(declare)) as driver:
+            feed_in_cuts(driver, records, cut)
+            results.append([[(r.key, r.value) for r in driver.read(topic)] for topic in ("merged", "own", "looked")])
+            assert not driver.read("shop-dlq")
+    assert results[0] == results[1]
