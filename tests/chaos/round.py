@@ -1,0 +1,368 @@
+"""One round: a broker, workers, traffic, the plan's faults, and the verdict."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from agents import app
+from engine.runtime.transport.kafka import KafkaSettings, KafkaTransport
+from tests.chaos.feed import Feed, read_input
+from tests.chaos.plan import Step
+from tests.chaos.results import TOPICS, Results, Row, places
+from tests.chaos.verdict import Expected, Verdict
+from tests.chaos.worker import Worker
+from tests.kafka_server import KafkaServer
+from tests.oracle.shop import PARTITIONS
+
+SESSION_TIMEOUT_S = 3
+_REBALANCE_TIMEOUT_S = 6
+_STARTED_S = 60.0
+_RECOVERED_S = 60.0
+_QUIET_S = 45.0
+_LOOK_S = 0.05
+_LAST_WORDS_S = 0.3
+_NEVER_COMPACTED = {"min.compaction.lag.ms": str(2**62)}
+_ZOMBIE = "newer producer owns|member_id was not recognized|generation|revoked: "
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """How long a fault was felt: from the kill to the first committed result that a reader sees of every task that was hit.
+
+    Attributes:
+        first_s: The same for the first of these tasks.
+    """
+
+    fault: str
+    tasks: int
+    first_s: float
+    seconds: float
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a round has come to."""
+
+    seed: int
+    plan: list[str]
+    sent: int = 0
+    seconds: float = 0.0
+    verdicts: list[Verdict] = field(default_factory=list)
+    recoveries: list[Recovery] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing was lost, doubled or wrong, and everything behaved."""
+        return not self.failures and bool(self.verdicts) and all(verdict.good for verdict in self.verdicts)
+
+
+class Round:
+    """Runs a plan against the shop; everything is gone when `run` returns, but for the logs in `folder`."""
+
+    def __init__(self, seed: int, plan: Sequence[Step], *, events: int, workers: int, folder: Path, say: Say) -> None:
+        self.outcome = Outcome(seed, [str(step) for step in plan])
+        self._plan = plan
+        self._events = events
+        self._folder = folder
+        self._say = say
+        self._server = KafkaServer()
+        self._count = workers
+        self._workers: list[Worker] = []
+        self._results: Results
+        self._begun_s = time.time()
+
+    async def run(self) -> Outcome:
+        """Run the round."""
+        outcome = self.outcome
+        await asyncio.to_thread(self._server.start)
+        try:
+            await _make_topics(self._server.bootstrap)
+            async with Results(self._server.bootstrap) as self._results:
+                await self._run()
+        finally:
+            for worker in self._workers:
+                worker.kill()
+            await asyncio.to_thread(self._server.stop, keep_log=not outcome.good)
+            outcome.seconds = round(time.time() - self._begun_s, 1)
+        return outcome
+
+    async def _run(self) -> None:
+        outcome, bootstrap = self.outcome, self._server.bootstrap
+        environ = {
+            "STREAMFORGE_BROKER": f"kafka://{bootstrap}",
+            "STREAMFORGE_BROKER_SESSION_TIMEOUT": str(SESSION_TIMEOUT_S),
+            "STREAMFORGE_BROKER_REBALANCE_TIMEOUT": str(_REBALANCE_TIMEOUT_S),
+        }
+        self._workers = [Worker(f"worker-{number}", "agents", self._folder, environ) for number in range(self._count + 1)]
+        for worker in self._workers[: self._count]:
+            worker.start()
+        feed = Feed(bootstrap, self._events, outcome.seed)
+        feeding = asyncio.create_task(feed.run())
+        try:
+            await self._faults()
+            feed.finish()
+            await feeding
+        finally:
+            feeding.cancel()
+        outcome.sent = feed.sent
+        source = await read_input(bootstrap)
+        if len(source) != feed.sent:
+            outcome.notes.append(f"{feed.sent:,} records sent, {len(source):,} in the log: the expected results are those of the log")
+        expected = Expected(source, feed.closing_ms)
+        await self._until_complete(expected)
+        await self._end_workers()
+        outcome.verdicts = expected.judge(await self._read_again())
+        self._note_logs()
+
+    async def _read_again(self) -> dict[str, list[Row]]:
+        """Return all results as a reader finds them that comes when everything is over; the one that watched must have seen the same."""
+        async with Results(self._server.bootstrap) as again:
+            for reader in (self._results, again):
+                if not await reader.to_end(20.0):
+                    self.outcome.failures.append("the results could not be read to their ends: a transaction is still open")
+            for topic, rows in again.rows.items():
+                only_then, only_now = places(self._results.rows[topic]) - places(rows), places(rows) - places(self._results.rows[topic])
+                if only_then or only_now:
+                    self.outcome.failures.append(
+                        f"{topic}: a reader that watched saw {len(only_then)} rows that are gone, and missed {len(only_now)}"
+                    )
+            return again.rows
+
+    # -- the plan
+
+    async def _faults(self) -> None:
+        started = await self._until(lambda: len(self._results.numbers_seen(0.0)) == PARTITIONS, _STARTED_S)
+        if not started:
+            self.outcome.failures.append(f"the workers did not show a result of every task within {_STARTED_S:.0f} s")
+            return
+        self._tell("all tasks run")
+        for at, step in enumerate(self._plan):
+            await asyncio.sleep(step.after_s)
+            hit_s, numbers = await self._apply(step)
+            if not numbers:
+                self.outcome.notes.append(f"{step}: hit nothing, the worker had no tasks")
+            elif step.settle or at == len(self._plan) - 1:
+                await self._settle(step, hit_s, numbers)
+
+    async def _apply(self, step: Step) -> tuple[float, set[int]]:
+        """Do it; return when the fault hit, and the tasks that it hit."""
+        self._tell(str(step))
+        act: dict[str, Callable[[Step, Worker], Awaitable[tuple[float, set[int]]]]] = {
+            "kill": self._kill,
+            "kill-both": self._kill_both,
+            "restart": self._restart,
+            "freeze": self._freeze,
+            "lost-disk": self._lost_disk,
+            "old-disk": self._old_disk,
+            "broker": self._kill_broker,
+            "broker-freeze": self._freeze_broker,
+            "rebalance": self._rebalance,
+        }
+        victim = self._workers[step.victim]
+        await self._until(lambda: bool(victim.numbers()), 2 * _REBALANCE_TIMEOUT_S)
+        return await act[step.fault](step, victim)
+
+    async def _kill(self, step: Step, victim: Worker) -> tuple[float, set[int]]:
+        numbers, hit_s = victim.numbers(), time.time()
+        victim.kill()
+        await asyncio.sleep(step.down_s)
+        victim.start()
+        return hit_s, numbers
+
+    async def _kill_both(self, step: Step, victim: Worker) -> tuple[float, set[int]]:
+        workers, hit_s = self._workers[: self._count], time.time()
+        for worker in workers:
+            worker.kill()
+        await asyncio.sleep(step.down_s)
+        for worker in workers:
+            worker.start()
+        return hit_s, set(range(PARTITIONS))
+
+    async def _restart(self, step: Step, victim: Worker) -> tuple[float, set[int]]:
+        numbers, hit_s = victim.numbers(), time.time()
+        await self._end(victim)
+        await asyncio.sleep(step.down_s)
+        victim.start()
+        return hit_s, numbers
+
+    async def _freeze(self, step: Step, victim: Worker) -> tuple[float, set[int]]:
+        """Freeze, until all its tasks run elsewhere; resume, and see that it was a zombie and found out."""
+        others = [worker for worker in self._workers if worker.running and worker is not victim]
+        marks = {worker.name: worker.said() for worker in others}
+        numbers, hit_s = victim.numbers(), time.time()
+        victim.freeze()
+        taken = await self._until(
+            lambda: numbers <= {number for worker in others for _, number in worker.opened(marks[worker.name])}, _RECOVERED_S
+        )
+        if not taken:
+            self.outcome.failures.append(f"{step}: nobody took over all of {sorted(numbers)} from the frozen {victim.name}")
+        await asyncio.sleep(step.down_s)
+        mark = victim.said()
+        victim.resume()
+        evidence = await victim.until_said(_ZOMBIE, mark, 30.0)
+        if evidence is None:
+            self.outcome.failures.append(f"{step}: {victim.name} was resumed and did not find out that it owns nothing any more")
+        else:
+            self._tell(f"{victim.name} found out: {evidence[:160]}")
+        return hit_s, numbers
+
+    async def _lost_disk(self, step: Step, victim: Worker) -> tuple[float, set[int]]:
+        numbers, hit_s = victim.numbers(), time.time()
+        victim.kill()
+        victim.lose_disk()
+        await asyncio.sleep(step.down_s)
+        victim.start()
+        return hit_s, numbers
+
+    async def _old_disk(self, step: Step, victim: Worker) -> tuple[float, set[int]]:
+        copy = self._folder / f"{victim.name}-copy"
+        early_s, early = time.time(), victim.numbers()
+        victim.kill()
+        victim.keep_copy(copy)
+        victim.start()
+        await self._recovered(early_s, early)
+        await asyncio.sleep(1.0)
+        numbers, hit_s = victim.numbers(), time.time()
+        victim.kill()
+        victim.bring_back(copy)
+        await asyncio.sleep(step.down_s)
+        victim.start()
+        return hit_s, numbers
+
+    async def _kill_broker(self, step: Step, victim: Worker) -> tuple[float, set[int]]:
+        await asyncio.to_thread(self._server.kill)
+        hit_s = time.time()
+        await asyncio.sleep(step.down_s)
+        await asyncio.to_thread(self._server.start)
+        return hit_s, set(range(PARTITIONS))
+
+    async def _freeze_broker(self, step: Step, victim: Worker) -> tuple[float, set[int]]:
+        self._server.pause()
+        hit_s = time.time() + _LAST_WORDS_S
+        await asyncio.sleep(2 * SESSION_TIMEOUT_S * step.down_s)
+        self._server.resume()
+        return hit_s, set(range(PARTITIONS))
+
+    async def _rebalance(self, step: Step, victim: Worker) -> tuple[float, set[int]]:
+        guest = self._workers[self._count]
+        hit_s = time.time()
+        for leave in ("end", "kill"):
+            guest.start()
+            if not await self._until(lambda: bool(guest.numbers()), _RECOVERED_S):
+                self.outcome.failures.append(f"{step}: the further worker got no task")
+            await asyncio.sleep(step.down_s)
+            if leave == "end":
+                await self._end(guest)
+            else:
+                hit_s = time.time()
+                guest.kill()
+        return hit_s, set(range(PARTITIONS))
+
+    # -- waiting
+
+    async def _settle(self, step: Step, hit_s: float, numbers: set[int]) -> None:
+        """Wait until every task that was hit shows results again, and note how long that took."""
+        back = await self._recovered(hit_s, numbers, opened_anew=not step.fault.startswith("broker"))
+        if back is None:
+            self.outcome.failures.append(
+                f"{step}: not all of the tasks {sorted(numbers)} had committed a result {_RECOVERED_S:.0f} s later"
+            )
+            return
+        times = [seen_s - hit_s for seen_s in back.values()]
+        recovery = Recovery(step.fault, len(numbers), round(min(times), 2), round(max(times), 2))
+        self.outcome.recoveries.append(recovery)
+        self._tell(f"recovered: first of {recovery.tasks} tasks after {recovery.first_s:.1f} s, all after {recovery.seconds:.1f} s")
+
+    async def _recovered(self, hit_s: float, numbers: set[int], *, opened_anew: bool = True) -> dict[int, float] | None:
+        """Wait for a result of each task, and return when each was first seen; None if one does not come.
+
+        A worker's last commits may be seen a moment after its end: what counts is what comes when the task has been opened anew.
+        A broker that does not run has no such last words.
+        """
+        back: dict[int, float] = {}
+
+        def look() -> bool:
+            opened = {} if opened_anew else dict.fromkeys(numbers, hit_s)
+            for worker in self._workers if opened_anew else ():
+                for opened_s, number in worker.opened():
+                    if opened_s >= hit_s:
+                        opened[number] = min(opened_s, opened.get(number, opened_s))
+            for number in numbers & opened.keys():
+                seen_s = self._results.first_seen(number, opened[number])
+                if seen_s is not None:
+                    back[number] = seen_s
+            return len(back) == len(numbers)
+
+        return back if await self._until(look, _RECOVERED_S) else None
+
+    async def _until_complete(self, expected: Expected) -> None:
+        """Wait until as much has come out as must, or nothing has come for long."""
+        self._results.newest_s = time.time()
+
+        def is_over() -> bool:
+            return expected.is_complete(self._results.rows) or time.time() - self._results.newest_s > _QUIET_S
+
+        await self._until(is_over, 300.0)
+        if expected.is_complete(self._results.rows):
+            self._tell("everything is processed")
+        else:
+            self.outcome.failures.append(f"the results are not complete, and nothing has come for {_QUIET_S:.0f} s")
+
+    async def _until(self, holds: Callable[[], bool], timeout_s: float) -> bool:
+        """Look again and again, also at whether a worker died by itself; return whether it held within the time."""
+        deadline = time.monotonic() + timeout_s
+        while not holds():
+            self._check_workers()
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(_LOOK_S)
+        return True
+
+    # -- the workers
+
+    def _check_workers(self) -> None:
+        for worker in self._workers:
+            if worker.died is not None:
+                self.outcome.failures.append(f"{worker.name} ended by itself with status {worker.died}")
+                worker.kill()
+                worker.start()
+
+    async def _end(self, worker: Worker) -> None:
+        begun_s = time.time()
+        status = await worker.end()
+        self._tell(f"{worker.name} ended within {time.time() - begun_s:.1f} s")
+        if status != 0:
+            what = "did not end and was killed" if status is None else f"ended with status {status}"
+            self.outcome.failures.append(f"{worker.name} {what} after SIGTERM")
+
+    async def _end_workers(self) -> None:
+        self._check_workers()
+        await asyncio.gather(*(self._end(worker) for worker in self._workers if worker.running))
+
+    def _note_logs(self) -> None:
+        for worker in self._workers:
+            tracebacks = worker.text().count("Traceback (most recent call last)")
+            if tracebacks:
+                self.outcome.notes.append(f"{tracebacks} tracebacks in the log of {worker.name}")
+
+    def _tell(self, what: str) -> None:
+        self._say(f"  {time.time() - self._begun_s:5.1f} s  {what}")
+
+
+async def _make_topics(bootstrap: str) -> None:
+    transport = KafkaTransport(KafkaSettings.of(f"kafka://{bootstrap}"))
+    await transport.start()
+    try:
+        specs = app.topology.plan().topic_specs(create_sources=True)
+        # The traffic lies in the past: what is older than a topic keeps would be deleted, or compacted, under the readers' feet. (A
+        # transaction's marker carries the present, so that the segment with the first of them is closed, and can be compacted, at once.)
+        kept = [replace(spec, config=_NEVER_COMPACTED) if spec.name in TOPICS and spec.compacted else spec for spec in specs]
+        await transport.ensure_topics([spec if spec.compacted else replace(spec, retention_ms=-1) for spec in kept])
+    finally:
+        await transport.stop()
