@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from cdc.other_codecs import heartbeats as heartbeats
     from cdc.other_codecs import outbox as outbox
     from cdc.other_codecs import transaction_marks as transaction_marks
+    from cdc.registry.client import Registry as Registry
+    from cdc.schema_codecs import avro as avro
+    from cdc.schema_codecs import jsonschema as jsonschema
     from cdc.values import INFINITY as INFINITY
     from cdc.values import MINUS_INFINITY as MINUS_INFINITY
     from cdc.values import Beyond as Beyond
@@ -35,13 +38,15 @@ _HOMES = {
     "Position": "cdc.change", "Transaction": "cdc.change", "TransactionMark": "cdc.change",
     "debezium": "cdc.debezium_codec",
     "heartbeats": "cdc.other_codecs", "outbox": "cdc.other_codecs", "transaction_marks": "cdc.other_codecs",
+    "Registry": "cdc.registry.client", "avro": "cdc.schema_codecs", "jsonschema": "cdc.schema_codecs",
     "Beyond": "cdc.values", "Encoded": "cdc.values", "INFINITY": "cdc.values", "Interval": "cdc.values", "MINUS_INFINITY": "cdc.values",
     "Range": "cdc.values", "Scale": "cdc.values", "Unit": "cdc.values",
 }  # fmt: skip
 
 __all__ = [
     "INFINITY", "MINUS_INFINITY", "Beyond", "Change", "Encoded", "Heartbeat", "Interval", "Message", "Op", "OutboxEvent", "Position",
-    "Range", "Scale", "Transaction", "TransactionMark", "Unit", "debezium", "heartbeats", "outbox", "transaction_marks",
+    "Range", "Registry", "Scale", "Transaction", "TransactionMark", "Unit", "avro", "debezium", "heartbeats", "jsonschema", "outbox",
+    "transaction_marks",
 ]  # fmt: skip
 
 

@@ -13,25 +13,18 @@ A declared int, str or bytes takes the number, text or bytes as they are written
 """
 
 import enum
-import re
-from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
-from uuid import UUID
 
 import msgspec
 
-from cdc.reading import base64_bytes, decimal_reader, micro_duration, variable_decimal
-from cdc.times import from_days, parse_date, parse_time, parse_timestamp, time_reader, timestamp_reader
-from cdc.values import Beyond, Encoded, Interval, Range, Scale, Unit, notes, parse_interval, parse_range
-
-Fit = Callable[[Any], Any]
+from cdc.scalars import SIMPLE, Fit, shown, text_of, to_bytes, to_datetime, to_decimal, to_time
+from cdc.times import parse_date
+from cdc.values import Beyond, Encoded, Range, Scale, Unit, notes, parse_range
 
 _BLANKS: dict[Any, Any] = {str: "", bytes: b"", int: 0, float: 0.0, bool: False, Decimal: Decimal(0), timedelta: timedelta(0)}
-_DECIMAL_TEXT = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
-_SPECIAL_FLOATS = ("NaN", "Infinity", "-Infinity")
 FIT_ERRORS = (ValueError, TypeError, ArithmeticError, LookupError, msgspec.MsgspecError)
 
 
@@ -124,15 +117,15 @@ def _coercion(member: Any, declared: Declared, known: bool) -> Fit:
     scale, unit, encoded = declared.notes.get(Scale), declared.notes.get(Unit), declared.notes.get(Encoded)
     origin = get_origin(member) or member
     if member is Decimal:
-        return _to_decimal(scale, known)
+        return to_decimal(scale, known)
     if member is datetime:
-        return lambda value: _to_datetime(value, unit)
+        return lambda value: to_datetime(value, unit)
     if member is time:
-        return lambda value: _to_time(value, unit)
+        return lambda value: to_time(value, unit)
     if member is bytes:
-        return lambda value: _to_bytes(value, encoded, known)
-    if member in _SIMPLE:
-        return _SIMPLE[member]
+        return lambda value: to_bytes(value, encoded, known)
+    if member in SIMPLE:
+        return SIMPLE[member]
     if origin is Range:
         return _to_range(get_args(member))
     if origin is Literal:
@@ -148,127 +141,6 @@ def _coercion(member: Any, declared: Declared, known: bool) -> Fit:
     return lambda value: msgspec.convert(value, member, strict=False)
 
 
-def _to_decimal(scale: Scale | None, known: bool) -> Fit:
-    from_base64 = None if scale is None else decimal_reader(scale.digits, base64_bytes)
-
-    def convert(value: Any) -> Decimal:
-        if isinstance(value, str):
-            return _decimal_of_text(value, from_base64, known)
-        if isinstance(value, dict):
-            return variable_decimal(value)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{_shown(value)} is not a decimal")
-        return Decimal(repr(value))
-
-    return convert
-
-
-def _decimal_of_text(text: str, from_base64: Callable[[Any], Decimal] | None, known: bool) -> Decimal:
-    if text.upper() == "NAN" and (known or len(text) == 3):
-        return Decimal("NaN")
-    if text in ("Infinity", "-Infinity"):
-        return Decimal(text)
-    is_number = _DECIMAL_TEXT.fullmatch(text) is not None
-    maybe_base64 = not known and len(text) % 4 == 0 and "." not in text and "-" not in text
-    if is_number and not maybe_base64:
-        return Decimal(text)
-    if known:
-        raise ValueError(f"{_shown(text)} is not a decimal")
-    if from_base64 is None:
-        what = "may be base64 or digits" if is_number else "looks like base64, whose scale only the schema knows"
-        raise ValueError(f"{_shown(text)} {what}, and the record has no schema; declare Annotated[Decimal, Scale(digits)]")
-    return from_base64(text)
-
-
-def _to_datetime(value: Any, unit: Unit | None) -> datetime | Beyond:
-    if isinstance(value, str):
-        return parse_timestamp(value, zoned=value.endswith("Z") or re.search(r"\d[+-]\d\d(:?\d\d)?$", value[10:]) is not None)
-    return timestamp_reader(_unit(value, unit, "datetime"), julian=False)(value)
-
-
-def _to_time(value: Any, unit: Unit | None) -> time | Beyond:
-    if isinstance(value, str):
-        return parse_time(value, zoned=value.endswith("Z"))
-    return time_reader(_unit(value, unit, "time"))(value)
-
-
-def _unit(value: Any, unit: Unit | None, name: str) -> str:
-    if type(value) is not int:
-        raise ValueError(f"{_shown(value)} is not a {name}")
-    if unit is None:
-        raise ValueError(f'{value} may count ms, µs or ns, and the record has no schema; declare Annotated[{name}, Unit("us")]')
-    return unit.of
-
-
-def _to_bytes(value: Any, encoded: Encoded | None, known: bool) -> bytes:
-    if not isinstance(value, str):
-        raise TypeError(f"{_shown(value)} is not bytes")
-    if encoded is None and known:
-        raise ValueError(f'{_shown(value)} is text that may be base64 or hex; declare Annotated[bytes, Encoded("base64")]')
-    if encoded is None or encoded.by == "base64":
-        return base64_bytes(value)
-    if encoded.by == "hex":
-        return bytes.fromhex(value)
-    return base64_bytes(value.replace("-", "+").replace("_", "/"))
-
-
-def _to_date(value: Any) -> date | Beyond:
-    return from_days(value) if type(value) is int else parse_date(_text(value))
-
-
-def _to_timedelta(value: Any) -> timedelta:
-    if isinstance(value, Interval):
-        return value.as_timedelta()
-    return micro_duration(value) if type(value) is int else parse_interval(_text(value)).as_timedelta()
-
-
-def _to_interval(value: Any) -> Interval:
-    if isinstance(value, timedelta):
-        return Interval(microseconds=value // timedelta(microseconds=1))
-    return Interval(microseconds=value) if type(value) is int else parse_interval(_text(value))
-
-
-def _to_int(value: Any) -> int:
-    if isinstance(value, Decimal) and value == value.to_integral_value():
-        return int(value)
-    raise TypeError(f"{_shown(value)} is a {type(value).__name__}, not an int")
-
-
-def _to_float(value: Any) -> float:
-    if isinstance(value, bool) or not (isinstance(value, int | Decimal) or value in _SPECIAL_FLOATS):
-        raise TypeError(f"{_shown(value)} is a {type(value).__name__}, not a float")
-    return float(value)
-
-
-def _to_str(value: Any) -> str:
-    if isinstance(value, UUID | Decimal | Beyond):
-        return str(value)
-    raise TypeError(f"{_shown(value)} is a {type(value).__name__}, not a str")
-
-
-def _to_bool(value: Any) -> bool:
-    if isinstance(value, str) and value in ("true", "false"):
-        return value == "true"
-    raise TypeError(f"{_shown(value)} is a {type(value).__name__}, not a bool")
-
-
-def _to_beyond(value: Any) -> Beyond:
-    if isinstance(value, str) and value in ("infinity", "-infinity"):
-        return Beyond(value)
-    raise TypeError(f"{_shown(value)} is a {type(value).__name__}")
-
-
-_SIMPLE: dict[Any, Fit] = {
-    date: _to_date,
-    timedelta: _to_timedelta,
-    Interval: _to_interval,
-    int: _to_int,
-    float: _to_float,
-    str: _to_str,
-    bool: _to_bool,
-    UUID: lambda value: UUID(_text(value)),
-    Beyond: _to_beyond,
-}
 _BOUNDS: dict[Any, Fit] = {int: int, Decimal: Decimal, float: float, str: str, date: parse_date}
 
 
@@ -277,7 +149,7 @@ def _to_range(arguments: tuple[Any, ...]) -> Fit:
     bound = next((_BOUNDS[member] for member in declared.members if member in _BOUNDS), None) or fitter(declared, known=True)
 
     def convert(value: Any) -> Range[Any]:
-        found = parse_range(_text(value))
+        found = parse_range(text_of(value))
         if bound is None:
             return found
         lower, upper = (None if end is None else bound(end) for end in (found.lower, found.upper))
@@ -294,7 +166,7 @@ def _to_list(member: Any, origin: Any, known: bool) -> Fit:
         if isinstance(value, str):
             return msgspec.json.decode(value, type=member)
         if not isinstance(value, list):
-            raise TypeError(f"{_shown(value)} is not an array")
+            raise TypeError(f"{shown(value)} is not an array")
         return origin(value if item is None else [item(part) for part in value])
 
     return convert
@@ -308,7 +180,7 @@ def _to_dict(member: Any, known: bool) -> Fit:
         if isinstance(value, str):
             return msgspec.json.decode(value, type=member)
         if not isinstance(value, dict):
-            raise TypeError(f"{_shown(value)} is not a map")
+            raise TypeError(f"{shown(value)} is not a map")
         return value if item is None else {name: item(part) for name, part in value.items()}
 
     return convert
@@ -337,7 +209,7 @@ def _to_struct(member: Any, known: bool) -> Fit:
         if isinstance(value, str):
             return msgspec.json.decode(value, type=member)
         if not isinstance(value, dict):
-            raise TypeError(f"{_shown(value)} is not a {getattr(member, '__name__', member)}")
+            raise TypeError(f"{shown(value)} is not a {getattr(member, '__name__', member)}")
         given = {name: value[wire] if fit is None else fit(value[wire]) for name, wire, fit in fields if wire in value}
         return member(**given)
 
@@ -346,21 +218,10 @@ def _to_struct(member: Any, known: bool) -> Fit:
 
 def _one_of(value: Any, allowed: tuple[Any, ...]) -> Any:
     if value not in allowed:
-        raise ValueError(f"{_shown(value)} is not one of {', '.join(map(repr, allowed))}")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{_shown(value)} is a {type(value).__name__}")
+        raise ValueError(f"{shown(value)} is not one of {', '.join(map(repr, allowed))}")
     return value
 
 
 def _is_container(member: Any) -> bool:
     origin = get_origin(member) or member
     return origin in (list, tuple, set, frozenset, dict)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -33,7 +33,7 @@ class Schemas(Protocol):
     """Where schemas come from, by id. A registry client fetches them before a batch is decoded; decoding only looks them up."""
 
     def schema(self, schema_id: int) -> Any:
-        """Return the schema, as text or as decoded JSON.
+        """Return the schema: text, decoded JSON, or an object with `text` and the texts in `resolved` that it refers to.
 
         Raises:
             RecordError: There is none of that id.
@@ -171,7 +171,8 @@ class Opener:
         from cdc.avro_values import AvroSchema  # fastavro only where there is Avro
 
         assert self._schemas is not None
-        schema = AvroSchema(self._schemas.schema(schema_id))
+        found = self._schemas.schema(schema_id)
+        schema = AvroSchema(getattr(found, "text", found), getattr(found, "resolved", ()))
         if len(self._avro) >= SCHEMAS_MAX:
             self._avro.clear()
         return schema, Plans(self._rows, _row_of(schema.column), "avro")

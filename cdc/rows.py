@@ -20,8 +20,9 @@ from typing import Any, get_origin, get_type_hints
 import msgspec
 
 from cdc.columns import Column
-from cdc.fitting import FIT_ERRORS, Declared, Fit, fitter
+from cdc.fitting import FIT_ERRORS, Declared, fitter
 from cdc.reading import Reader, Wire, reader
+from cdc.scalars import Fit
 from engine.errors import ConfigError, RecordError
 
 PLACEHOLDER = "__debezium_unavailable_value"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from engine.errors import UnavailableError
+from engine.graph import SideSpec, SinkSpec
 from engine.plan import Plan
 from engine.records import RecordBatch
 from engine.runtime.shell import Deliver, Limits
@@ -29,6 +30,28 @@ class Prepares(Protocol):
         Raises UnavailableError if it cannot be had now. A record that can never be decoded is left to `decode_batch`.
         """
         ...
+
+
+@runtime_checkable
+class PreparesSink(Protocol):
+    """A codec that needs something from outside before it can encode: the id of its schema."""
+
+    async def prepare_sink(self, topic: str) -> None:
+        """Get what `encode_column` will need for a topic; called once, when the worker starts.
+
+        Raises ConfigError if it never will (an incompatible schema), UnavailableError if it cannot be had now.
+        """
+        ...
+
+
+async def prepare_sinks(plan: Plan) -> None:
+    """Prepare the codecs of all topics that a plan writes to."""
+    for graph in plan.graphs.values():
+        for node in graph.nodes:
+            sinks: list[SinkSpec | SideSpec] = [*node.sides] if node.sink is None else [node.sink, *node.sides]
+            for sink in sinks:
+                if isinstance(sink.codec, PreparesSink):
+                    await sink.codec.prepare_sink(sink.topic)
 
 
 def prepared(deliver: Deliver, plan: Plan, limits: Limits) -> Deliver:

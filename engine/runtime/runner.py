@@ -20,7 +20,7 @@ from engine.records import RecordBatch, TopicPartition
 from engine.runtime.clock import Clock, SystemClock
 from engine.runtime.lifecycle import Phase
 from engine.runtime.metrics import Metrics
-from engine.runtime.preparing import prepared
+from engine.runtime.preparing import prepare_sinks, prepared
 from engine.runtime.quiet import Pulse
 from engine.runtime.shell import Deliver, Limits, OpenStore, Shell
 from engine.runtime.task_runner import TaskRunner, describe
@@ -107,6 +107,7 @@ class Runner:
         specs = plan.topic_specs(create_sources=self._create_sources)
         await transport.ensure_topics(specs)
         self._shell.output_partitions.update(await transport.partition_counts([spec.name for spec in specs]))
+        await prepare_sinks(plan)
         await transport.subscribe(plan.input_topics, self)
 
     async def turn(self) -> None:

@@ -104,9 +104,8 @@ def test_unavailable_values_come_from_the_stored_row_and_through_a_key_change() 
     for change in sorted(good(debezium(dict), of_topic("core.json", ".documents")), key=lambda c: (c.position, c.op != "d")):
         take(table, change)
         if change.unavailable and change.after:
-            seen.append(
-                (change.op.value, change.key, len(table[key_of(change.key or {})].row["body"]), table[key_of(change.key or {})].missing)
-            )
+            stored: Any = table[key_of(change.key or {})]
+            seen.append((change.op.value, change.key, len(stored.row["body"]), stored.missing))
     assert seen == [("u", {"id": 1}, 2600, ()), ("c", {"id": 11}, 2600, ())]
 
 

@@ -6,7 +6,7 @@ import pytest
 from engine.codecs import Decoded
 from engine.errors import UnavailableError
 from engine.records import RecordBatch
-from engine.runtime.preparing import prepared
+from engine.runtime.preparing import prepare_sinks, prepared
 from engine.runtime.shell import Limits
 from engine.stream import Sink, Stream
 from engine.topology import Topology
@@ -22,6 +22,10 @@ class Awaited:
     def __init__(self, failures: int) -> None:
         self.failures = failures
         self.calls = 0
+        self.sinks: list[str] = []
+
+    async def prepare_sink(self, topic: str) -> None:
+        self.sinks.append(topic)
 
     async def prepare(self, batch: RecordBatch) -> None:
         self.calls += 1
@@ -67,3 +71,15 @@ def test_prepared_without_such_a_codec_changes_nothing() -> None:
         raise AssertionError
 
     assert prepared(deliver, plan_of(value_type=str), LIMITS) is deliver
+
+
+async def test_prepare_sinks_reaches_every_topic_that_is_written() -> None:
+    codec = Awaited(0)
+    app = Topology("waits", partitions=1)
+
+    @app.pipeline(app.source("in", value_type=str))
+    def copy(lines: Stream[str, str]) -> list[Sink]:
+        return [lines.to("one", codec=codec), lines.to("two", codec=codec), lines.to("three")]
+
+    await prepare_sinks(app.plan())
+    assert codec.sinks == ["one", "two"]

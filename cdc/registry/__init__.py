@@ -1,0 +1,1 @@
+"""Schema registries: a client of the Confluent API (`client`), and an embedded registry that serves it (`store`, `rules`, `server`)."""

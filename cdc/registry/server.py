@@ -1,0 +1,120 @@
+"""The embedded registry as a process: the Confluent API over HTTP, on the standard library's server.
+
+    streamforge registry --port 8081 --file var/schemas.sqlite
+
+One request is handled at a time (the store is one SQLite file); a registry is asked once for each schema, so that is enough.
+"""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import click
+
+from cdc.registry.api import RegistryApi
+from cdc.registry.store import SchemaStore
+
+CONTENT_TYPE = "application/vnd.schemaregistry.v1+json"
+BODY_BYTES_MAX = 4 << 20
+
+
+class RegistryServer:
+    """Serves a store over HTTP until it is closed.
+
+    Args:
+        path: The store's file, ":memory:" for none.
+        port: 0 for any free one; see `url`.
+    """
+
+    def __init__(self, path: str = ":memory:", *, host: str = "127.0.0.1", port: int = 0) -> None:
+        self._store = SchemaStore(path)
+        self._server = ThreadingHTTPServer((host, port), _handler(RegistryApi(self._store)))
+        self._server.daemon_threads = True
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        """Address of the registry."""
+        host, port = self._server.server_address[:2]
+        return f"http://{host!s}:{port}"
+
+    def start(self) -> "RegistryServer":
+        """Serve in a thread."""
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="registry", daemon=True)
+        self._thread.start()
+        return self
+
+    def serve(self) -> None:
+        """Serve until interrupted."""
+        self._server.serve_forever()
+
+    def close(self) -> None:
+        """Stop serving and close the store."""
+        if self._thread is not None:
+            self._server.shutdown()
+            self._thread.join(timeout=5)
+        self._server.server_close()
+        self._store.close()
+
+
+def _handler(api: RegistryApi) -> type[BaseHTTPRequestHandler]:
+    lock = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _answer(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            if length > BODY_BYTES_MAX:
+                self._send(413, {"error_code": 413, "message": f"a request has at most {BODY_BYTES_MAX} bytes"})
+                self.close_connection = True
+                return
+            raw = self.rfile.read(length)
+            try:
+                body = json.loads(raw) if raw else None
+            except ValueError as error:
+                self._send(400, {"error_code": 400, "message": f"the request is not JSON: {error}"})
+                return
+            parts = urlsplit(self.path)
+            with lock:
+                status, answer = api.handle(self.command, parts.path, dict(parse_qsl(parts.query)), body)
+            self._send(status, answer)
+
+        do_GET = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815  # names of the standard library's
+
+        def _send(self, status: int, answer: Any) -> None:
+            content = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", CONTENT_TYPE)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing for each request."""
+
+    return Handler
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option("--port", default=8081, show_default=True, help="Port to listen at; 0 for any free one.")
+@click.option("--file", "path", default="var/schemas.sqlite", show_default=True, help="Where schemas are kept; ':memory:' keeps none.")
+def registry(host: str, port: int, path: str) -> None:
+    """Serve a schema registry: the Confluent API on one file."""
+    if path != ":memory:":
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        server = RegistryServer(path, host=host, port=port)
+    except OSError as error:
+        raise click.ClickException(f"{host}:{port}: {error}") from error
+    click.echo(f"schema registry at {server.url}, kept in {path}; stop it with Ctrl-C")
+    try:
+        server.serve()
+    except KeyboardInterrupt:
+        click.echo("stopped")
+    finally:
+        server.close()

@@ -1,0 +1,247 @@
+"""`avro(registry, Row)` and `jsonschema(registry, Row)`: codecs for records that carry a schema id, for sources and for sinks.
+
+    payments = app.source("payments", codec=avro(registry, Payment), key="user_id")
+    ...to("refunds", codec=avro(registry, Refund))
+
+A record is a zero byte, the id of its schema in 4 bytes, and the payload. Reading, the schema of the id is resolved against that of
+the declared Struct: older and newer records run through the same pipeline. Writing, the Struct's schema is registered when the
+worker starts (`auto_register=False`: only looked up), under `<topic>-value` or another subject; an incompatible one stops the start.
+
+What cannot be had now (registry down) makes the partition wait; an id that the registry does not know, another framing, or bytes
+that do not fit are dead letters that name the id.
+"""
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from cdc.avro_types import schema_of
+from cdc.avro_values import Resolver, Writer
+from cdc.debezium_codec import Fetches, schemas_of
+from cdc.framing import Schemas
+from cdc.registry.client import STRATEGIES, Registry, SubjectStrategy
+from engine.codecs import Decoded
+from engine.errors import ConfigError, RecordError
+from engine.records import RecordBatch
+
+V = TypeVar("V")
+
+_MAGIC = b"\0"
+_HEADER_BYTES = 5
+_BAD_VALUE = (msgspec.MsgspecError, TypeError, ValueError)
+
+
+class Format(Protocol):
+    """What stands behind the id: Avro or JSON."""
+
+    kind: str
+    record_name: str
+    schema: str
+
+    def reader(self, found: Any) -> Callable[[bytes], Any]:
+        """Return the function that reads records of a schema of the registry."""
+        ...
+
+    def encode(self, value: Any, prefix: bytes) -> bytes:
+        """Return prefix and payload of a value."""
+        ...
+
+
+def avro(
+    registry: Schemas | Mapping[int, Any] | Callable[[int], Any],
+    row_type: type[V] = dict,  # type: ignore[assignment]  # V is dict then
+    *,
+    subject: str | SubjectStrategy = "topic",
+    auto_register: bool = True,
+    namespace: str | None = None,
+) -> "SchemaCodec[V]":
+    """Return the codec of Avro records with schema ids.
+
+    Args:
+        registry: A `Registry`; for sources a mapping or a function by id will do.
+        row_type: A Struct; its schema is the reader's, and the writer's of a sink. dict takes records as they were written.
+        subject: Of a sink: "topic" (`<topic>-value`), "record", "topic-record", or a function of topic and record name.
+        auto_register: Register the schema of a sink; otherwise it must be there.
+        namespace: Of the records in a sink's schema.
+    """
+    return SchemaCodec(_Avro(row_type, namespace), row_type, registry, subject, auto_register)
+
+
+def jsonschema(
+    registry: Schemas | Mapping[int, Any] | Callable[[int], Any],
+    row_type: type[V] = dict,  # type: ignore[assignment]  # V is dict then
+    *,
+    subject: str | SubjectStrategy = "topic",
+    auto_register: bool = True,
+) -> "SchemaCodec[V]":
+    """Return the codec of JSON records with schema ids; the declared type says what is valid. For the arguments see `avro`."""
+    return SchemaCodec(_Json(row_type), row_type, registry, subject, auto_register)
+
+
+class SchemaCodec(Generic[V]):
+    """Codec of records with a magic byte and a schema id."""
+
+    def __init__(self, form: Format, row_type: Any, registry: Any, subject: str | SubjectStrategy, auto_register: bool) -> None:
+        if isinstance(subject, str) and subject not in STRATEGIES:
+            raise ConfigError(
+                f"subject={subject!r} is not a strategy; use {', '.join(map(repr, STRATEGIES))} or a function of topic and record"
+            )
+        self.type = row_type
+        self._form = form
+        self._schemas = schemas_of(registry)
+        self._subject = STRATEGIES[subject] if isinstance(subject, str) else subject
+        self._auto_register = auto_register
+        self._readers: dict[int, Callable[[bytes], Any]] = {}
+        self._id: int | None = None
+
+    async def prepare(self, batch: RecordBatch) -> None:
+        """Fetch the schemas that a batch refers to."""
+        if isinstance(self._schemas, Fetches):
+            ids = {int.from_bytes(raw[1:5], "big") for raw in batch.values if raw is not None and len(raw) >= _HEADER_BYTES and raw[0] == 0}
+            unknown = ids - self._readers.keys()
+            if unknown:
+                await self._schemas.fetch_ids(sorted(unknown))
+
+    async def prepare_sink(self, topic: str) -> None:
+        """Register the schema for a topic, or look it up; called before the first record is written.
+
+        Raises:
+            ConfigError: It is incompatible, not there (auto_register=False), or no schema can be made of the type.
+            UnavailableError: The registry does not answer.
+        """
+        if not isinstance(self._schemas, Registry):
+            raise ConfigError(f"sink {topic!r}: to write records with schema ids give a Registry, not {self._schemas!r}")
+        if not self._form.schema:
+            raise ConfigError(f"sink {topic!r}: there is no schema for {self.type!r}; declare a Struct")
+        subject = self._subject(topic, self._form.record_name)
+        if self._auto_register:
+            found = await self._schemas.register(subject, self._form.schema, kind=self._form.kind)
+        else:
+            found = await self._look_up(subject)
+        if self._id not in (None, found):
+            raise ConfigError(
+                f"sink {topic!r}: the schema has id {found} under {subject!r}, and another one elsewhere; use a codec for each sink"
+            )
+        self._id = found
+
+    async def _look_up(self, subject: str) -> int:
+        assert isinstance(self._schemas, Registry)
+        try:
+            return await self._schemas.look_up(subject, self._form.schema, kind=self._form.kind)
+        except RecordError as error:
+            raise ConfigError(
+                f"the schema of {self._form.record_name} is not registered under {subject!r} (auto_register=False): {error}"
+            ) from error
+
+    def decode_batch(self, batch: RecordBatch) -> Decoded[V]:
+        decoded: Decoded[V] = Decoded([])
+        for row, raw in enumerate(batch.values):
+            value: Any = None
+            try:
+                value = self._decode(raw)
+            except RecordError as error:
+                decoded.errors[row] = error
+            decoded.values.append(value)
+        return decoded
+
+    def _decode(self, raw: bytes | None) -> Any:
+        if raw is None:
+            raise RecordError("the record has no value (a tombstone), and this source has none")
+        if raw[:1] != _MAGIC or len(raw) < _HEADER_BYTES:
+            raise RecordError(f"the record does not begin with a zero byte and a schema id, but with {raw[:5]!r}")
+        schema_id = int.from_bytes(raw[1:_HEADER_BYTES], "big")
+        read = self._readers.get(schema_id)
+        try:
+            if read is None:
+                assert self._schemas is not None
+                read = self._readers[schema_id] = self._form.reader(self._schemas.schema(schema_id))
+            return read(raw)
+        except RecordError as error:
+            raise RecordError(f"schema {schema_id}: {error}") from error
+
+    def encode_column(self, values: Sequence[V]) -> list[bytes | None]:
+        if self._id is None:
+            raise ConfigError("the schema of this sink has not been registered: its worker has not been started")
+        prefix = _MAGIC + self._id.to_bytes(4, "big")
+        encode = self._form.encode
+        return [None if value is None else encode(value, prefix) for value in values]
+
+
+class _Avro:
+    kind = "AVRO"
+
+    def __init__(self, row_type: Any, namespace: str | None) -> None:
+        self._type = row_type
+        is_struct = isinstance(row_type, type) and issubclass(row_type, Struct)
+        if not is_struct and row_type is not dict:
+            raise ConfigError(f"avro: rows of {row_type!r}; use a Struct or dict")
+        self._reader = schema_of(row_type, namespace=namespace) if is_struct else None
+        self._writer = None if self._reader is None else Writer(self._reader)
+        self.schema = "" if self._reader is None else msgspec.json.encode(self._reader).decode()
+        self.record_name = "" if self._reader is None else ".".join(filter(None, (namespace, row_type.__name__)))
+
+    def reader(self, found: Any) -> Callable[[bytes], Any]:
+        resolver = Resolver(getattr(found, "text", found), self._reader, getattr(found, "resolved", ()))
+        if self._reader is None:
+            return lambda raw: resolver.decode(raw, _HEADER_BYTES)
+        row_type, convert = self._type, msgspec.convert
+
+        def read(raw: bytes) -> Any:
+            value = resolver.decode(raw, _HEADER_BYTES)
+            try:
+                return convert(value, row_type)
+            except _BAD_VALUE as error:
+                raise RecordError(f"not a valid {row_type.__name__}: {error}") from error
+
+        return read
+
+    def encode(self, value: Any, prefix: bytes) -> bytes:
+        assert self._writer is not None
+        if type(value) is not self._type:
+            raise RecordError(f"a {type(value).__name__} where {self._type.__name__} is declared")
+        return self._writer.encode(_plain(value), prefix)
+
+
+class _Json:
+    kind = "JSON"
+
+    def __init__(self, row_type: Any) -> None:
+        self._type = row_type
+        self.record_name = getattr(row_type, "__name__", "")
+        try:
+            self._decode = msgspec.json.Decoder(row_type).decode
+            self.schema = "" if row_type is dict else msgspec.json.encode(msgspec.json.schema(row_type)).decode()
+        except TypeError as error:
+            raise ConfigError(f"jsonschema: {row_type!r} has no JSON schema: {error}") from error
+
+    def reader(self, found: Any) -> Callable[[bytes], Any]:
+        decode = self._decode
+
+        def read(raw: bytes) -> Any:
+            try:
+                return decode(raw[_HEADER_BYTES:])
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise RecordError(f"not a valid {self.record_name}: {error}") from error
+
+        return read
+
+    def encode(self, value: Any, prefix: bytes) -> bytes:
+        return prefix + msgspec.json.encode(value)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as fastavro takes it: structs as dicts, enums as their symbols."""
+    if isinstance(value, Struct):
+        return {name: _plain(getattr(value, field)) for field, name in _fields(type(value))}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(part) for part in value]
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    return value.value if isinstance(value, enum.Enum) else value
+
+
+def _fields(struct: type[Struct]) -> list[tuple[str, str]]:
+    return list(zip(struct.__struct_fields__, struct.__struct_encode_fields__, strict=True))

@@ -1,0 +1,217 @@
+"""The embedded registry answers as Confluent's documentation says, error codes included."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cdc.registry.api import RegistryApi
+from cdc.registry.store import SchemaStore
+
+USER = json.dumps({"type": "record", "name": "User", "fields": [{"name": "id", "type": "long"}]})
+USER_2 = json.dumps(
+    {"type": "record", "name": "User", "fields": [{"name": "id", "type": "long"}, {"name": "n", "type": "int", "default": 0}]}
+)
+BAD_2 = json.dumps({"type": "record", "name": "User", "fields": [{"name": "id", "type": "long"}, {"name": "n", "type": "int"}]})
+
+
+class Client:
+    """Calls the API with a query in the path."""
+
+    def __init__(self, store: SchemaStore) -> None:
+        self.api = RegistryApi(store)
+
+    def __call__(self, method: str, path: str, body: Any = None, *, status: int = 200) -> Any:
+        path, _, query = path.partition("?")
+        found, answer = self.api.handle(method, path, dict(part.split("=") for part in query.split("&") if part), body)
+        assert found == status, answer
+        return answer
+
+    def code(self, method: str, path: str, body: Any = None) -> int:
+        path, _, query = path.partition("?")
+        status, answer = self.api.handle(method, path, dict(part.split("=") for part in query.split("&") if part), body)
+        assert status == (answer["error_code"] if answer["error_code"] < 1000 else answer["error_code"] // 100)
+        return int(answer["error_code"])
+
+    def register(self, subject: str, schema: str, **more: Any) -> int:
+        return int(self("POST", f"/subjects/{subject}/versions", {"schema": schema, **more})["id"])
+
+
+@pytest.fixture
+def call() -> Iterator[Client]:
+    store = SchemaStore(":memory:")
+    yield Client(store)
+    store.close()
+
+
+def test_register_same_schema_gives_the_same_id_everywhere(call: Client) -> None:
+    first = call.register("a", USER)
+    assert call.register("a", json.dumps(json.loads(USER), indent=2)) == first, "white space does not count"
+    assert call.register("b", USER) == first
+    second = call.register("a", USER_2)
+    assert second != first
+    assert call("GET", "/subjects") == ["a", "b"]
+    assert call("GET", "/subjects?subjectPrefix=b") == ["b"]
+    assert call("GET", "/subjects/a/versions") == [1, 2]
+    assert call("GET", f"/schemas/ids/{first}") == {"schema": USER}
+    assert call("GET", f"/schemas/ids/{first}/schema") == USER
+    assert call("GET", f"/schemas/ids/{first}/subjects") == ["a", "b"]
+    assert call("GET", f"/schemas/ids/{first}/versions") == [{"subject": "a", "version": 1}, {"subject": "b", "version": 1}]
+    assert call("GET", "/subjects/a/versions/latest") == {"subject": "a", "version": 2, "id": second, "schema": USER_2}
+    assert call("GET", "/subjects/a/versions/-1/schema") == USER_2
+    assert call("POST", "/subjects/a", {"schema": USER})["version"] == 1
+    assert len(call("GET", "/schemas")) == 3
+    assert len(call("GET", "/schemas?latestOnly=true")) == 2
+
+
+def test_register_normalized_ignores_the_order_of_attributes(call: Client) -> None:
+    turned = json.dumps({"name": "User", "fields": [{"type": "long", "name": "id"}], "type": "record"})
+    first = call.register("a", USER)
+    assert call("POST", "/subjects/a/versions?normalize=true", {"schema": turned})["id"] == first
+    assert call.register("a", turned) != first
+
+
+def test_register_incompatible_is_refused_with_the_reason(call: Client) -> None:
+    call.register("a", USER)
+    answer = call("POST", "/subjects/a/versions", {"schema": BAD_2}, status=409)
+    assert answer["error_code"] == 409
+    assert "field User.n is not in the written data and has no default" in answer["message"]
+    call("PUT", "/config/a", {"compatibility": "none"})
+    call.register("a", BAD_2)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "code"),
+    [
+        ("GET", "/subjects/none/versions", None, 40401),
+        ("GET", "/subjects/a/versions/9", None, 40402),
+        ("GET", "/subjects/a/versions/0", None, 42202),
+        ("GET", "/subjects/a/versions/abc", None, 42202),
+        ("GET", "/schemas/ids/99", None, 40403),
+        ("GET", "/schemas/ids/abc", None, 40403),
+        ("POST", "/subjects/a", {"schema": USER_2}, 40403),
+        ("POST", "/subjects/none", {"schema": USER}, 40401),
+        ("POST", "/subjects/a/versions", {}, 42201),
+        ("POST", "/subjects/a/versions", None, 42201),
+        ("POST", "/subjects/a/versions", {"schema": '{"type":"recrd"}'}, 42201),
+        ("POST", "/subjects/a/versions", {"schema": "{"}, 42201),
+        ("POST", "/subjects/a/versions", {"schema": USER, "schemaType": "XML"}, 42201),
+        ("POST", "/subjects/a/versions", {"schema": USER, "references": [{"name": "X", "subject": "x", "version": 1}]}, 42201),
+        ("POST", "/subjects/a/versions", {"schema": USER_2, "id": 7}, 42205),
+        ("GET", "/config/a", None, 40408),
+        ("DELETE", "/config/a", None, 40408),
+        ("PUT", "/config", {"compatibility": "SOMETIMES"}, 42203),
+        ("GET", "/mode/a", None, 40409),
+        ("PUT", "/mode", {"mode": "OFF"}, 42204),
+        ("PUT", "/mode", {"mode": "IMPORT"}, 42205),
+        ("POST", "/compatibility/subjects/none/versions/latest", {"schema": USER}, 40401),
+        ("DELETE", "/subjects/a?permanent=true", None, 40405),
+        ("DELETE", "/subjects/a/versions/1?permanent=true", None, 40407),
+        ("GET", "/nothing", None, 404),
+        ("PATCH", "/subjects", None, 405),
+    ],
+)
+def test_errors_have_their_codes(call: Client, method: str, path: str, body: Any, code: int) -> None:
+    call.register("a", USER)
+    assert call.code(method, path, body) == code
+
+
+def test_delete_soft_then_hard(call: Client) -> None:
+    first = call.register("a", USER)
+    call.register("a", USER_2)
+    assert call("DELETE", "/subjects/a/versions/1") == 1
+    assert call.code("DELETE", "/subjects/a/versions/1") == 40406
+    assert call("GET", "/subjects/a/versions") == [2]
+    assert call("GET", "/subjects/a/versions?deleted=true") == [1, 2]
+    assert call("GET", f"/schemas/ids/{first}") == {"schema": USER}, "an id is good for ever"
+    assert call("DELETE", "/subjects/a/versions/1?permanent=true") == 1
+    assert call.code("GET", "/subjects/a/versions/1?deleted=true") == 40402
+    assert call("DELETE", "/subjects/a") == [2]
+    assert call.code("DELETE", "/subjects/a") == 40404
+    assert call("GET", "/subjects") == []
+    assert call("GET", "/subjects?deletedOnly=true") == ["a"]
+    assert call("DELETE", "/subjects/a?permanent=true") == [2]
+    assert call("GET", "/subjects?deleted=true") == []
+    assert call.register("a", USER) == first
+
+
+def test_config_of_a_subject_stands_before_the_global_one(call: Client) -> None:
+    assert call("GET", "/config") == {"compatibilityLevel": "BACKWARD"}
+    assert call("PUT", "/config", {"compatibility": "FULL"}) == {"compatibility": "FULL"}
+    assert call("GET", "/config/a?defaultToGlobal=true") == {"compatibilityLevel": "FULL"}
+    call("PUT", "/config/a", {"compatibility": "FORWARD"})
+    assert call("GET", "/config/a") == {"compatibilityLevel": "FORWARD"}
+    assert call("DELETE", "/config/a") == {"compatibilityLevel": "FORWARD"}
+    assert call("DELETE", "/config") == {"compatibilityLevel": "FULL"}
+    assert call("GET", "/config") == {"compatibilityLevel": "BACKWARD"}
+
+
+def test_compatibility_is_answered_with_words(call: Client) -> None:
+    call.register("a", USER)
+    assert call("POST", "/compatibility/subjects/a/versions/latest", {"schema": USER_2}) == {"is_compatible": True}
+    answer = call("POST", "/compatibility/subjects/a/versions/1?verbose=true", {"schema": BAD_2})
+    assert answer["is_compatible"] is False
+    assert "has no default" in answer["messages"][0]
+    call.register("a", USER_2)
+    assert call("POST", "/compatibility/subjects/a/versions", {"schema": BAD_2}) == {"is_compatible": True}, "the latest has the field"
+    call("PUT", "/config/a", {"compatibility": "BACKWARD_TRANSITIVE"})
+    assert call("POST", "/compatibility/subjects/a/versions", {"schema": BAD_2}) == {"is_compatible": False}
+    assert call("POST", "/compatibility/subjects/a/versions/2", {"schema": BAD_2}) == {"is_compatible": True}
+
+
+def test_mode_is_enforced(call: Client) -> None:
+    call("PUT", "/mode", {"mode": "IMPORT"})
+    assert call.register("a", BAD_2, id=42, version=7) == 42
+    assert call("GET", "/subjects/a/versions/7")["id"] == 42
+    assert call.code("POST", "/subjects/a/versions", {"schema": USER, "id": 42}) == 42205
+    call("PUT", "/mode/a", {"mode": "READONLY"})
+    assert call.code("POST", "/subjects/a/versions", {"schema": USER_2}) == 42205
+    assert call.code("DELETE", "/subjects/a") == 42205
+    assert call("GET", "/mode/a") == {"mode": "READONLY"}
+    assert call("DELETE", "/mode/a") == {"mode": "READONLY"}
+    assert call("GET", "/mode/a?defaultToGlobal=true") == {"mode": "IMPORT"}
+    assert call("DELETE", "/mode") == {"mode": "IMPORT"}
+    assert call.register("b", USER) == 43
+
+
+def test_references_are_resolved_and_protected(call: Client) -> None:
+    address = json.dumps({"type": "record", "name": "Address", "namespace": "x", "fields": [{"name": "city", "type": "string"}]})
+    home = [{"name": "x.Address", "subject": "address", "version": 1}]
+    person = {"type": "record", "name": "Person", "fields": [{"name": "home", "type": "x.Address"}]}
+    inner = call.register("address", address)
+    outer = call.register("person", json.dumps(person), references=home)
+    assert call("GET", f"/schemas/ids/{outer}")["references"] == home
+    assert call("GET", "/subjects/address/versions/1/referencedby") == [outer]
+    assert call.code("DELETE", "/subjects/address/versions/1") == 42206
+    assert call.code("DELETE", "/subjects/address") == 42206
+    wider = json.dumps({**person, "fields": [*person["fields"], {"name": "n", "type": "int", "default": 1}]})
+    assert call("POST", "/compatibility/subjects/person/versions/latest", {"schema": wider, "references": home}) == {"is_compatible": True}
+    call("DELETE", "/subjects/person")
+    call("DELETE", "/subjects/address")
+    assert call("GET", f"/schemas/ids/{inner}")["schema"] == address
+
+
+def test_json_schemas_are_kept_but_their_compatibility_is_not_guessed(call: Client) -> None:
+    first = call.register("j", '{"type":"object"}', schemaType="JSON")
+    assert call("GET", f"/schemas/ids/{first}") == {"schemaType": "JSON", "schema": '{"type":"object"}'}
+    assert call.code("POST", "/subjects/j/versions", {"schema": '{"type":"array"}', "schemaType": "JSON"}) == 42205
+    call("PUT", "/config/j", {"compatibility": "NONE"})
+    call.register("j", '{"type":"array"}', schemaType="JSON")
+    assert call.code("POST", "/subjects/j/versions", {"schema": "[1]", "schemaType": "JSON"}) == 42201
+    assert call("GET", "/schemas/types") == ["AVRO", "JSON"]
+
+
+def test_store_reopened_holds_everything(tmp_path: Path) -> None:
+    path = str(tmp_path / "schemas.sqlite")
+    store = SchemaStore(path)
+    first = Client(store).register("a", USER)
+    Client(store)("PUT", "/config", {"compatibility": "FULL"})
+    store.close()
+    again = SchemaStore(path)
+    call = Client(again)
+    assert call("GET", "/subjects/a/versions/latest")["id"] == first
+    assert call("GET", "/config") == {"compatibilityLevel": "FULL"}
+    assert call.register("a", USER_2) == first + 1
+    again.close()
