@@ -12,9 +12,9 @@ Every pipeline is a genuine Faust agent, and plain agents, timers, commands and 
 for state and exactly-once (`Table`, `processing_guarantee`, …) is refused, with the name of what takes its place.
 
 Environment variables beat arguments: STREAMFORGE_BROKER, STREAMFORGE_STATE_DIR, STREAMFORGE_PARTITIONS,
-STREAMFORGE_COMMIT_INTERVAL, STREAMFORGE_CHECKPOINT_INTERVAL, STREAMFORGE_ON_ERROR, STREAMFORGE_MAX_AHEAD and
-STREAMFORGE_MAX_SKEW ("none" switches them off), STREAMFORGE_GRACE; `--datadir` of the command line beats STREAMFORGE_STATE_DIR. Faust's own settings have the same prefix, such as
-STREAMFORGE_WEB_PORT and STREAMFORGE_WEB_BIND.
+STREAMFORGE_COMMIT_INTERVAL, STREAMFORGE_CHECKPOINT_INTERVAL, STREAMFORGE_ON_ERROR, STREAMFORGE_MAX_AHEAD and STREAMFORGE_MAX_SKEW
+("none" switches either off), STREAMFORGE_GRACE; `--datadir` of the command line beats STREAMFORGE_STATE_DIR. Faust's own settings
+have the same prefix, such as STREAMFORGE_WEB_PORT and STREAMFORGE_WEB_BIND.
 """
 
 import asyncio

@@ -38,6 +38,7 @@ async def run_to_end(runner: Runner, *, feeding: Coroutine[Any, Any, None] | Non
             if feeder.done() and ends is None:
                 feeder.result()
                 ends = await runner.transport.end_offsets(sources)
+                runner.wait_for_nobody()
             if ends is not None and await _is_used_up(runner, ends):
                 break
             _check(runner)

@@ -33,6 +33,7 @@ _GAUGES = {
     "running": "1 while the task takes input, 0 while it opens, waits or has failed",
     "restore_lag": "Changelog offsets that the running restore still has to read",
     "queued_records": "Records fetched and not yet processed",
+    "held_partitions": "Source partitions that wait for slower ones (max_skew)",
 }
 
 
@@ -56,6 +57,7 @@ class TaskMetrics:
     running: int = 0
     restore_lag: int = 0
     queued_records: int = 0
+    held_partitions: int = 0
     held: bool = False
     lag: dict[str, int] = field(default_factory=dict)
     stable_distance: dict[str, int] = field(default_factory=dict)

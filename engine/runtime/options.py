@@ -42,7 +42,7 @@ class Options:
     Attributes:
         broker: "memory://", "memory://name", or "kafka://host:9092,host2:9092".
         state_dir: Folder of the stores; `<state_dir>/<app id>/<task number>`.
-        max_ahead_ms: None when the limit is switched off.
+        max_ahead_ms, max_skew_ms: None when the limit is switched off.
     """
 
     app_id: str
@@ -53,6 +53,7 @@ class Options:
     checkpoint_interval_ms: int
     on_error: str
     max_ahead_ms: int | None
+    max_skew_ms: int | None
     grace_s: float
 
 
@@ -105,14 +106,13 @@ def read_options(
         checkpoint_interval_ms=duration_ms(values["checkpoint_interval"], f"{what}: checkpoint_interval", minimum_ms=1),
         on_error=values["on_error"],
         max_ahead_ms=None if values["max_ahead"] in (None, "none") else duration_ms(values["max_ahead"], f"{what}: max_ahead"),
+        max_skew_ms=None if values["max_skew"] in (None, "none") else duration_ms(values["max_skew"], f"{what}: max_skew", minimum_ms=1),
         grace_s=duration_ms(values["grace"], f"{what}: grace") / 1_000,
     )
     return options, {name: value for name, value in given.items() if name not in _DEFAULTS}
 
 
 def _refuse_unbuilt(what: str, values: Mapping[str, Any]) -> None:
-    if values["max_skew"] is not None:
-        raise ConfigError(f"{what}: max_skew= is not built yet: inputs are not aligned by event time; leave it out")
     if str(values["standbys"]) != "0":
         raise ConfigError(f"{what}: standbys={values['standbys']} is not built yet: a lost task restores from its changelog; leave it out")
 

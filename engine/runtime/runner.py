@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from engine.errors import ConfigError, StateError, UnavailableError
 from engine.plan import Plan
 from engine.records import RecordBatch, TopicPartition
+from engine.runtime.alignment import Alignment
 from engine.runtime.clock import Clock, SystemClock
 from engine.runtime.lifecycle import Phase
 from engine.runtime.metrics import Metrics
@@ -64,6 +65,8 @@ class Runner:
         self._create_sources = create_sources
         take = prepared(deliver or self._process, plan, self._limits)
         self._shell = Shell(plan, transport, open_store, take, clock, self._limits, self.metrics, Pulse(clock.monotonic_s()))
+        if self._limits.max_skew_ms is not None:
+            self._shell.alignment = Alignment(self._limits.max_skew_ms, plan)
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
         self._purged: dict[TopicPartition, int] = {}
@@ -88,6 +91,10 @@ class Runner:
     def stop(self) -> None:
         """Ask `run` to end: the tasks finish the batch in hand, commit and close within the grace period."""
         self._stopping.set()
+
+    def wait_for_nobody(self) -> None:
+        """From now on no partition waits for a slower one: all input is there, and the slower one may have no more."""
+        self._shell.alignment = None
 
     @property
     def is_stopping(self) -> bool:

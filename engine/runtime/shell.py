@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from engine.plan import Plan
 from engine.records import RecordBatch, TopicPartition
+from engine.runtime.alignment import Alignment
 from engine.runtime.clock import Clock
 from engine.runtime.metrics import Metrics
 from engine.runtime.quiet import Pulse
@@ -33,6 +34,7 @@ class Limits:
         close_timeout_s: What a revocation waits for the batch in hand and its commit; then the task is dropped uncommitted.
         grace_s: The same for a shutdown.
         retry_first_s, retry_max_s: Back-off between attempts to open a task.
+        max_skew_ms: How far a source partition may run ahead of the slowest (`engine.runtime.alignment`); None for as far as it likes.
         purge_interval_s: How often repartition topics are purged behind the committed offsets.
     """
 
@@ -49,6 +51,7 @@ class Limits:
     retry_first_s: float = 0.1
     retry_max_s: float = 5.0
     purge_interval_s: float = 30.0
+    max_skew_ms: int | None = None
 
 
 @dataclass(slots=True)
@@ -58,6 +61,7 @@ class Shell:
     Attributes:
         open_store: Opens (or creates) the store of a task number; called in a thread, since it may take long.
         deliver: Takes a batch to the pipelines that read it; returns when all of them are done with it.
+        alignment: Who waits for whom; None when nobody has to.
         output_partitions: Number of partitions of each output topic.
     """
 
@@ -69,6 +73,7 @@ class Shell:
     limits: Limits
     metrics: Metrics
     pulse: Pulse
+    alignment: Alignment | None = None
     output_partitions: dict[str, int] = field(default_factory=dict)
 
     async def ensure_outputs(self, outputs: Iterable[TopicPartition]) -> None:

@@ -18,6 +18,7 @@ from typing import NoReturn
 from engine.block import MIN_TIME
 from engine.errors import ConfigError, FencedError, StateError, StreamForgeError, UnavailableError
 from engine.records import OutputColumns, RecordBatch, TopicPartition
+from engine.runtime.alignment import align
 from engine.runtime.cutting import PieceSize, cut_piece
 from engine.runtime.intake import EndOfInput, Intake
 from engine.runtime.lifecycle import Lifecycle, Phase
@@ -75,6 +76,8 @@ class TaskRunner:
     def start(self) -> None:
         """Begin to open the task."""
         self._metrics.held = True
+        if self._shell.alignment is not None:
+            self._shell.alignment.opens(self.inputs)
         self._running = asyncio.create_task(self._run(), name=f"task {self.number}")
 
     def offer(self, batch: RecordBatch) -> None:
@@ -96,6 +99,7 @@ class TaskRunner:
         return (
             self.phase is Phase.RUNNING
             and not self._intake
+            and not self._intake.held
             and not self._busy
             and not self._committing
             and self._opened is not None
@@ -214,7 +218,9 @@ class TaskRunner:
         """Let go of producer and store; uncommitted changes are lost, on purpose."""
         opened, self._opened = self._opened, None
         self._intake.shut()
-        self._metrics.running = 0
+        if self._shell.alignment is not None:
+            self._shell.alignment.leave(self.inputs)
+        self._metrics.running = self._metrics.held_partitions = 0
         self._busy = self._committing = False
         if opened is not None:
             await opened.close()
@@ -236,6 +242,9 @@ class TaskRunner:
         """Do what is due: tell the clock, commit, flush."""
         limits, clock = self._shell.limits, self._shell.clock
         now_s = clock.monotonic_s()
+        assert self._opened is not None
+        align(self._shell.alignment, self._opened.task, self._intake)
+        self._metrics.held_partitions = self._intake.held
         if now_s >= self._tick_due_s:
             self._tick(now_s)
         if now_s >= self._commit_due_s or self._is_commit_full():
@@ -259,8 +268,7 @@ class TaskRunner:
         task = self._opened.task
         self._busy = True
         if isinstance(item, EndOfInput):
-            for topic in item.topics:
-                task.end_of_input(topic)
+            task.end_of_input(item.topic)
         else:
             await self._take_batch(item)
         self._busy = False
@@ -270,9 +278,13 @@ class TaskRunner:
         assert self._opened is not None
         shell, task = self._shell, self._opened.task
         partition, pipelines = TopicPartition(batch.topic, batch.partition), shell.plan.readers(batch.topic)
-        start = 0
+        start, alignment = 0, shell.alignment
+        is_aligned = alignment is not None and partition.topic in task.sources
         while self.phase is Phase.RUNNING:
-            piece = cut_piece(batch, start, self._piece.records)
+            size, before = self._piece.records, 0
+            if alignment is not None and is_aligned:
+                size, before = min(size, alignment.records(partition)), task.sources[partition.topic].watermark
+            piece = cut_piece(batch, start, size)
             started_s = shell.clock.monotonic_s()
             if len(piece):
                 await shell.deliver(pipelines, piece, task)
@@ -287,9 +299,14 @@ class TaskRunner:
             self._records_since_commit += len(piece)
             await asyncio.sleep(0)
             start += len(piece)
+            if alignment is not None and is_aligned:
+                alignment.went(partition, len(piece), task.sources[partition.topic].watermark - before)
             if start >= len(batch):
                 return
             await self._turn()
+            if self._intake.is_held(partition):
+                self._intake.set_aside(cut_piece(batch, start, len(batch)))
+                return
 
     def _tick(self, now_s: float) -> None:
         """Tell the task the wall clock, and which of its inputs are quiet."""

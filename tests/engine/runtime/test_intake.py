@@ -79,3 +79,25 @@ async def test_intake_full_pauses_and_resumes_when_half_is_gone() -> None:
     assert calls.made == [("pause", (CLICKS,))]
     intake.done(1)
     assert calls.made == [("pause", (CLICKS,)), ("resume", (CLICKS,))]
+
+
+@virtual_time
+async def test_intake_partition_that_is_held_keeps_its_order_and_takes_no_room() -> None:
+    intake, calls = opened(records_max=4)
+    intake.offer(batch(5, 3))
+    intake.offer(batch(8, 1))
+    intake.end(["clicks"])
+    assert calls.made.pop() == ("pause", (CLICKS,))  # full
+    in_hand = intake.pop()
+    assert isinstance(in_hand, RecordBatch)
+    intake.done(1)
+    intake.hold(CLICKS)
+    intake.set_aside(batch(6, 2))
+    intake.offer(batch(9, 6))  # it was on its way
+    assert (len(intake), intake.held, intake.is_held(CLICKS)) == (0, 1, True)
+    assert calls.made == [("pause", (CLICKS,)), ("resume", ())]  # there is room for others now; this one stays paused
+    calls.made.clear()
+    intake.let_go(CLICKS)
+    assert calls.made == [("resume", (CLICKS,)), ("pause", (CLICKS,))]  # and full again
+    items = [intake.pop() for _ in range(len(intake))]
+    assert [item.position if isinstance(item, RecordBatch) else "end" for item in items] == [6, 8, "end", 9]

@@ -17,7 +17,7 @@ def read(environ: dict[str, str] | None = None, **given: Any) -> tuple[Options, 
 
 def test_options_defaults_are_those_of_the_documentation() -> None:
     options, rest = read()
-    assert options == Options("shop", "memory://", Path("var/state"), 12, 200, 60_000, "dlq", 3_600_000, 10.0)
+    assert options == Options("shop", "memory://", Path("var/state"), 12, 200, 60_000, "dlq", 3_600_000, None, 10.0)
     assert rest == {}
 
 
@@ -39,7 +39,8 @@ def test_options_environment_beats_the_argument() -> None:
         ({"frobnicate": 1}, "frobnicate= is not known"),
         ({"processing_guarantee": "exactly_once"}, "always exactly once"),
         ({"topic_partitions": 3}, "use partitions="),
-        ({"max_skew": "1m"}, "max_skew= is not built yet"),
+        ({"max_skew": "0s"}, "max_skew"),
+        ({"max_skew": 60_000}, "max_skew"),
         ({"standbys": 1}, "standbys=1 is not built yet"),
         ({"broker": None}, "give broker='kafka://host:9092'"),
         ({"broker": "redis://x"}, "redis://x"),
@@ -55,6 +56,11 @@ def test_options_wrong_one_says_what_to_write(given: dict[str, Any], message: st
     with pytest.raises(ConfigError, match="app 'shop'") as raised:
         read(**given)
     assert message in str(raised.value)
+
+
+def test_options_max_skew_is_a_duration_or_none() -> None:
+    assert read(max_skew="5m")[0].max_skew_ms == 300_000
+    assert read({"STREAMFORGE_MAX_SKEW": "none"}, max_skew="5m")[0].max_skew_ms is None
 
 
 def test_options_unbuilt_one_from_the_environment_is_refused_too() -> None:
