@@ -243,17 +243,22 @@ class DebeziumCodec(Generic[R]):
         if self._rows.is_struct:
             targets = {target.name: target for target in self._rows.targets}
             if column not in targets:
-                return compile_selector(name, self.type, what)
+                return self._select_of_change(name, what)
             inner = compile_selector(name, self._rows.type, what)
             declared = Declared(inner.type)
             wire_name = targets[column].wire_name
             kind = declared.members[0] if len(declared.members) == 1 else Any
             return Compiled(_column_getter(inner.get, wire_name if column == name else None), kind, name)
         if name in ("source_ms", "captured_ms") or "." in name:
-            return compile_selector(name, self.type, what)
+            return self._select_of_change(name, what)
         declared_type = next((t.declared for t in self._rows.targets if t.wire_name == name), None)
         kind = declared_type.members[0] if declared_type is not None and len(declared_type.members) == 1 else Any
         return Compiled(_column_getter(lambda row: row.get(name), name), kind, name)
+
+    def _select_of_change(self, name: str, what: str) -> Compiled:
+        compiled = compile_selector(name, self.type, what)
+        # A time that is not there is no event time: such a record is refused, the others have an int.
+        return Compiled(compiled.get, int, name) if name in ("source_ms", "captured_ms") else compiled
 
     def encode_column(self, values: Sequence[Change[R]]) -> list[bytes | None]:
         """Return the records that Debezium would write for these changes, as JSON without schemas."""

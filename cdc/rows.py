@@ -180,7 +180,10 @@ class Marks:
 
     def may_be_in(self, record: bytes) -> bool:
         """Whether the bytes of a record may hold a placeholder: a quick look before a thorough one."""
-        return any(needle in record for needle in self._needles)
+        for needle in self._needles:  # noqa: SIM110  # any() over a generator takes four times as long
+            if needle in record:
+                return True
+        return False
 
     def holds(self, value: Any) -> bool:
         """Whether a value, as it stands in a record, is a placeholder."""

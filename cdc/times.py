@@ -116,6 +116,9 @@ def parse_timestamp(text: str, *, zoned: bool, julian: bool = False) -> datetime
     """Return the timestamp of an ISO text: in UTC if `zoned`, else without time zone."""
     if text in ("infinity", "-infinity"):
         return Beyond(text)
+    value = _quickly(text)
+    if value is not None and (zoned or not julian or value.year > 1582):
+        return value if zoned else value.replace(tzinfo=None)
     match = _ISO_TIMESTAMP.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is not an ISO timestamp")
@@ -124,16 +127,22 @@ def parse_timestamp(text: str, *, zoned: bool, julian: bool = False) -> datetime
     micros = days_of(year, month, day) * _DAY_US + ((hour * 60 + minute) * 60 + seconds) * 1_000_000 + fraction - _offset_us(match[8])
     if not zoned:
         return timestamp_reader("us", julian=julian)(micros)
-    value = _INFINITE_US.get(micros) or far_timestamp(micros, julian=False)
-    if isinstance(value, datetime):
-        return value.replace(tzinfo=UTC)
-    return (
-        Beyond(value.text[:-3] + "+00 BC")
-        if value.text.endswith(" BC")
-        else value
-        if value in (INFINITY, MINUS_INFINITY)
-        else Beyond(value.text + "+00")
-    )
+    found = _INFINITE_US.get(micros) or far_timestamp(micros, julian=False)
+    if isinstance(found, datetime):
+        return found.replace(tzinfo=UTC)
+    if found in (INFINITY, MINUS_INFINITY):
+        return found
+    return Beyond(found.text[:-3] + "+00 BC") if found.text.endswith(" BC") else Beyond(found.text + "+00")
+
+
+def _quickly(text: str) -> datetime | None:
+    """Return the timestamp of a text in UTC, None if it is written otherwise: what Debezium writes is nearly always this."""
+    if not text.endswith("Z"):
+        return None
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
 
 
 def parse_time(text: str, *, zoned: bool) -> time | Beyond:
