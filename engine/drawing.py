@@ -50,6 +50,7 @@ def draw_mermaid(plan: Plan) -> str:
         lines.append("    end")
         for node in graph.nodes:
             edges.extend(f"    {ids[upstream]} --> {ids[node]}" for upstream, _ in node.inputs)
+            edges.extend(f"    {ids[table]} -.-> {ids[node]}" for table in node.reads)
             edges.extend(f"    {ids[node]} -.-> {topic_id(side.topic)}" for side in node.sides)
     lines.extend(f"    {name}[({_quoted(topic)})]" for topic, name in topics.items())
     return "\n".join([*lines, *edges]) + "\n"
@@ -72,9 +73,11 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
 
 
 def topic_role(plan: Plan, topic: str) -> str:
-    """Return what a topic is to an app: "source", "output", "repartition", "changelog" or "dead letters"."""
+    """Return what a topic is to an app: "source", "broadcast", "output", "repartition", "changelog" or "dead letters"."""
     if topic in plan.sources:
         return "source"
+    if topic in plan.broadcasts:
+        return "broadcast"
     if topic in plan.internal_topics:
         return "repartition"
     if topic == plan.changelog_topic:
@@ -93,6 +96,8 @@ def _tree(plan: Plan, graph: PipelineGraph, node: Node, indent: str) -> Iterator
 def _title(plan: Plan, node: Node) -> str:
     if node.kind == "repartition":
         return f"{node.name}, through {plan.repartitions[node]}"
+    if node.reads:
+        return f"{node.name}, in {', '.join(table.name for table in node.reads)}"
     if node.sides:
         return f"{node.name}, also to {', '.join(side.topic for side in node.sides)}"
     return _topic(plan, node) or node.name
@@ -112,6 +117,7 @@ def _describe(plan: Plan, node: Node) -> dict[str, Any]:
         "kind": node.kind,
         "inputs": [upstream.name for upstream, _ in node.inputs],
         "topic": _topic(plan, node),
+        "looks_into": [table.name for table in node.reads],
         "side_topics": [side.topic for side in node.sides],
         "keeps_state": bool(node.signature),
     }

@@ -18,7 +18,12 @@ MakeOperator = Callable[[OperatorContext], Operator]
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """A source topic and how to read it; with `tombstones`, records without a value delete the row of their key."""
+    """A source topic and how to read it.
+
+    Attributes:
+        tombstones: Records without a value are read too: they delete the row of their key.
+        broadcast_partitions: Every task reads all partitions of the topic, this many; 0 for a topic whose partitions are shared out.
+    """
 
     topic: str
     codec: Codec[Any]
@@ -27,6 +32,7 @@ class SourceSpec:
     time: Compiled | None
     watermark: WatermarkStrategy
     tombstones: bool = False
+    broadcast_partitions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,11 @@ class Node:
         """Whether records come in here: a source, or a repartition topic (what writes to it sends them away)."""
         return self.source is not None or self.kind == "repartition"
 
+    @property
+    def is_broadcast(self) -> bool:
+        """Whether every task gets every record that comes in here."""
+        return self.source is not None and self.source.broadcast_partitions > 0
+
 
 @dataclass(eq=False, slots=True)
 class PipelineGraph:
@@ -101,7 +112,7 @@ class PipelineGraph:
 
     def crossing(self) -> list[Node]:
         """Return the inputs whose records reach some operator by two ways (a stream that is split and merged, a self join)."""
-        return [node for node in self.nodes if node.is_input and self._crosses(node)]
+        return [node for node in self.nodes if node.is_input and not node.is_broadcast and self._crosses(node)]
 
     def _crosses(self, start: Node) -> bool:
         reached = {start}

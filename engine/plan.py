@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from engine.errors import ConfigError
 from engine.graph import Node, PipelineGraph, SourceSpec
+from engine.records import TopicPartition
 from engine.topics import TopicSpec
 
 INTERNAL_RETENTION_MS = -1
@@ -23,6 +24,7 @@ class Plan:
 
     Attributes:
         pipelines: For each pipeline the topics that it reads: its sources, then its repartition topics.
+        broadcasts: Topics that every task reads as a whole.
         repartitions: Repartition topic of each repartition node.
         signatures: For each stateful operator ("pipeline/operator") what must stay the same over one state.
     """
@@ -38,10 +40,16 @@ class Plan:
     repartitions: Mapping[Node, str]
     outputs: Mapping[str, TopicSpec]
     signatures: Mapping[str, str] = field(default_factory=dict)
+    broadcasts: Mapping[str, SourceSpec] = field(default_factory=dict)
+
+    @property
+    def broadcast_inputs(self) -> tuple[TopicPartition, ...]:
+        """Every partition that every task reads."""
+        return tuple(TopicPartition(topic, n) for topic, spec in self.broadcasts.items() for n in range(spec.broadcast_partitions))
 
     @property
     def input_topics(self) -> tuple[str, ...]:
-        """Every topic that a task reads: sources, then repartition topics."""
+        """Every topic of which a task reads its own partition: sources, then repartition topics."""
         return (*self.sources, *self.repartitions.values())
 
     @property
@@ -70,6 +78,8 @@ class Plan:
     def topic_specs(self, *, create_sources: bool = False) -> list[TopicSpec]:
         """Return every topic with what it must be like; sources are the user's own and only checked unless told otherwise."""
         specs = {topic: TopicSpec(topic, self.partitions, create=create_sources) for topic in self.sources}
+        for topic, source in self.broadcasts.items():
+            specs[topic] = TopicSpec(topic, source.broadcast_partitions, create=create_sources)
         for topic in self.internal_topics:
             specs[topic] = TopicSpec(topic, self.partitions, retention_ms=INTERNAL_RETENTION_MS)
         specs[self.changelog_topic] = TopicSpec(
@@ -97,6 +107,7 @@ def make_plan(
     """
     pipelines: dict[str, tuple[str, ...]] = {}
     sources: dict[str, SourceSpec] = {}
+    broadcasts: dict[str, SourceSpec] = {}
     repartitions: dict[Node, str] = {}
     outputs: dict[str, TopicSpec] = {}
     signatures: dict[str, str] = {}
@@ -104,7 +115,9 @@ def make_plan(
         reads: list[str] = []
         moved: list[str] = []
         for node in graph.nodes:
-            if node.source is not None:
+            if node.source is not None and node.is_broadcast:
+                broadcasts[node.source.topic] = node.source
+            elif node.source is not None:
                 sources[node.source.topic] = node.source
                 reads.append(node.source.topic)
             elif node.kind == "repartition":
@@ -116,6 +129,8 @@ def make_plan(
                     raise ConfigError(f"pipeline {graph.name!r}: topic {topic!r} is compacted in one place and not in another")
             if node.signature:
                 signatures[f"{graph.name}/{node.name}"] = node.signature
+        if not reads:
+            raise ConfigError(f"pipeline {graph.name!r} reads only broadcast tables; it needs a source whose records look into them")
         pipelines[graph.name] = (*reads, *moved)
     return Plan(
         app_id=app_id,
@@ -129,6 +144,7 @@ def make_plan(
         repartitions=repartitions,
         outputs=outputs,
         signatures=signatures,
+        broadcasts=broadcasts,
     )
 
 

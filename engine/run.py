@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from engine.block import Block, advance, one_by_one
+from engine.broadcasts import BroadcastInput
 from engine.dead_letters import firing_headers
 from engine.errors import FencedError, StateError, UnavailableError
 from engine.graph import Node, PipelineGraph
@@ -83,6 +84,7 @@ class PipelineRun:
         self.careful = False
         self.entered = "source"
         self.inputs: dict[str, Input] = {}
+        self.broadcasts: dict[str, Input] = {}
         self.inputs_of: dict[Node, tuple[Input, ...]] = {}
         self.operators: dict[str, Operator] = {}
         self._graph = graph
@@ -178,7 +180,10 @@ class PipelineRun:
         task = self.task
         for node in self._graph.nodes:
             upstream = tuple(dict.fromkeys(source for read, _ in node.inputs for source in self.inputs_of[read]))
-            if node.source is not None:
+            if node.source is not None and node.is_broadcast:
+                self.broadcasts[node.source.topic] = BroadcastInput(task, node.source)
+                self.inputs_of[node] = ()
+            elif node.source is not None:
                 source: Input = SourceInput(task.sources[node.source.topic])
                 self.inputs[node.source.topic] = source
                 self.inputs_of[node] = (source,)
@@ -203,6 +208,9 @@ class PipelineRun:
 
     def _wire(self, node: Node) -> None:
         readers = self._graph.readers(node)
+        if node.source is not None and node.is_broadcast:
+            self.broadcasts[node.source.topic].emit = self._emitter([(reader, port) for reader, port, _ in readers])
+            return
         if node.source is not None or node.kind == "repartition":
             self.inputs_of[node][0].emit = self._emitter([(reader, port) for reader, port, _ in readers])
             return

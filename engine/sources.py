@@ -1,12 +1,15 @@
 """Topics to read: what `app.source`, `app.table` and their like return, to stand in `@app.pipeline(...)`."""
 
+from functools import partial
 from typing import Any
 
+from engine.agg.aggregate import without_none
 from engine.durations import Duration
 from engine.errors import ConfigError
 from engine.graph import Node, PipelineGraph, SourceSpec
+from engine.operators.table import TableFromStream
 from engine.stream import Stream
-from engine.table import Table
+from engine.table import Table, stored_table
 
 
 class Source(Stream[Any, Any]):
@@ -45,4 +48,19 @@ class TableSource(Source):
         return table
 
 
-__all__ = ["Source", "TableSource"]
+class BroadcastSource(Source):
+    """A topic to read as a table that every task holds whole."""
+
+    def __init__(self, spec: SourceSpec, name: str) -> None:
+        super().__init__(spec)
+        self.name = name
+
+    def open(self, graph: PipelineGraph, shared: dict[Any, Any]) -> Table[Any, Any]:
+        """Return the table within one pipeline; each pipeline keeps its own."""
+        stream: Stream[Any, Any] = super().open(graph, shared)
+        key_type, row_type = self.spec.key_type, without_none(self.spec.codec.type)
+        make = partial(TableFromStream, key_type=key_type, value_type=row_type, retention_ms=None)
+        return stored_table(stream, self.name, make, row_type, None, broadcast=True)
+
+
+__all__ = ["BroadcastSource", "Source", "TableSource"]

@@ -137,7 +137,7 @@ class Table(Generic[K, V]):
 
     def changes(self) -> "Stream[K, tuple[V | None, V | None]]":
         """Return the changes as a stream of pairs: old and new value, None where there is no row."""
-        return self._changes
+        return self._partitioned("changes")
 
     def to(self, topic: str, *, codec: Codec[V] | None = None, compacted: bool = True) -> Sink:
         """Write the table to a topic: the new value of each row that changes, and a tombstone for each that goes."""
@@ -145,7 +145,9 @@ class Table(Generic[K, V]):
         return rows.to(topic, codec=cast("Codec[Any] | None", codec), compacted=compacted)
 
     def _step(self, kind: str, step: Step, value_type: Any) -> "Table[K, Any]":
-        changes = self._changes._then(kind, lambda context: StepChanges(context, step), value_type=change_type(value_type))
+        changes = self._changes
+        if not self._broadcast:
+            changes = changes._then(kind, lambda context: StepChanges(context, step), value_type=change_type(value_type))
         return Table(
             changes,
             value_type,

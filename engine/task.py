@@ -1,6 +1,7 @@
 """A task: everything of an app on one partition number. Pure: batches and clock readings in, one commit out.
 
     process(pipeline, batch)…  finish_batch(batch)      input, batch by batch; the offset moves when all pipelines took it
+    process_broadcast(batch)                            the same for a topic that every task reads as a whole
     advance_clock(now, quiet)                           idle inputs, wall-clock timers
     prepare_commit()  ->  Commit                        outputs + state changes + offsets, for one transaction
     committed(position)                                 the transaction is through: the same changes go to the store
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.block import Block
+from engine.broadcasts import BroadcastPositions
 from engine.dead_letters import record_headers
 from engine.errors import ConfigError
 from engine.inputs import SourceState
@@ -96,6 +98,7 @@ class Task:
         self.positions: dict[TopicPartition, int | None] = {
             TopicPartition(topic, number): self._offsets.get(topic) for topic in plan.input_topics
         }
+        self._broadcasts = BroadcastPositions(self)
         self.sources = {topic: SourceState(self, spec) for topic, spec in plan.sources.items()}
         self.runs = {name: PipelineRun(self, graph) for name, graph in plan.graphs.items()}
         for run in self.runs.values():
@@ -120,6 +123,26 @@ class Task:
         self._offsets.put(batch.topic, batch.next_offset)
         self.positions[TopicPartition(batch.topic, batch.partition)] = batch.next_offset
         self.state.forget()
+
+    def process_broadcast(self, batch: RecordBatch, now_ms: int) -> None:
+        """Take a batch of a broadcast topic, into every pipeline that reads it; its position moves."""
+        assert self._commit is None, "a commit is on its way"
+        self.now_ms = now_ms
+        self.dirty = True
+        for name in self.broadcast_readers(batch.topic):
+            run = self.runs[name]
+            source = run.broadcasts[batch.topic]
+            run.feed(source, source.block(batch, now_ms))
+        self._broadcasts.move(batch)
+        self.state.forget()
+
+    def broadcast_positions(self) -> dict[TopicPartition, int | None]:
+        """Return the next offset of each partition of the broadcast topics; None for one that the state has never seen."""
+        return self._broadcasts.all()
+
+    def broadcast_readers(self, topic: str) -> list[str]:
+        """Return the names of the pipelines that read a broadcast topic."""
+        return [name for name, run in self.runs.items() if topic in run.broadcasts]
 
     def advance_clock(self, now_ms: int, quiet: Mapping[str, bool]) -> None:
         """The wall clock has moved on.

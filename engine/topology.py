@@ -13,7 +13,7 @@ from engine.graph import PipelineGraph, SourceSpec
 from engine.keys import key_codec
 from engine.plan import Plan, make_plan
 from engine.selectors import Compiled, Selector, compile_selector
-from engine.sources import Source, TableSource
+from engine.sources import BroadcastSource, Source, TableSource
 from engine.stream import Sink, Stream
 from engine.table import Table
 from engine.watermarks import Watermark, watermark_strategy
@@ -107,6 +107,26 @@ class Topology:
         source = self.sources[topic] = TableSource(spec, name or topic, versions)
         return source
 
+    def broadcast(
+        self,
+        topic: str,
+        value_type: Any = None,
+        *,
+        codec: Codec[Any] | None = None,
+        key: Selector | None = None,
+        key_type: Any = None,
+        partitions: int = 1,
+        name: str | None = None,
+    ) -> BroadcastSource:
+        """Declare a topic to read as a table that every task holds whole: see `App.broadcast`."""
+        what = f"broadcast {topic!r}"
+        if type(partitions) is not int or partitions < 1:
+            raise ConfigError(f"{what}: partitions={partitions!r} is not allowed; say how many the topic has, at least 1")
+        spec = self._spec(what, topic, value_type, codec, key, key_type, None, None)
+        source = BroadcastSource(replace(spec, tombstones=True, broadcast_partitions=partitions), name or topic)
+        self.sources[topic] = source
+        return source
+
     def _spec(
         self,
         what: str,
@@ -191,3 +211,6 @@ def _select(codec: Codec[Any], selector: Selector, what: str) -> Compiled:
     if isinstance(selector, str) and isinstance(codec, Selects):
         return codec.select(selector)
     return compile_selector(selector, codec.type, what)
+
+
+__all__ = ["Pipeline", "Source", "Topology"]

@@ -47,7 +47,7 @@ from engine.runtime.stores import StateFolder
 from engine.runtime.transport.protocol import Transport
 from engine.runtime.transports import make_transport
 from engine.selectors import Selector
-from engine.sources import Source, TableSource
+from engine.sources import BroadcastSource, Source, TableSource
 from engine.topology import Pipeline, Topology
 from engine.watermarks import Watermark
 
@@ -193,6 +193,27 @@ class App(faust.App):
             name=name,
             versions=versions,
         )
+
+    def broadcast(
+        self,
+        topic: str,
+        value_type: Any = None,
+        *,
+        codec: Codec[Any] | None = None,
+        key: Selector | None = None,
+        key_type: Any = None,
+        partitions: int = 1,
+        name: str | None = None,
+    ) -> BroadcastSource:
+        """Declare a (small) topic to read as a table that every task holds whole, for `Stream.lookup` by any key.
+
+        In a pipeline it is a `Table` that can be filtered, mapped and looked into.
+
+        Args:
+            partitions: How many the topic has; it need not be as many as those of the app.
+            name: Names the state; the topic without it.
+        """
+        return self.topology.broadcast(topic, value_type, codec=codec, key=key, key_type=key_type, partitions=partitions, name=name)
 
     def pipeline(self, *sources: Source, name: str | None = None) -> Callable[[Callable[P, R]], Pipeline[P, R]]:
         """Declare a pipeline: the function takes the streams of the sources and returns a Sink, or several.

@@ -200,6 +200,8 @@ class TestDriver:
         self._tasks = [Task(self._plan, number, store, now_ms=self.now_ms) for number, store in enumerate(self._stores)]
         for task in self._tasks:
             task.prompt_watermarks = True
+        for partition in self._plan.broadcast_inputs:
+            self._deliver(partition)
         for partition in sorted(self._logs):
             if partition.topic in self._plan.input_topics:
                 self._deliver(partition)
@@ -216,12 +218,26 @@ class TestDriver:
 
     def _deliver(self, partition: TopicPartition) -> None:
         """Hand a task what it has not taken yet of a topic partition."""
+        if partition.topic in self._plan.broadcasts:
+            for task in self._tasks:
+                if (batch := self._batch(partition, task.broadcast_positions()[partition])) is not None:
+                    task.process_broadcast(batch, self.now_ms)
+            return
         task = self._tasks[partition.partition]
-        log, start = self._log(partition), task.positions[partition] or 0
+        batch = self._batch(partition, task.positions[partition])
+        if batch is None:
+            return
+        for pipeline in self._plan.readers(partition.topic):
+            task.process(pipeline, batch, self.now_ms)
+        task.finish_batch(batch)
+
+    def _batch(self, partition: TopicPartition, position: int | None) -> RecordBatch | None:
+        """Return what a topic partition holds from a position on, None for nothing."""
+        log, start = self._log(partition), position or 0
         rows = log[start:]
         if not rows:
-            return
-        batch = RecordBatch(
+            return None
+        return RecordBatch(
             partition.topic,
             partition.partition,
             list(range(start, len(log))),
@@ -233,9 +249,6 @@ class TestDriver:
             high_watermark=len(log),
             read_headers=lambda: [row[3] for row in rows],
         )
-        for pipeline in self._plan.readers(partition.topic):
-            task.process(pipeline, batch, self.now_ms)
-        task.finish_batch(batch)
 
     def _observe(self, quiet: dict[str, bool]) -> None:
         for task in self._tasks:

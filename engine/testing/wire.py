@@ -38,9 +38,11 @@ def to_wire(
     Raises:
         ConfigError: Not a source topic, or no such partition.
     """
-    source = plan.sources.get(topic)
+    known = {**plan.sources, **plan.broadcasts}
+    source = known.get(topic)
     if source is None:
-        raise ConfigError(f"{topic!r} is no source topic; there are {', '.join(plan.sources)}")
+        raise ConfigError(f"{topic!r} is no source topic; there are {', '.join(known)}")
+    partitions = source.broadcast_partitions or plan.partitions
     timestamp_ms = now_ms if at is None else time_ms(at)
     field = None if source.time is None else source.time.field
     if at is not None and field is not None and isinstance(value, dict):
@@ -48,9 +50,9 @@ def to_wire(
     raw_key = None if key is None else wire_bytes(key)
     if partition is None:
         place = raw_key if raw_key is not None else _key_of(source, value)
-        partition = 0 if place is None else partition_of(place, plan.partitions)
-    if not 0 <= partition < plan.partitions:
-        raise ConfigError(f"partition {partition} does not exist; there are {plan.partitions}")
+        partition = 0 if place is None else partition_of(place, partitions)
+    if not 0 <= partition < partitions:
+        raise ConfigError(f"partition {partition} does not exist; there are {partitions}")
     return WireRecord(partition, timestamp_ms, raw_key, _encode(source.codec, value))
 
 
