@@ -34,6 +34,7 @@ _REFUSED: Sequence[type[Exception]] = (
     errors.TransactionalIdAuthorizationFailed,
     ssl.SSLCertVerificationError,
 )
+_NO_BROKER = "Did we not perform bootstrap?"
 _FENCED: Sequence[type[Exception]] = (errors.ProducerFenced, errors.InvalidProducerEpoch)
 
 
@@ -80,6 +81,10 @@ async def persist(attempt: Callable[[], Awaitable[T]], what: str, address: str, 
                 return await attempt()
         except (errors.KafkaError, OSError) as error:
             last = error if last is None or not isinstance(error, TimeoutError) else last
+        except AssertionError as error:
+            if str(error) != _NO_BROKER:
+                raise
+            last = errors.NodeNotReadyError("a broker that is just starting named no broker")  # aiokafka is sure that one is named
         if isinstance(last, tuple(_REFUSED)) or time.monotonic() + _RETRY_AFTER_S > deadline:
             raise translate(last, what, address) from last
         await asyncio.sleep(_RETRY_AFTER_S)
