@@ -57,7 +57,7 @@ class RepartitionSink(Operator):
         self._watermark = MIN_TIME
         self._said: dict[int, tuple[int, bool]] = {}
         self._last_round_ms: int | None = None
-        self._untold = False
+        self._untold = True  # what the restored watermark is may have been told to nobody
 
     def process(self, block: Block, port: int = 0) -> None:
         self._watermark = block.watermark
@@ -95,8 +95,11 @@ class RepartitionSink(Operator):
         self._untold = any(self._said.get(partition) != said for partition in range(self._outputs.partition_count(self._topic)))
 
     def next_wall_clock_ms(self) -> int | None:
-        """A partition that was not told yet is told in a second, also if nothing else happens until then."""
-        return self._last_round_ms + _QUIET_MS if self._untold and self._last_round_ms is not None else None
+        """A partition that was not told yet is told in a second, also if nothing else happens until then; after a restart at once."""
+        if not self._untold or self._watermark == MIN_TIME:
+            return None
+        now_ms, last_ms = self.context.now_ms, self._last_round_ms
+        return now_ms if last_ms is None or now_ms < last_ms else last_ms + _QUIET_MS
 
     def on_wall_clock(self, now_ms: int) -> None:
         """Nothing to emit: the commit that this leads to tells the watermark."""

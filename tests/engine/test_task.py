@@ -258,6 +258,21 @@ def test_watermark_that_was_not_told_at_once_is_told_within_a_second() -> None:
     assert task.next_wall_clock_ms() is None
 
 
+def test_watermark_that_the_last_owner_told_nobody_is_told_by_the_next_one_at_once() -> None:
+    """The last commit of a task may have told only the partitions with data; whoever takes over cannot know, so it tells all."""
+    plan, store = timers_after_repartition().plan(partitions=2), MemoryStore()
+    task = Task(plan, 0, store, now_ms=START_MS)
+    task.process("work", batch_of([msgspec.json.encode(order(0, ts=5_000))]), START_MS)
+    assert task.prepare_commit(START_MS) is not None
+    task.committed(Position(b"id", 1, START_MS))
+    again = Task(plan, 0, store, now_ms=START_MS + 10)
+    assert not again.dirty and again.next_wall_clock_ms() == START_MS + 10
+    again.advance_clock(START_MS + 10, {})
+    commit = again.prepare_commit(START_MS + 10)
+    assert commit is not None
+    assert sorted(partition.partition for partition, columns in commit.outputs.items() if None in columns.keys) == [0, 1]
+
+
 # -- streams
 
 
