@@ -11,12 +11,13 @@ import logging
 import uuid
 from dataclasses import dataclass
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, FencedError
 from engine.records import OutputColumns, RecordBatch, TopicPartition
 from engine.runtime.clock import Clock
 from engine.runtime.metrics import TaskMetrics
 from engine.runtime.threads import in_thread
 from engine.runtime.transport.protocol import TransactionalProducer, Transport
+from engine.task import Commit
 from state.changelog import identity_record, judge, read_identity, restore_changes
 from state.errors import StateError
 from state.store import Position, Store
@@ -54,7 +55,7 @@ async def restore(
 ) -> Restored:
     """Bring a store to the end of its changelog partition, whose writer (`producer`) has fenced all others.
 
-    It may be cancelled at any point and begun again: the store is always a prefix of the log.
+    It may be cancelled at any point and begun again: the store is always what some readers of the log have seen, and reads on.
 
     Raises:
         StateError, UnavailableError, FencedError: It did not work this time.
@@ -74,10 +75,15 @@ async def restore(
         await in_thread(store.clear)
     start = store.position.next_offset if verdict.usable else begin
     entries = await _follow(transport, store, identity, changelog, start, end, clock, metrics)
+    if (await transport.end_offsets([changelog]))[changelog] != end:
+        # Only a newer owner can have written here, and compaction may have kept its values in the place of those that were to be
+        # read: what the store holds now fits no moment until it has read on. Nothing may run on it.
+        raise FencedError(f"{changelog.topic}-{changelog.partition}: another owner has written while the state was restored")
     seconds = clock.monotonic_s() - started_s
     metrics.restored_entries += entries
     metrics.restore_seconds += seconds
-    return Restored(identity, entries, seconds, f"state {verdict.reason}; {entries} changelog entries in {seconds:.3f} s")
+    reason = verdict.reason if entries or not verdict.usable else "is intact"  # all that it lacked were transaction markers
+    return Restored(identity, entries, seconds, f"state {reason}; {entries} changelog entries in {seconds:.3f} s")
 
 
 async def _find_identity(transport: Transport, changelog: TopicPartition, begin: int, end: int) -> bytes | None:
@@ -154,3 +160,9 @@ async def _follow(
         metrics.restore_lag = 0
         await reader.close()
     return entries
+
+
+def changelog_columns(commit: Commit, now_ms: int) -> OutputColumns:
+    """Return the changes of a commit as changelog records."""
+    keys, values = [key for key, _ in commit.changes], [value for _, value in commit.changes]
+    return OutputColumns([now_ms] * len(keys), list[bytes | None](keys), values)

@@ -1,12 +1,13 @@
 """Restore: by position to the end offset, trusted only as far as the changelog's identity allows."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 import pytest
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, FencedError
 from engine.records import OutputColumns, TopicPartition
 from engine.runtime.metrics import TaskMetrics
 from engine.runtime.restore import Restored, restore
@@ -49,6 +50,22 @@ class Log:
 
     def end(self) -> int:
         return self.broker.log(CHANGELOG).last_stable_offset
+
+
+class OvertakenTransport(MemoryTransport):
+    """Between its first look at the ends of the log and its reading, a newer owner writes, and the log is compacted."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(log.broker, group_id="app", clock=log.clock, fetch_records_max=1)
+        self._other: Log | None = Log(log.broker, log.transport, log.clock)
+
+    async def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        ends = await super().end_offsets(partitions)
+        if self._other is not None:
+            await self._other.commit({b"b": b"2"})
+            self.broker.compact(CHANGELOG.topic)
+            self._other = None
+        return ends
 
 
 def entries(store: MemoryStore) -> dict[bytes, bytes]:
@@ -175,6 +192,21 @@ async def test_restore_cancelled_and_begun_again_comes_to_the_same_end() -> None
         await asyncio.wait([attempt])
     await log.restore(store)
     assert entries(store) == {b"k%d" % number: b"v" for number in range(30)}
+
+
+@virtual_time
+async def test_restore_during_which_another_owner_writes_is_fenced() -> None:
+    """Compaction may take away what this restore still had to read: what it has read then is the state of no moment."""
+    log = Log.make(fetch_records_max=1)
+    await log.restore(MemoryStore())
+    await log.commit({b"a": b"1"})
+    await log.commit({b"b": b"1"})
+    store, producer = MemoryStore(), await log.transport.open_producer("app-0")
+    log.transport = OvertakenTransport(log)
+    with pytest.raises(FencedError, match="another owner"):
+        await restore(log.transport, producer, store, CHANGELOG, clock=log.clock, metrics=TaskMetrics())
+    await log.restore(store)
+    assert entries(store) == {b"a": b"1", b"b": b"2"}
 
 
 @virtual_time
