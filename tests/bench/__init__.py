@@ -18,4 +18,6 @@ moves it. Ratios to the control are given for both.
 Latency: 5,000 orders a second, whatever the engine does (an open loop), a running total of each user with a commit each 200 ms;
 from handing an order to the producer to seeing its result with read_committed. Absolute figures belong to one machine: compare
 ratios, and runs next to each other.
+
+`python -m tests.bench.windows` is apart from this: each window kind at 100 and at a million keys, in process, without a broker.
 """
