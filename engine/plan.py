@@ -43,6 +43,11 @@ class Plan:
     broadcasts: Mapping[str, SourceSpec] = field(default_factory=dict)
 
     @property
+    def fed_topics(self) -> dict[str, SourceSpec]:
+        """Every topic that others write for the app: sources and broadcast topics."""
+        return {**self.sources, **self.broadcasts}
+
+    @property
     def broadcast_inputs(self) -> tuple[TopicPartition, ...]:
         """Every partition that every task reads."""
         return tuple(TopicPartition(topic, n) for topic, spec in self.broadcasts.items() for n in range(spec.broadcast_partitions))

@@ -96,15 +96,16 @@ def run_files(
 
 def _check(plan: Plan, inputs: Iterable[tuple[str, Path]]) -> None:
     for topic, path in inputs:
-        if topic not in plan.sources:
-            raise ConfigError(f"{topic!r} is no source of app {plan.app_id!r}; its sources are {', '.join(plan.sources)}")
+        if topic not in plan.fed_topics:
+            raise ConfigError(f"{topic!r} is no source of app {plan.app_id!r}; its sources are {', '.join(plan.fed_topics)}")
         if not path.is_file():
             raise ConfigError(f"there is no file {str(path)!r} to read {topic} from")
 
 
 def _load(broker: MemoryBroker, plan: Plan, topic: str, path: Path) -> tuple[int, list[BadLine]]:
     """Fill a topic from a file; return the number of records and the lines that are none."""
-    placer = Placer(topic, plan.partitions, plan.sources[topic], 0)
+    source = plan.fed_topics[topic]
+    placer = Placer(topic, source.broadcast_partitions or plan.partitions, source, 0)
     bad_lines: list[BadLine] = []
     for records, bad in read_lines(path):
         broker.produce(placer.place(records))

@@ -63,13 +63,14 @@ def prepared(deliver: Deliver, plan: Plan, limits: Limits) -> Deliver:
     async def prepare_and_deliver(pipelines: Sequence[str], batch: RecordBatch, task: Task) -> None:
         codec = codecs.get(batch.topic)
         if codec is not None:
-            await _prepare(codec, batch, limits)
+            await prepare_batch(codec, batch, limits)
         await deliver(pipelines, batch, task)
 
     return prepare_and_deliver
 
 
-async def _prepare(codec: Prepares, batch: RecordBatch, limits: Limits) -> None:
+async def prepare_batch(codec: Prepares, batch: RecordBatch, limits: Limits) -> None:
+    """Prepare a batch; as long as that cannot be done, try again with a back-off."""
     delay_s = limits.retry_first_s
     while True:
         try:

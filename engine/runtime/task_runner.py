@@ -17,13 +17,15 @@ from typing import NoReturn
 
 from engine.block import MIN_TIME
 from engine.errors import ConfigError, FencedError, StateError, StreamForgeError, UnavailableError
-from engine.records import OutputColumns, RecordBatch, TopicPartition
+from engine.records import RecordBatch, TopicPartition
 from engine.runtime.alignment import align
+from engine.runtime.broadcast_feed import BroadcastFeed
 from engine.runtime.cutting import PieceSize, cut_piece
 from engine.runtime.intake import EndOfInput, Intake
 from engine.runtime.lifecycle import Lifecycle, Phase
 from engine.runtime.opening import Opened, OutsideLogError, open_task
 from engine.runtime.quiet import is_quiet
+from engine.runtime.restore import changelog_columns
 from engine.runtime.shell import Shell
 from engine.runtime.threads import in_thread
 from engine.task import Commit
@@ -58,6 +60,7 @@ class TaskRunner:
         self._active_s: dict[TopicPartition, float] = {}
         self._busy = self._committing = False
         self._opened: Opened | None = None
+        self._broadcasts: BroadcastFeed | None = None
         self._running: asyncio.Task[None] | None = None
         self._piece = PieceSize(shell.limits.piece_ms / 1_000, shell.limits.piece_records_max)
         self._records_since_commit = 0
@@ -163,6 +166,8 @@ class TaskRunner:
         opened = await open_task(self._shell, self.number, self.inputs)
         now_s = self._shell.clock.monotonic_s()
         self._opened = opened
+        self._broadcasts = BroadcastFeed(self._shell, opened.task, on_gap=self.doubt, wake=self._intake.wake)
+        await self._broadcasts.open()
         self.positions = dict(opened.positions)
         self.committed = dict(opened.positions)
         self._commit_due_s = now_s + self._shell.limits.commit_interval_ms / 1_000
@@ -177,7 +182,6 @@ class TaskRunner:
         self._show_watermarks()
         self._metrics.running = 1
         self._life.to(Phase.RUNNING)
-        self._intake.open(opened.positions)
 
     async def _recover(self, error: Exception) -> None:
         """Let go of everything, wait until the ownership is confirmed after the error, and a back-off that doubles."""
@@ -222,12 +226,17 @@ class TaskRunner:
             self._shell.alignment.leave(self.inputs)
         self._metrics.running = self._metrics.held_partitions = 0
         self._busy = self._committing = False
+        if self._broadcasts is not None:
+            await self._broadcasts.close()
         if opened is not None:
             await opened.close()
 
     # -- running
 
     async def _serve(self) -> None:
+        assert self._opened is not None and self._broadcasts is not None
+        await self._broadcasts.catch_up(lambda: self.phase is Phase.RUNNING, self._commit)
+        self._intake.open(self._opened.positions)
         while self.phase is Phase.RUNNING:
             if self._doubt is not None:
                 raise TaskDroppedError(self._doubt)
@@ -242,7 +251,8 @@ class TaskRunner:
         """Do what is due: tell the clock, commit, flush."""
         limits, clock = self._shell.limits, self._shell.clock
         now_s = clock.monotonic_s()
-        assert self._opened is not None
+        assert self._opened is not None and self._broadcasts is not None
+        self._broadcasts.take()
         align(self._shell.alignment, self._opened.task, self._intake)
         self._metrics.held_partitions = self._intake.held
         if now_s >= self._tick_due_s:
@@ -382,12 +392,6 @@ class TaskRunner:
         if not self._flushed:
             await self._opened.flush()
             self._flushed = True
-
-
-def changelog_columns(commit: Commit, now_ms: int) -> OutputColumns:
-    """Return the changes of a commit as changelog records."""
-    keys, values = [key for key, _ in commit.changes], [value for _, value in commit.changes]
-    return OutputColumns([now_ms] * len(keys), list[bytes | None](keys), values)
 
 
 def describe(error: BaseException) -> str:

@@ -38,10 +38,9 @@ def to_wire(
     Raises:
         ConfigError: Not a source topic, or no such partition.
     """
-    known = {**plan.sources, **plan.broadcasts}
-    source = known.get(topic)
+    source = plan.fed_topics.get(topic)
     if source is None:
-        raise ConfigError(f"{topic!r} is no source topic; there are {', '.join(known)}")
+        raise ConfigError(f"{topic!r} is no source topic; there are {', '.join(plan.fed_topics)}")
     partitions = source.broadcast_partitions or plan.partitions
     timestamp_ms = now_ms if at is None else time_ms(at)
     field = None if source.time is None else source.time.field
