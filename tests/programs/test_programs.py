@@ -5,7 +5,7 @@ from pathlib import Path
 
 from engine.runtime.file_run import run_files
 from engine.testing import TestDriver
-from tests.programs import late_readings, minute_revenue, patient_sessions, price_drop, welcome
+from tests.programs import ads_that_sold, late_readings, minute_revenue, patient_sessions, price_drop, shipping_labels, welcome
 
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
@@ -87,3 +87,29 @@ def test_late_readings_within_five_minutes_count_and_later_ones_are_kept_aside()
         late = [record.value["celsius"] for record in driver.read("readings-late")]
     assert hours == [(0, 25.0, 30.0), (HOUR_MS, 10.0, 10.0)]
     assert late == [99.0]
+
+
+def test_shipping_labels_have_the_address_of_the_time_of_packing() -> None:
+    with TestDriver(shipping_labels.app, partitions=3) as driver:
+        for number, (customer, city, minute) in enumerate([("ann", "Oslo", 0), ("bob", "Bonn", 1), ("ann", "Rome", 30)]):
+            driver.send("parcels", shipping_labels.Parcel(f"p{number}", customer, (minute + 1) * MINUTE_MS))
+            driver.send("customers", shipping_labels.Customer(customer, city, minute * MINUTE_MS))
+        driver.send("parcels", shipping_labels.Parcel("p3", "ann", 29 * MINUTE_MS))
+        driver.send("parcels", shipping_labels.Parcel("p4", "cid", 29 * MINUTE_MS))
+        driver.send("customers", None, key="bob", at=40 * MINUTE_MS)
+        driver.finish()
+        labels = {record.key: record.value["city"] for record in driver.read("labels")}
+        cities = {record.key: record.value and record.value["customers"] for record in driver.read("customers-by-city")}
+    assert labels == {"p0": "Oslo", "p1": "Bonn", "p2": "Rome", "p3": "Oslo", "p4": None}
+    assert cities == {"Oslo": None, "Bonn": None, "Rome": 1}
+
+
+def test_ads_that_sold_count_purchases_within_half_an_hour_of_a_click() -> None:
+    with TestDriver(ads_that_sold.app, partitions=3) as driver:
+        driver.send("purchases", ads_that_sold.Purchase("ann", 500, 31 * MINUTE_MS))
+        driver.send("purchases", ads_that_sold.Purchase("bob", 700, 31 * MINUTE_MS))
+        for visitor, ad, minute in [("ann", "shoes", 1), ("ann", "hats", 30), ("bob", "shoes", 0)]:
+            driver.send("clicks", ads_that_sold.Click(visitor, ad, minute * MINUTE_MS))
+        driver.finish()
+        sales = {record.key: (record.value["purchases"], record.value["cents"]) for record in driver.read("ad-sales")}
+    assert sales == {"shoes": (1, 500), "hats": (1, 500)}
