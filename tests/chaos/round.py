@@ -1,6 +1,7 @@
 """One round: a broker, workers, traffic, the plan's faults, and the verdict."""
 
 import asyncio
+import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -334,10 +335,10 @@ class Round:
                 worker.start()
 
     async def _end(self, worker: Worker) -> None:
-        begun_s = time.time()
+        begun_s, allowed = time.time(), (0, -signal.SIGTERM) if worker.starting else (0,)
         status = await worker.end()
         self._tell(f"{worker.name} ended within {time.time() - begun_s:.1f} s")
-        if status != 0:
+        if status not in allowed:
             what = "did not end and was killed" if status is None else f"ended with status {status}"
             self.outcome.failures.append(f"{worker.name} {what} after SIGTERM")
 

@@ -93,6 +93,11 @@ class Worker:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def starting(self) -> bool:
+        """Whether it has not said anything yet in its present life: SIGTERM still ends it as it ends any process."""
+        return self.said() == self._born_at
+
+    @property
     def died(self) -> int | None:
         """The exit status if it ended though nobody asked it to."""
         return self._process.poll() if self.expected and self._process is not None else None
