@@ -203,7 +203,10 @@ class GroupedTable(Generic[K, V]):
 
 
 def make_table(stream: "Stream[K, Any]", name: str, versions: Duration | None) -> Table[K, Any]:
-    """Return a stream as a table: see `Stream.table`."""
+    """Return a stream as a table: see `Stream.table`.
+
+    A class of values that are changes themselves may say how: by a static method `stream_to_table(stream, name, versions_ms)`.
+    """
     what = stream._what(f"table({name!r})" if isinstance(name, str) else "table")
     if not isinstance(name, str) or not name:
         raise ConfigError(f"{what}: {name!r} is not a name; it names the table's state")

@@ -8,9 +8,15 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import Struct
 
 from engine import agg
+from engine.block import Block
 from engine.errors import ConfigError
+from engine.operators.base import OperatorContext
+from engine.operators.rows import Rows
+from engine.operators.table import RowsOperator
+from engine.table import stored_table
 from engine.testing.driver import TestDriver
 from engine.topology import Topology
 from tests.engine.table_world import Purchase, User, check_chain, feed_in_cuts, latest, set_user, world
@@ -185,6 +191,54 @@ def weight(user: User) -> float:
 
 def some_score(user: User) -> int | None:
     return user.score if user.score > 0 else None
+
+
+class Edit(Struct, frozen=True):
+    """A record that is itself a change of a row, and says how a stream of its like becomes a table."""
+
+    user_id: str
+    add: int | None
+
+    @staticmethod
+    def stream_to_table(stream: Any, name: str, versions_ms: int | None) -> Any:
+        return stored_table(stream._placed(name), name, Sums, int, versions_ms)
+
+
+class Sums(RowsOperator):
+    """Rows that edits add to; None empties the whole table of the task."""
+
+    def __init__(self, context: OperatorContext) -> None:
+        super().__init__(context)
+        self.rows = Rows(context, str, int)
+
+    def process(self, block: Block, port: int = 0) -> None:
+        keys: list[str] = []
+        changes: list[Any] = []
+        for key, edit, timestamp_ms in zip(block.keys, block.values, block.timestamps, strict=True):
+            edits = [(key, (self.rows.get(key) or 0) + edit.add)] if edit.add is not None else [(row, None) for row, _ in self.rows.items()]
+            for row, value in edits:
+                keys.append(row)
+                changes.append(self.rows.put(row, value, timestamp_ms))
+        time = block.watermark
+        self.emit(Block(keys, changes, [0] * len(keys), block.start, time, [block.start] * len(keys)))
+
+
+def test_table_of_values_that_are_changes_themselves_is_made_their_own_way() -> None:
+    topology = Topology("shop")
+    edits = topology.source("edits", Edit, key="user_id")
+    topology.pipeline(edits, name="work")(
+        lambda edits: [edits.table("sums").to("sums"), edits.lookup(edits.table("own")).map(second).to("o")]
+    )
+    with TestDriver(topology) as driver:
+        for user_id, add in (("a", 1), ("b", 2), ("a", 3), ("b", None), ("a", 5)):
+            driver.send("edits", Edit(user_id, add))
+        assert [(r.key, r.value) for r in driver.read("sums")] == [("a", 1), ("b", 2), ("a", 4), ("a", None), ("b", None), ("a", 5)]
+        assert driver.state("work", "a", "sums") == {"value": 5}
+        assert [r.value for r in driver.read("o")] == [1, 2, 4, 5]
+
+
+def second(pair: Any) -> Any:
+    return pair[1]
 
 
 # -- joins of tables
