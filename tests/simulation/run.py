@@ -1,0 +1,84 @@
+"""One run from its seed to what is wrong with it."""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from tests.simulation.adversary import Adversary
+from tests.simulation.loop import SimulationLoop
+from tests.simulation.process import task_factory
+from tests.simulation.verdict import check, check_closed, check_stores, expected_of
+from tests.simulation.world import World
+
+COMMAND = "python -m tests.simulation --seeds 1 --first {seed} --trace"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run has shown: `errors` is empty if all is well."""
+
+    seed: int
+    errors: list[str]
+    trace: list[str]
+
+    def report(self) -> str:
+        """Return what is wrong, for people."""
+        return "\n".join([f"seed {self.seed} failed; again: {COMMAND.format(seed=self.seed)}", *(f"  {error}" for error in self.errors)])
+
+
+def run_seed(seed: int) -> Outcome:
+    """Run one seed."""
+    with asyncio.Runner(loop_factory=SimulationLoop) as runner:
+        return runner.run(_run(seed))
+
+
+async def _run(seed: int) -> Outcome:
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(task_factory)
+    world = World(seed)
+    loop.set_exception_handler(lambda _, context: world.trace.say(f"{context.get('message')}: {context.get('exception')}"))
+    with world.trace.listening():
+        await _play(world)
+    return Outcome(seed, world.errors, world.trace.lines)
+
+
+async def _play(world: World) -> None:
+    adversary = Adversary(world)
+    for number in range(world.random.choice([1, 2, 3])):
+        world.start(f"w{number}")
+    await _under(adversary, _feed(world))
+    await world.heal("everything that was in time")
+    if not world.errors:
+        world.traffic.send_late(6)
+        world.weather.calm = False
+        await _under(adversary, asyncio.sleep(world.random.random() * 4))
+        await world.heal("everything that was late")
+    await asyncio.sleep(1.0)  # for what comes out too often
+    await world.stop_all()
+    world.errors += check(world.broker, world.plan, world.ledger, expected_of(world.broker, world.plan))
+    world.errors += check_stores(world.ledger, world.processes) + check_closed(world.processes)
+
+
+async def _feed(world: World) -> None:
+    """Send the input; go on suffering for a while."""
+    random, traffic = world.random, world.traffic
+    silent_from = random.randrange(10, 40)
+    for step in range(random.choice([25, 40, 60])):
+        if world.choice.idle and step == silent_from:
+            traffic.silent = frozenset(number for number in range(world.choice.partitions) if random.random() < 0.5)
+        traffic.send_some()
+        await asyncio.sleep(random.random() * 0.5)
+    if not world.choice.idle:
+        traffic.end()
+    await asyncio.sleep(random.random() * 6)
+
+
+async def _under(adversary: Adversary, what: Coroutine[Any, Any, None]) -> None:
+    """Wait for something while the adversary acts."""
+    acting = asyncio.create_task(adversary.act(), name="adversary")
+    await what
+    acting.cancel()
+    await asyncio.wait([acting])
+    if not acting.cancelled():
+        acting.result()

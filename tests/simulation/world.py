@@ -1,0 +1,129 @@
+"""What one seed makes: a broker, an app, workers and their disks, traffic; and how it all comes to rest again."""
+
+import asyncio
+from random import Random
+
+from engine.errors import UnavailableError
+from engine.records import TopicPartition
+from engine.runtime.transport.memory_broker import MemoryBroker
+from engine.testing.clock import LoopClock, virtual_loop
+from engine.topics import TopicSpec
+from state.store import Position
+from tests.simulation.app import PIPELINES, AppChoice, make_plan
+from tests.simulation.disk import Disk
+from tests.simulation.ledger import Ledger
+from tests.simulation.loop import Trace
+from tests.simulation.network import Weather
+from tests.simulation.process import Process
+from tests.simulation.traffic import Traffic
+from tests.simulation.verdict import expected_of, is_complete
+
+HEALS_WITHIN_S = 120.0
+
+
+class World:
+    """Everything of one seed.
+
+    Attributes:
+        errors: What has been found wrong so far.
+        processes: All that ever ran, in the order in which they began.
+        furthest_ms: The furthest that any wall clock was ever ahead.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.random = random = Random(f"{seed} world")
+        self.clock = LoopClock(virtual_loop())
+        self.trace = Trace(self.clock)
+        chosen = random.sample(PIPELINES, random.choice([2, 3, 4]))
+        pipelines = tuple(name for name in PIPELINES if name in chosen)
+        self.choice = AppChoice(random.choice([1, 2, 2, 3]), pipelines, idle=random.random() < 0.3)
+        self.plan = make_plan(self.choice)
+        self.broker = MemoryBroker(self.clock)
+        for name in ("orders", "clicks"):
+            self.broker.create_topic(TopicSpec(name, self.choice.partitions))
+        for spec in self.plan.topic_specs():
+            if spec.create:
+                self.broker.ensure_topic(spec)
+        self.weather = Weather(self.clock, Random(f"{seed} weather"))
+        self.traffic = Traffic(self.broker, self.clock, self.choice, Random(f"{seed} traffic"))
+        self.ledger = Ledger(self.broker, self.plan)
+        self.errors: list[str] = []
+        self.processes: list[Process] = []
+        self.disks: dict[str, Disk] = {}
+        self.furthest_ms = 0
+        self._seeds = Random(f"{seed} processes")
+        self.trace.say(f"seed {seed}: {self.choice}")
+
+    def start(self, name: str) -> Process:
+        """Start a process of a worker; none of that name may run."""
+        disk = self.disks.setdefault(name, Disk(Random(self._seeds.random())))
+        process = Process(
+            name, self.plan, self.broker, self.clock, disk, self.weather, Random(self._seeds.random()),
+            on_store=self._on_store, say=self.trace.say,
+        )  # fmt: skip
+        self.processes.append(process)
+        self.trace.say(f"{name} starts")
+        process.start()
+        return process
+
+    def running(self) -> list[Process]:
+        """Return the processes that run."""
+        return [process for process in self.processes if process.alive and process.running is not None and not process.running.done()]
+
+    def _on_store(self, operation: str, number: int, position: Position) -> None:
+        error = self.ledger.check_position(number, position) if operation == "apply" else None
+        if error is not None:
+            self.errors.append(error)
+
+    # -- coming to rest
+
+    async def heal(self, what: str) -> None:
+        """Let no more faults happen, and wait until everything is done."""
+        self.trace.say(f"no more faults, until there is {what}")
+        self.weather.calm = True
+        now_s = self.clock.monotonic_s()
+        for process in self.processes:
+            process.bomb, process.full_disk = None, False
+            process.line.cut_ends_s = process.line.mute_ends_s = 0.0
+            process.line.thaws_s = min(process.line.thaws_s, now_s)
+        if not self.running() or self.random.random() < 0.3:
+            self.start(f"healer-{len(self.processes)}")
+        for process in self.processes:
+            process.clock.offset_ms = self.furthest_ms
+        expected = expected_of(self.broker, self.plan)
+        deadline_s = now_s + HEALS_WITHIN_S
+        while not (is_complete(self.broker, expected) and self._is_read()):
+            self.find_failures()
+            if self.errors:
+                return
+            if self.clock.monotonic_s() > deadline_s:
+                self.errors.append(f"after {HEALS_WITHIN_S} s without a fault there is not {what}")
+                return
+            await asyncio.sleep(0.5)
+
+    def _is_read(self) -> bool:
+        """Return whether the sources have been read to their ends, and that is committed."""
+        group = self.broker.group(self.plan.app_id).offsets
+        partitions = [TopicPartition(topic, number) for topic in self.plan.sources for number in range(self.choice.partitions)]
+        return all(group.get(partition, 0) == self.broker.log(partition).high_watermark for partition in partitions)
+
+    def find_failures(self) -> None:
+        """Note what has ended or stopped against its will."""
+        for process in self.processes:
+            error = process.failure()
+            if error is not None and not isinstance(error, UnavailableError):  # that is how a worker without a broker ends at its start
+                self.errors.append(f"{process.name} ended with {type(error).__name__}: {error}")
+        for process in self.running():
+            for number, task in process.runner.tasks.items():
+                if task.failure is not None:
+                    self.errors.append(f"{process.name}: task {number} stopped: {task.failure}")
+
+    async def stop_all(self) -> None:
+        """Stop what runs in order, and wait for what is dead."""
+        for process in self.running():
+            process.runner.stop()
+        for process in self.processes:
+            left = await process.until_gone()
+            if left:
+                self.errors.append(f"{process.name} has ended, but not its tasks {left}")
+        self.find_failures()
