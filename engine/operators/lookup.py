@@ -12,6 +12,7 @@ not waited for. A late record is looked up at once; beyond the retention of the 
 ("before_history") and counts as no match.
 """
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from engine.run import NodeContext
 
 LookupHow = Literal["inner", "left"]
+_Entry = tuple[int, Any, bytes, tuple[Any]]
+"""Event time, key, number of arrival, value."""
+_TIME_AND_ARRIVAL = operator.itemgetter(0, 2)
 
 
 class Lookup(Operator):
@@ -80,31 +84,53 @@ class AsOf(Operator):
         self._time.rolled_back()
 
     def _take(self, block: Block, out: "_Pairs") -> None:
+        """Hold back what is not due by the end of the block, and join the rest."""
         arrival = first = self._arrivals.get("") or 0
+        if any(map(operator.le, block.timestamps, block.before)):
+            arrival = self._take_with_late(block, arrival, out)
+        else:
+            due: list[_Entry] = []
+            reached, hold = block.watermark, self._held.put
+            for key, value, timestamp_ms in zip(block.keys, block.values, block.timestamps, strict=True):
+                arrived = arrival.to_bytes(8, "big")
+                arrival += 1
+                if timestamp_ms <= reached:
+                    due.append((timestamp_ms, key, arrived, (value,)))
+                else:
+                    hold(timestamp_ms, key, (value,), arrived)
+            self._release(reached, block.start, out, due)
+        if arrival > first:
+            self._arrivals.put("", arrival)
+
+    def _take_with_late(self, block: Block, arrival: int, out: "_Pairs") -> int:
+        """Do the same record by record: a late one comes out in its place between the others."""
         for key, value, timestamp_ms, before in zip(block.keys, block.values, block.timestamps, block.before, strict=True):
             self._release(before, block.start, out)
             if timestamp_ms > before:
                 self._held.put(timestamp_ms, key, (value,), arrival.to_bytes(8, "big"))
                 arrival += 1
-                continue
-            self._join(key, value, timestamp_ms, before, before, out)
-        if arrival > first:
-            self._arrivals.put("", arrival)
+            else:
+                self._join(key, value, timestamp_ms, before, before, out)
+        return arrival
 
-    def _release(self, watermark: int, start: int, out: "_Pairs") -> None:
+    def _release(self, watermark: int, start: int, out: "_Pairs", new: "Sequence[_Entry]" = ()) -> None:
+        """Join what is due: of what was held back, and of what is new."""
+        due = list(new)
         first = self._held.next_time()
-        if first is None or first > watermark:
+        if first is not None and first <= watermark:
+            held = self._held.due(watermark)
+            for timestamp_ms, key, arrived, _ in held:
+                self._held.delete(timestamp_ms, key, arrived)
+            due += held
+        if not due:
             return
-        due = self._held.due(watermark)
-        due.sort(key=lambda entry: (entry[0], entry[2]))
+        due.sort(key=_TIME_AND_ARRIVAL)
         if self.context.careful:
             self.emit(out.block(start, start))  # a firing that is undone must not take these along
             out.clear()
-        for timestamp_ms, key, arrived, (value,) in due:
-            self._held.delete(timestamp_ms, key, arrived)
-            before = max(start, timestamp_ms - 1)
+        for timestamp_ms, key, _, (value,) in due:
             if not self.context.careful:
-                self._join(key, value, timestamp_ms, before, timestamp_ms, out)
+                self._join(key, value, timestamp_ms, max(start, timestamp_ms - 1), timestamp_ms, out)
                 continue
             with self.context.firing(key, timestamp_ms, "as_of"):
                 single = _Pairs()
