@@ -100,9 +100,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Let everything run that can run now, on a held loop; time stands still."""
         await self.advance("0s")
 
-    def run_in_executor(
-        self, executor: concurrent.futures.Executor | None, func: Callable[[*Ts], T], *args: *Ts
-    ) -> asyncio.Future[T]:
+    def run_in_executor(self, executor: concurrent.futures.Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
         """Run a function in a thread and wait for it, loop included; its result is there `thread_delay_s` later."""
         future: asyncio.Future[T] = self.create_future()
         self.call_soon(self._work, future, executor or self._threads, functools.partial(func, *args))

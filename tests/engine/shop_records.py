@@ -1,8 +1,9 @@
 """Records and a topology that several tests of the core share."""
 
+from msgspec import Struct
+
 from engine.topology import Source, Topology
 from engine.watermarks import bounded
-from msgspec import Struct
 
 
 class Order(Struct, frozen=True):

@@ -17,7 +17,7 @@ from tests.kafka_server import KafkaServer
 
 pytestmark = pytest.mark.kafka
 
-PROGRAM = '''
+PROGRAM = """
 import os
 from engine import App, Struct, ValueState
 class Click(Struct):
@@ -37,7 +37,7 @@ def number(clicks):
 async def plain(stream):
     async for click in stream:
         print("HEARD", click.user, flush=True)
-'''
+"""
 
 
 class Worker:
