@@ -63,6 +63,7 @@ class Node:
         make: Makes the operator for a task; None for sources, sinks and repartitions, which the task knows itself.
         signature: What must not change between two starts over the same state; "" for a stateless operator.
         reads: Nodes of tables whose state the operator looks into; they stand before it in the graph.
+        key_field: The field that a key_by reads, None for a callable and for other operators.
     """
 
     kind: str
@@ -76,6 +77,7 @@ class Node:
     source: SourceSpec | None = None
     sink: SinkSpec | None = None
     reads: tuple["Node", ...] = ()
+    key_field: str | None = None
 
     @property
     def is_input(self) -> bool:

@@ -16,7 +16,10 @@ from engine.agg import Aggregate
 from engine.agg.aggregate import without_none
 from engine.cep import Match, Pattern, Skip
 from engine.cep import skip as cep_skip
+from engine.cep.matcher import OnTooMany
+from engine.cep.recognize import Recognizer
 from engine.codecs import Codec, JsonCodec
+from engine.detecting import DetectOptions, detect_matches, detect_rows
 from engine.durations import Duration, duration_ms
 from engine.errors import ConfigError
 from engine.graph import MakeOperator, Node, PipelineGraph, SideSpec, Sink, SinkSpec
@@ -24,7 +27,7 @@ from engine.joins import Joins, merge_streams
 from engine.keys import key_codec
 from engine.operators import stateless
 from engine.operators.aggregate import AggregateSpec, aggregate_operator
-from engine.operators.detect import OnTooMany, Ties, detect_operator
+from engine.operators.detect import Ties
 from engine.operators.ordered import event_time_order_operator
 from engine.operators.process import Handler, ProcessFunction, process_operator, result_type
 from engine.operators.require_key import RequireKey, RequirePlace
@@ -91,6 +94,7 @@ class Stream(Joins[K, V]):
                 lambda context: stateless.KeyBy(context, compiled.get),
                 key_type=key_type,
                 value_type=self._value_type,
+                key_field=compiled.field,
             )
         )
         return self._with(node, key_type=key_type, rekeyed=True)
@@ -178,22 +182,41 @@ class Stream(Joins[K, V]):
         )
         return keyed._with(node, value_type=node.value_type)
 
+    @overload
     def detect(
         self,
         pattern: Pattern,
         *,
-        skip: Skip = cep_skip.none,
+        skip: Skip | None = ...,
+        timeouts_to: str | None = ...,
+        late_to: str | None = ...,
+        name: str = ...,
+        max_partials: int = ...,
+        on_too_many: OnTooMany = ...,
+        ties: Ties | None = ...,
+    ) -> "MatchStream[K, V]": ...
+    @overload
+    def detect(
+        self, pattern: Recognizer, *, late_to: str | None = ..., name: str = ..., max_partials: int = ..., on_too_many: OnTooMany = ...
+    ) -> "Stream[Any, dict[str, Any]]": ...
+    def detect(
+        self,
+        pattern: Pattern | Recognizer,
+        *,
+        skip: Skip | None = None,
         timeouts_to: str | None = None,
         late_to: str | None = None,
         name: str = "detect",
         max_partials: int = 10_000,
         on_too_many: OnTooMany = "drop_oldest",
         ties: Ties | None = None,
-    ) -> "MatchStream[K, V]":
+    ) -> "Stream[Any, Any]":
         """Find a pattern in the records of each key, in event-time order (see `engine.cep`).
 
         Args:
-            skip: What a match does to others that overlap it.
+            pattern: A pattern, whose matches come out, or what `cep.match_recognize(sql)` gives, whose rows come out as dicts. SQL
+                says itself what to skip and how to sort, and tells of no partial matches.
+            skip: What a match does to others that overlap it; None for `cep.skip.none`.
             timeouts_to: Topic for partial matches that ran out of time.
             late_to: Topic for records that came after the watermark had passed them.
             max_partials: Limit on the partial matches alive for one key.
@@ -201,23 +224,12 @@ class Stream(Joins[K, V]):
                 "dropped_partials"), "fail" makes the record a bad one.
             ties: Sorts records of the same time by what this gives for their value; otherwise they keep the order of arrival.
         """
-        keyed = self._keyed(name)
-        if not isinstance(pattern, Pattern):
-            raise ConfigError(f"{self._what(name)}: {pattern!r} is not a pattern; start one with cep.begin('name')")
-        make = detect_operator(
-            pattern,
-            skip=skip,
-            timeouts_to=timeouts_to,
-            late_to=late_to,
-            value_type=self._value_type,
-            key_type=self._key_type,
-            max_partials=max_partials,
-            on_too_many=on_too_many,
-            ties=ties,
-        )
-        sides = [SideSpec(topic, JsonCodec(Any)) for topic in (timeouts_to, late_to) if topic is not None]
-        signature = f"detect {name} {pattern.signature} {skip.kind}"
-        node = keyed._node_after("detect", make, name=name, value_type=Match, signature=signature, sides=sides)
+        options = DetectOptions(name, late_to, max_partials, on_too_many)
+        if isinstance(pattern, Recognizer):
+            if skip is not None or ties is not None or timeouts_to is not None:
+                raise ConfigError(f"{self._what(name)}: skip, ties and timeouts_to are not for SQL; it has AFTER MATCH SKIP and ORDER BY")
+            return detect_rows(self, pattern, options)
+        keyed, node = detect_matches(self, pattern, options, skip or cep_skip.none, timeouts_to, ties)
         return MatchStream(keyed._graph, node, key_type=self._key_type, value_type=Match, rekeyed=False, shared=keyed._shared)
 
     def in_event_time_order(self) -> "Stream[K, V]":

@@ -28,6 +28,7 @@ DOORS = {
     "rich": ("engine/runtime/cli/", "agents/"),
     "rocksdict": ("state/rocks.py",),
     "sortedcontainers": ("state/", "engine/"),
+    "sqlglot": ("engine/cep/recognize/sql.py",),
     "uvloop": ("engine/runtime/",),
     "yarl": ("engine/runtime/app.py", "engine/runtime/faust_seam/"),
 }

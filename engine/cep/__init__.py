@@ -5,7 +5,8 @@
 
 `pattern` is the algebra, `nfa` compiles it into an automaton, `matcher` runs that over the records of a key, `linear` runs the
 plain sequences among them faster. Semantics as in Apache Flink 2.3 (docs, "Event Processing (CEP)"); the idea of sharing partial
-matches is from Agrawal et al., "Efficient Pattern Matching over Event Streams", SIGMOD 2008.
+matches is from Agrawal et al., "Efficient Pattern Matching over Event Streams", SIGMOD 2008. `recognize` is MATCH_RECOGNIZE, which
+has rules of its own.
 """
 
 from engine.cep import skip
@@ -13,6 +14,7 @@ from engine.cep.conditions import PartialMatch
 from engine.cep.drawing import draw
 from engine.cep.match import Match
 from engine.cep.pattern import Pattern, begin
+from engine.cep.recognize import match_recognize
 from engine.cep.skip import Skip
 
-__all__ = ["Match", "PartialMatch", "Pattern", "Skip", "begin", "draw", "skip"]
+__all__ = ["Match", "PartialMatch", "Pattern", "Skip", "begin", "draw", "match_recognize", "skip"]

@@ -1,0 +1,307 @@
+"""Runs a row pattern over the rows of a key.
+
+The standard tries one row after the other as the first row of a match; of all matches that begin there the preferred one is taken,
+and AFTER MATCH SKIP says which row is tried next. On a stream the rows come one at a time, so an attempt is carried along:
+
+    start ──────────► cursor ───────► end
+    │ rows of the attempt │ rows to come  │
+    threads    ways through the pattern that are still open, the preferred one first
+    candidate  the match found so far; every open thread is preferred to it
+
+A row moves every thread on. A thread that comes to an end becomes the candidate, and what is less preferred is given up. When no
+thread is left, the attempt is decided: the candidate is the match, or no match begins at `start`. That is the moment at which a
+backtracking matcher over the finished table would know it too, and not later. The rows of an attempt are kept until then, since the
+next attempt begins among them.
+
+WITHIN ends an attempt by time; so does the end of all input. A row whose condition looks ahead (NEXT) waits for the rows asked for.
+
+Source: Pike, "The text editor sam" (1987), for threads in order of preference.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from engine.cep.matcher import NEVER, Found
+from engine.cep.recognize.attempt import FIRST, NO_ROWS, Attempt, AttemptCodec, Step, Thread
+from engine.cep.recognize.automaton import START, RowAutomaton
+from engine.cep.recognize.clause import Rows, SkipTo
+from engine.cep.recognize.measures import Measures, Recognized
+from engine.cep.recognize.view import Expression, Fold, NotYetError, Row, View, initial_accs, next_accs
+from engine.errors import RecordError
+
+END = NEVER - 1
+"""The end of time: the deadline of what only the end of all input decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A compiled clause.
+
+    Attributes:
+        conditions: For each variable its condition, None where any row fits.
+        local: Bit set of the variables whose condition looks only at the row and those before it.
+        folds: What the conditions carry along a match.
+        looks_back: Rows before a match that expressions may ask for.
+        numbered: Matches of a key are counted for ever.
+        unmatched: Rows that no match took come out too.
+        skip_labels: Variables that AFTER MATCH SKIP TO names.
+    """
+
+    automaton: RowAutomaton
+    conditions: tuple[Expression | None, ...]
+    local: int
+    folds: tuple[Fold, ...]
+    measures: Measures
+    rows: Rows
+    skip: SkipTo
+    skip_labels: frozenset[int]
+    within_ms: int | None
+    looks_back: int
+    numbered: bool
+
+
+class RowMatcher:
+    """The matcher of a MATCH_RECOGNIZE clause; its matches are `Recognized` rows.
+
+    Args:
+        value_type: Type of the values, for storing them.
+        max_partials: Limit on the ways kept open for a key, and on the rows kept for it. Beyond it the older half of the rows is given
+            up as beginnings of matches ("drop_oldest"), or the record fails.
+    """
+
+    def __init__(self, plan: Plan, *, value_type: Any, max_partials: int, on_too_many: Literal["drop_oldest", "fail"]) -> None:
+        self.plan = plan
+        self.max_partials = max_partials
+        self.on_too_many = on_too_many
+        codec = AttemptCodec(value_type, plan.automaton.labels, plan.folds)
+        self.encode = codec.encode
+        self.decode = codec.decode
+
+    def run(self, state: Attempt | None, key: Any, records: Sequence[tuple[int, Any]], until_ms: int, found: Found) -> Attempt | None:
+        work = _Work(self, FIRST if state is None else state, key, found)
+        for timestamp_ms, value in records:
+            work.pass_time(timestamp_ms)
+            work.add(timestamp_ms, value)
+        work.pass_time(until_ms)
+        if state is not None and not records and not work.changed:
+            return state
+        return work.state()
+
+    def deadline_ms(self, state: Attempt) -> int:
+        end = state.base + len(state.rows)
+        if state.start == end:
+            return NEVER
+        if self.plan.within_ms is not None and state.threads and state.cursor == end:
+            return state.rows[state.start - state.base][0] + self.plan.within_ms
+        return END
+
+
+class _Work:
+    """The state of a key while records are taken: the same as `Attempt`, but changed in place."""
+
+    def __init__(self, matcher: RowMatcher, state: Attempt, key: Any, found: Found) -> None:
+        self.matcher = matcher
+        self.plan = matcher.plan
+        self.key = key
+        self.found = found
+        self.changed = False
+        self.base, rows, self.start, self.cursor, self.matches, self.covered, threads, self.candidate = state
+        self.rows: list[Row] = list(rows)
+        self.threads: Sequence[Thread] = threads
+        self.view = View()
+        self.view.rows = self.rows
+        self.initial = initial_accs(self.plan.folds)
+
+    def state(self) -> Attempt | None:
+        """Return the state to keep: None if what comes does not depend on what has been."""
+        idle = self.start == self.end
+        if idle and not self.rows and not self.plan.numbered:
+            return None
+        kept = (self.base, tuple(self.rows), self.start, self.cursor, self.matches, self.covered, tuple(self.threads), self.candidate)
+        return Attempt(*kept)
+
+    @property
+    def end(self) -> int:
+        """Number of the row that comes next on the stream."""
+        return self.base + len(self.rows)
+
+    def add(self, timestamp_ms: int, value: Any) -> None:
+        """Take a row in, and go on as far as it allows."""
+        self.rows.append((timestamp_ms, value, 0))
+        self.rows[-1] = (timestamp_ms, value, self._known(self.end - 1))
+        self.drive(timestamp_ms)
+        if self.end - self.start > self.matcher.max_partials:
+            self._give_up()
+            self.drive(timestamp_ms)
+
+    def pass_time(self, to_ms: int) -> None:
+        """Let time go on: attempts whose limit is reached are decided by what they have."""
+        within_ms = self.plan.within_ms
+        while within_ms is not None and self.threads and self.cursor == self.end:
+            due_ms = self.rows[self.start - self.base][0] + within_ms
+            if due_ms > to_ms:
+                break
+            self.threads, self.changed = (), True
+            self.drive(due_ms)
+        if to_ms >= END and self.start < self.end:
+            self.view.closed = self.changed = True
+            last_ms = self.rows[-1][0]
+            while self.start < self.end:
+                self.drive(last_ms)
+                self.threads = ()
+
+    def drive(self, now_ms: int) -> None:
+        """Go on until the next row is missing."""
+        while True:
+            if not self.threads and (self.cursor > self.start or self.candidate is not None):
+                try:
+                    self._decide(now_ms)
+                except NotYetError:
+                    return
+                continue
+            if self.cursor == self.end:
+                return
+            if self.cursor == self.start and not self.threads:
+                self._begin()
+                continue
+            if self.plan.within_ms is not None and self._row(self.cursor)[0] - self._row(self.start)[0] >= self.plan.within_ms:
+                self.threads = ()
+                continue
+            try:
+                self._step()
+            except NotYetError:
+                return
+            self.cursor += 1
+            if len(self.threads) > self.matcher.max_partials:
+                self._give_up()
+
+    def _row(self, number: int) -> Row:
+        return self.rows[number - self.base]
+
+    def _known(self, number: int) -> int:
+        """Return the bits of the variables whose condition the row alone decides."""
+        plan, bits = self.plan, 0
+        if not plan.local:
+            return 0
+        self._look_at(number)
+        for label, condition in enumerate(plan.conditions):
+            if plan.local >> label & 1:
+                self.view.label = label
+                if condition is None or condition(self.view):
+                    bits |= 1 << label
+        return bits
+
+    def _look_at(self, number: int) -> None:
+        view = self.view
+        view.base, view.start, view.match_number = self.base, self.start, self.matches + 1
+        view.number = view.position = number
+        view.row = self._row(number)
+
+    # -- an attempt
+
+    def _begin(self) -> None:
+        automaton = self.plan.automaton
+        accepts = automaton.at_partition_start[1] if self.start == 0 else automaton.accepts[START]
+        goes_on = automaton.at_partition_start[0] if self.start == 0 else automaton.goes_on[START]
+        self.candidate = NO_ROWS if accepts else None
+        self.threads = (Thread(START, None),) if goes_on or not accepts else ()
+
+    def _step(self) -> None:
+        """Hold the next row against every thread, in order."""
+        plan, automaton, view = self.plan, self.plan.automaton, self.view
+        self._look_at(self.cursor)
+        bits, folds, local = self._row(self.cursor)[2], plan.folds, plan.local
+        threads: list[Thread] = []
+        seen: set[Any] = set()
+        first = automaton.at_partition_start[0] if self.start == 0 else automaton.goes_on[START]
+        for state, step in self.threads:
+            for target in first if state == START else automaton.goes_on[state]:
+                label = automaton.labels[target]
+                if folds:
+                    accs = next_accs(folds, self.initial if step is None else step[2], view, label)
+                    future: Any = (target, accs)
+                else:
+                    accs, future = (), target
+                if future in seen:
+                    continue
+                seen.add(future)
+                if local >> label & 1:
+                    fits: Any = bits >> label & 1
+                else:
+                    view.label, view.accs = label, accs
+                    condition = plan.conditions[label]
+                    fits = condition is None or condition(view)
+                if not fits:
+                    continue
+                taken: Step = (target, step, accs)
+                if automaton.goes_on[target]:
+                    threads.append(Thread(target, taken))
+                if automaton.accepts[target]:
+                    self.threads, self.candidate = threads, taken
+                    return
+        self.threads = threads
+
+    def _decide(self, now_ms: int) -> None:
+        """The attempt is over: let its match out, and begin the next one.
+
+        Raises:
+            NotYetError: A measure asks for a row that has not come.
+        """
+        if self.candidate is None:
+            if self.plan.rows == "all_with_unmatched" and self.start > self.covered:
+                self._emit(now_ms, self.plan.measures.unmatched(self._row(self.start)))
+            self._go_to(self.start + 1)
+            return
+        path = _path(self.candidate)
+        self._look_at(self.start)
+        self._emit(now_ms, self.plan.measures.of_match(self.view, path))
+        self.matches += 1
+        self.covered = max(self.covered, self.start + len(path) - 1)
+        self._go_to(self._next_start(path))
+
+    def _emit(self, now_ms: int, rows: list[dict[str, Any]]) -> None:
+        self.found.times.extend([now_ms] * len(rows))
+        self.found.matches.extend([Recognized(self.key, row) for row in rows])  # type: ignore[misc]  # rows instead of Match records
+
+    def _next_start(self, path: list[int]) -> int:
+        """Return the row with which the next attempt begins.
+
+        A variable without a row, or one whose row would begin the same match again, leads to the next row.
+        """
+        kind, labels = self.plan.skip.kind, self.plan.automaton.labels
+        if kind == "past_last":
+            return self.start + max(len(path), 1)
+        if kind == "to_next":
+            return self.start + 1
+        places = [place for place, state in enumerate(path) if labels[state] in self.plan.skip_labels]
+        place = 0 if not places else places[0] if kind == "to_first" else places[-1]
+        return self.start + max(place, 1)
+
+    def _go_to(self, start: int) -> None:
+        """Begin the next attempt at a row, and forget the rows that nothing can ask for any more."""
+        self.start = self.cursor = start
+        self.threads, self.candidate = (), None
+        gone = start - self.plan.looks_back - self.base
+        if gone > 0:
+            del self.rows[:gone]
+            self.base += gone
+
+    def _give_up(self) -> None:
+        limit = self.matcher.max_partials
+        if self.matcher.on_too_many == "fail":
+            raise RecordError(f"key {self.key!r} has more than {limit} rows or open ways through the pattern (max_partials)")
+        number = max((self.end - self.start) // 2, 1)
+        self.found.dropped_partials += number
+        self._go_to(self.start + number)
+
+
+def _path(step: Step) -> list[int]:
+    """Return the states of a match, from its first row."""
+    path: list[int] = []
+    at: Step | None = None if step is NO_ROWS else step
+    while at is not None:
+        path.append(at[0])
+        at = at[1]
+    path.reverse()
+    return path

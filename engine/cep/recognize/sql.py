@@ -1,0 +1,77 @@
+"""The SQL parser: expressions as trees of nodes. The only module that knows sqlglot.
+
+A node is told apart by its kind ("Column", "GT", "Case", ...), its parts are in `node.args`.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, TypeAlias
+
+from engine.cep.recognize.clause import Span
+from engine.cep.recognize.lexer import Clause
+from engine.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sqlglot import exp
+
+Node: TypeAlias = "exp.Expr"
+
+_AGGREGATES = {"Count": "COUNT", "Sum": "SUM", "Min": "MIN", "Max": "MAX", "Avg": "AVG", "ArrayAgg": "ARRAY_AGG"}
+
+
+def kind_of(node: Node) -> str:
+    """Return the kind of a node."""
+    return type(node).__name__
+
+
+def parse_expression(clause: Clause, span: Span) -> Node:
+    """Parse an expression of a clause; FINAL LAST(x) becomes a call of FINAL_LAST, and so on.
+
+    Raises:
+        ConfigError: It is not one; the message points at the place. Or there is no SQL parser.
+    """
+    try:
+        import sqlglot
+        from sqlglot import errors
+    except ModuleNotFoundError as error:
+        raise ConfigError('match_recognize needs a SQL parser: pip install "streamforge[sql]"') from error
+    try:
+        return sqlglot.parse_one(_marked(clause.text[span.start : span.end]), error_message_context=len(clause.text))
+    except errors.ParseError as error:
+        found = error.errors[0]
+        at = span.start + len(found.get("start_context") or "")
+        clause.fail(at, str(found.get("description") or "this is not an expression").split(" for <class")[0])
+    except errors.TokenError:
+        clause.fail(span.start, "this is not an expression")
+
+
+def _marked(text: str) -> str:
+    """Write FINAL LAST as FINAL_LAST, which the parser takes for a function, without moving anything else."""
+    tokens = Clause(text).tokens()
+    for token, function, sign in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if token.word in ("FINAL", "RUNNING") and function.kind == "name" and sign.text == "(":
+            one = f"{token.word}_{function.text}".ljust(function.end - token.start)
+            text = text[: token.start] + one + text[function.end :]
+    return text
+
+
+def call_of(node: Node) -> tuple[str, list[Node]]:
+    """Return the name in capitals and the arguments of a call, "" for anything else."""
+    kind = kind_of(node)
+    if kind == "Anonymous":
+        return str(node.this).upper(), list(node.expressions)
+    if kind in ("First", "Last"):
+        return kind.upper(), [part for part in (node.this, node.args.get("expression")) if part is not None]
+    if kind in _AGGREGATES:
+        return _AGGREGATES[kind], [node.this, *node.expressions]
+    return "", []
+
+
+def parts_of(node: Node) -> Iterator[Node]:
+    """Yield the names that a column is made of."""
+    if kind_of(node) in ("Column", "Dot"):
+        yield from node.parts  # type: ignore[attr-defined]  # both kinds have it
+
+
+def name_of(node: Node) -> str:
+    """Return a name as SQL means it: capitals, but for a quoted one."""
+    return node.name if node.args.get("quoted") else node.name.upper()

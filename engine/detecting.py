@@ -1,0 +1,165 @@
+"""What `Stream.detect` adds to the graph: for a pattern, and for a MATCH_RECOGNIZE clause.
+
+A clause keys the stream by PARTITION BY, and gives its rows as dicts. Its ORDER BY must be the event time. Which field that is can be
+known as long as the values are those of a source; where they are not (after `map`, say), the column `timestamp_ms` always is.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from engine.cep import Match, Pattern, Skip
+from engine.cep.matcher import OnTooMany
+from engine.cep.recognize import Recognizer
+from engine.cep.recognize.measures import Recognized
+from engine.cep.recognize.recognizer import EVENT_TIME
+from engine.codecs import JsonCodec
+from engine.errors import ConfigError
+from engine.graph import Node, SideSpec
+from engine.operators.base import OperatorContext
+from engine.operators.detect import Detect, Ties, detect_operator
+from engine.operators.pending import PENDING_MS
+from engine.selectors import compile_selector, fields_of
+
+if TYPE_CHECKING:
+    from engine.stream import Stream
+
+_SAME_VALUES = ("filter", "branch", "key_by", "repartition", "require_key", "require_place", "merge", "in_event_time_order")
+_SAME_KEYS = ("filter", "branch", "repartition", "require_key", "require_place", "merge", "in_event_time_order", "map", "flat_map")
+_DEADLINE_PANE_MS = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class DetectOptions:
+    """What is the same for both: see `Stream.detect`."""
+
+    name: str
+    late_to: str | None
+    max_partials: int
+    on_too_many: OnTooMany
+
+
+def detect_matches(
+    stream: "Stream[Any, Any]", pattern: Pattern, options: DetectOptions, skip: Skip, timeouts_to: str | None, ties: Ties | None
+) -> tuple["Stream[Any, Any]", Node]:
+    """Return the stream as the operator reads it, and the operator, which gives `Match` records."""
+    name, late_to = options.name, options.late_to
+    keyed = stream._keyed(name)
+    if not isinstance(pattern, Pattern):
+        raise ConfigError(f"{stream._what(name)}: {pattern!r} is not a pattern; start one with cep.begin('name')")
+    make = detect_operator(
+        pattern,
+        skip=skip,
+        timeouts_to=timeouts_to,
+        late_to=late_to,
+        value_type=keyed._value_type,
+        key_type=keyed._key_type,
+        max_partials=options.max_partials,
+        on_too_many=options.on_too_many,
+        ties=ties,
+    )
+    sides = [SideSpec(topic, JsonCodec(Any)) for topic in (timeouts_to, late_to) if topic is not None]
+    signature = f"detect {name} {pattern.signature} {skip.kind}"
+    return keyed, keyed._node_after("detect", make, name=name, value_type=Match, signature=signature, sides=sides)
+
+
+def detect_rows(stream: "Stream[Any, Any]", recognizer: Recognizer, options: DetectOptions) -> "Stream[Any, dict[str, Any]]":
+    """Return the stream of rows that a clause gives.
+
+    Raises:
+        ConfigError: The clause does not fit the stream; the message points at the place where it can.
+    """
+    name, late_to, max_partials = options.name, options.late_to, options.max_partials
+    what = stream._what(name)
+    if options.on_too_many not in ("drop_oldest", "fail"):
+        raise ConfigError(
+            f"{what}: on_too_many={options.on_too_many!r} is not for SQL, which tries one row after another; use 'drop_oldest' or 'fail'"
+        )
+    if type(max_partials) is not int or max_partials < 1:
+        raise ConfigError(f"{what}: max_partials={max_partials!r}: a positive number is needed")
+    _check_order(stream, recognizer)
+    keyed = _partitioned(stream, recognizer)._keyed(name)
+    value_type, key_type = keyed._value_type, keyed._key_type
+    ties = recognizer.ties(value_type)
+    matcher = recognizer.matcher(value_type, max_partials=max_partials, on_too_many=options.on_too_many)
+    within_ms = recognizer.query.within_ms or _DEADLINE_PANE_MS
+
+    def make(context: OperatorContext) -> Detect:
+        return Detect(
+            context,
+            matcher,
+            key_type=key_type,
+            value_type=value_type,
+            timeouts_to=None,
+            late_to=late_to,
+            ties=ties,
+            deadline_pane_ms=min(max(within_ms // 256, PENDING_MS), 3_600_000),
+        )
+
+    sides = [SideSpec(late_to, JsonCodec(Any))] if late_to is not None else []
+    signature = f"detect {name} {recognizer.signature}"
+    node = keyed._node_after("detect", make, name=name, value_type=Recognized, signature=signature, sides=sides)
+    return keyed._with(node, value_type=Recognized).map(_row_of)
+
+
+def _row_of(found: Recognized) -> dict[str, Any]:
+    return found.row
+
+
+def _check_order(stream: "Stream[Any, Any]", recognizer: Recognizer) -> None:
+    """Refuse an ORDER BY that does not begin with the event time."""
+    column = recognizer.query.order_by[0]
+    times = _times(stream._node)
+    if times == {column.name} or (column.name == EVENT_TIME and EVENT_TIME not in (fields_of(stream._value_type) or ())):
+        return
+    known = {time for time in times if time is not None}
+    advice = f"that is {', '.join(sorted(known))}" if known and None not in times else "write ORDER BY timestamp_ms, which always is"
+    recognizer.fail(column, f"{column.name} is not known to be the event time of the stream, the only order there is; {advice}")
+
+
+def _times(node: Node) -> set[str | None]:
+    """Return the fields that hold the event time; None among them where it is not known."""
+    if node.source is not None:
+        return {None if node.source.time is None else node.source.time.field}
+    if node.kind not in _SAME_VALUES:
+        return {None}
+    return set().union(*(_times(before) for before, _ in node.inputs))
+
+
+def _partitioned(stream: "Stream[Any, Any]", recognizer: Recognizer) -> "Stream[Any, Any]":
+    """Return the stream keyed by the columns of PARTITION BY."""
+    columns = recognizer.query.partition_by
+    if len(columns) == 1 and _keys(stream._node) == {columns[0].name}:
+        return stream
+    names = [column.name for column in columns]
+    try:
+        return stream.key_by(names[0]) if len(names) == 1 else stream.key_by(_several(names, stream._value_type))
+    except ConfigError as error:
+        recognizer.fail(columns[0], f"the stream cannot be partitioned by {', '.join(names)}: {error}")
+
+
+def _keys(node: Node) -> set[str | None]:
+    """Return the fields that the key of a stream was read from; None among them where it is not known."""
+    if node.source is not None:
+        return {None if node.source.key is None else node.source.key.field}
+    if node.kind == "key_by":
+        return {node.key_field}
+    if node.kind not in _SAME_KEYS:
+        return {None}
+    return set().union(*(_keys(before) for before, _ in node.inputs))
+
+
+def _several(names: list[str], value_type: Any) -> Callable[[Any], Any]:
+    """Return a selector of several fields: a Struct with a field for each."""
+    columns = [compile_selector(name, value_type, "PARTITION BY") for name in names]
+    fields = [(name.replace(".", "_"), column.type) for name, column in zip(names, columns, strict=True)]
+    key_type = msgspec.defstruct("PartitionKey", fields, frozen=True)
+    getters = [column.get for column in columns]
+
+    def key(value: Any) -> Any:
+        return key_type(*[get(value) for get in getters])
+
+    key.__annotations__["return"] = key_type
+    return key

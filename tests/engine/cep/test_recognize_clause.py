@@ -1,0 +1,174 @@
+"""What a MATCH_RECOGNIZE clause may say, and the place at which it is told what it may not."""
+
+from typing import Any
+
+import pytest
+
+from engine import ConfigError, Struct, cep
+from engine.cep.recognize.clause import SkipTo, parse_clause
+from engine.cep.recognize.row_pattern import text_of
+
+
+class Order(Struct, frozen=True):
+    user_id: str
+    amount: int
+    ts: int
+
+
+HEAD = "PARTITION BY user_id ORDER BY ts"
+
+
+def place_of(sql: str, word: str) -> str:
+    """Where a word stands for the last time, as messages say it; "" stands at the end."""
+    offset = sql.rindex(word)
+    line = sql.count("\n", 0, offset) + 1
+    return f"line {line}, column {offset - sql.rfind(chr(10), 0, offset)}:"
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ('A b "c"', "(A B c)"),
+        ("A*? B+ C? D{2} E{2,} F{,3}? G{1,4}", "(A{0,}? B{1,} C{0,1} D{2,2} E{2,} F{0,3}? G{1,4})"),
+        ("A | B C | ()", "(A|(B C)|())"),
+        ("A {- B (C | D) -} E", "(A ({-B-} ({-C-}|{-D-})) E)"),
+        ("PERMUTE(A, B C)", "((A (B C))|((B C) A))"),
+        ("^ A -- the first\n /* and */ B", "(^ A B)"),
+        ("((A))", "A"),
+    ],
+)
+def test_pattern_is_read_as_the_standard_writes_it(text: str, normal: str) -> None:
+    assert text_of(parse_clause(f"{HEAD} ALL ROWS PER MATCH PATTERN ({text})").pattern) == normal
+
+
+def test_clause_with_all_its_parts() -> None:
+    query = parse_clause("""MATCH_RECOGNIZE (
+        PARTITION BY user_id, customer.country ORDER BY ts ASC, number
+        MEASURES CAST(A.amount AS INT) AS a, CASE WHEN B.x = 1 THEN 'AS, ONE' ELSE ',' END AS "b c"
+        ALL ROWS PER MATCH WITH UNMATCHED ROWS
+        AFTER MATCH SKIP TO FIRST U
+        PATTERN (A B) WITHIN INTERVAL '90' SECONDS
+        SUBSET U = (B, A), W = (B)
+        DEFINE A AS A.all > 1 AND (x, y) IS NULL, B AS TRUE);""")
+    assert [column.name for column in query.partition_by] == ["user_id", "customer.country"]
+    assert [column.name for column in query.order_by] == ["ts", "number"]
+    text = query.clause.text
+    assert {name: text[span.start : span.end] for name, span in query.measures.items()} == {
+        "a": "CAST(A.amount AS INT)",
+        "b c": "CASE WHEN B.x = 1 THEN 'AS, ONE' ELSE ',' END",
+    }
+    assert {name: text[span.start : span.end] for name, span in query.defines.items()} == {
+        "A": "A.all > 1 AND (x, y) IS NULL",
+        "B": "TRUE",
+    }
+    assert (query.rows, query.within_ms, query.subsets) == ("all_with_unmatched", 90_000, {"U": ("B", "A"), "W": ("B",)})
+    assert (query.skip.kind, query.skip.variable) == ("to_first", "U")
+
+
+def test_clause_says_as_little_as_possible() -> None:
+    query = parse_clause("PATTERN (A)")
+    assert (query.measures, query.rows, query.skip, query.within_ms, query.defines) == ({}, "one", SkipTo(), None, {})
+
+
+@pytest.mark.parametrize(
+    ("sql", "word", "message"),
+    [
+        ("SELECT * FROM t", "SELECT", "stream stands for FROM"),
+        ("PARTITION BY user_id ORDER BY ts DESC PATTERN (A)", "DESC", "backwards"),
+        (f"{HEAD} PATTERN (A $)", "$", "no last record"),
+        (f"{HEAD} PATTERN (A", "", "is expected here, not the end"),
+        (f"{HEAD} PATTERN (A **)", "*)", "a quantifier already"),
+        (f"{HEAD} PATTERN (A{{3,2}})", "{", "not a range"),
+        (f"{HEAD} PATTERN (A{{0}})", "{", "not a range"),
+        (f"{HEAD} PATTERN (A{{}})", "{", "needs a number"),
+        (f"{HEAD} PATTERN (())", "", "no variable"),
+        (f"{HEAD} PATTERN (^* A)", "* A", "anchor cannot be repeated"),
+        (f"{HEAD} PATTERN (A {{- B -}})", "B -", "leave out"),
+        (f"{HEAD} ALL ROWS PER MATCH WITH UNMATCHED ROWS PATTERN (A {{- B -}})", "B -", "WITH UNMATCHED ROWS"),
+        (f"{HEAD} ALL ROWS PER MATCH PATTERN (A {{- B {{- C -}} -}})", "{- C", "stands in another"),
+        (f"{HEAD} PATTERN (PERMUTE(A,B,C,D,E,F,G))", "PERMUTE", "too many orders"),
+        (f"{HEAD} PATTERN (A) WITHIN INTERVAL '0' MINUTE", "'0'", "positive"),
+        (f"{HEAD} PATTERN (A) WITHIN INTERVAL '1' MONTH", "MONTH", "not a unit"),
+        (f"{HEAD} PATTERN (A) SUBSET A = (A)", "A = ", "another variable already"),
+        (f"{HEAD} PATTERN (A) SUBSET U = (B)", "B)", "has no variable B"),
+        (f"{HEAD} PATTERN (A) DEFINE B AS TRUE", "B AS", "has no variable B; it has A"),
+        (f"{HEAD} PATTERN (A) DEFINE A AS TRUE, A AS TRUE", "A AS TRUE", "defined already"),
+        (f"{HEAD} PATTERN (A) DEFINE A AS ", "", "an expression is expected"),
+        (f"{HEAD} AFTER MATCH SKIP TO LAST Z PATTERN (A)", "Z", "has no variable Z"),
+        (f"{HEAD} AFTER MATCH SKIP TO FIRST A PATTERN (A B)", "A PATTERN", "always the first row"),
+        (f"{HEAD} AFTER MATCH SKIP TO LAST A PATTERN (A B)", "A PATTERN", "always the first row"),
+        (f"{HEAD} PATTERN (A) ORDER BY ts", "ORDER", "not expected here; the order is"),
+        (f"{HEAD} MEASURES ts AS a, ts AS a PATTERN (A)", "a PATTERN", "measure a already"),
+        (f"{HEAD} PATTERN (A) DEFINE A AS x = 'oops", "'oops", "never closed"),
+        (f"{HEAD} PATTERN (A /* oops)", "/*", "never closed"),
+        (f"{HEAD} PATTERN (A{{1000}}{{2}})", "{2", "a quantifier already"),
+        (f"{HEAD} PATTERN (A{{1001}})", "1001", "up to 1,000"),
+        ("ORDER BY ts PATTERN (A)", "ORDER", "PARTITION BY is needed"),
+        ("PARTITION BY user_id PATTERN (A)", "PARTITION", "ORDER BY is needed"),
+    ],
+)  # fmt: skip
+def test_clause_that_cannot_be_is_refused_at_its_place(sql: str, word: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        cep.match_recognize(sql)
+    assert place_of(sql, word) in str(error.value)
+
+
+def test_pattern_may_have_an_alternative_without_rows() -> None:
+    assert text_of(cep.match_recognize(f"{HEAD} PATTERN (A |)").query.pattern) == "(A|())"
+
+
+@pytest.mark.parametrize(
+    ("expression", "word", "message"),
+    [
+        ("A.price > 1", "A.price", "no field 'price'; they have user_id, amount, ts"),
+        ("PREV(A.amount, 1) > nothing", "nothing", "no field 'nothing'"),
+        ("amount >", ">", "missing"),
+        ("(amount + * 2)", "2)", "Expecting"),
+        ("FINAL LAST(A.amount) = 1", "FINAL", "only MEASURES may ask"),
+        ("FIRST(A.amount + B.amount) = 1", "FIRST", "of the same variable"),
+        ("FIRST(LAST(A.amount)) = 1", "LAST", "already looks at other rows"),
+        ("LAST(A.amount, amount) = 1", "amount)", "whole number"),
+        ("ARRAY_AGG(A.amount) IS NULL", "ARRAY", "is for MEASURES"),
+        ("SUM(DISTINCT A.amount) = 1", "SUM", "DISTINCT is for COUNT"),
+        ("PREV(CLASSIFIER()) = 'A'", "CLASSIFIER", "is for MEASURES"),
+        ("shout(amount) = 1", "shout", "is not supported here"),
+        ("CAST(amount AS DATE) IS NULL", "amount", "CAST to DATE is not supported"),
+        ("INTERVAL '1' YEAR > 2", "'1'", "whole number of one unit"),
+        ("amount LIKE 'x' ESCAPE '!'", "amount", "is not supported here"),
+        ("amount IN (SELECT 1)", "amount", "is not supported here"),
+        ("TRIM(LEADING 'x' FROM amount) = ''", "'x'", "is not supported here"),
+        ("MIN(A.amount, 2) = 1", "MIN", "takes one argument"),
+    ],
+)
+def test_expression_that_cannot_be_is_refused_at_its_place(expression: str, word: str, message: str) -> None:
+    sql = f"{HEAD}\n  PATTERN (A B)\n  DEFINE B AS TRUE, A AS {expression}"
+    with pytest.raises(ConfigError, match=message) as error:
+        cep.match_recognize(sql).matcher(Order, max_partials=10, on_too_many="drop_oldest")
+    line = f"line 3, column {len('  DEFINE B AS TRUE, A AS ') + expression.index(word) + 1}:"
+    assert line in str(error.value)
+
+
+def test_error_shows_the_line_and_a_mark_below_the_place() -> None:
+    with pytest.raises(ConfigError) as error:
+        cep.match_recognize(f"{HEAD}\n\tPATTERN (A $)")
+    assert str(error.value).split("\n")[1:] == ["    \tPATTERN (A $)", "    \t           ^"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "measure", "message"),
+    [("ONE ROW", "user_id", "a column 'user_id' already"), ("ALL ROWS", "amount", "a column 'amount' already")],
+)
+def test_measure_named_like_a_column_of_the_rows_is_refused(mode: str, measure: str, message: str) -> None:
+    sql = f"{HEAD} MEASURES A.ts AS {measure} {mode} PER MATCH PATTERN (A)"
+    with pytest.raises(ConfigError, match=message):
+        cep.match_recognize(sql).matcher(Order, max_partials=10, on_too_many="drop_oldest")
+
+
+def test_all_rows_of_values_without_fields_are_refused() -> None:
+    with pytest.raises(ConfigError, match="does not say which"):
+        cep.match_recognize(f"{HEAD} ALL ROWS PER MATCH PATTERN (A)").matcher(Any, max_partials=10, on_too_many="drop_oldest")
+
+
+def test_text_is_needed() -> None:
+    with pytest.raises(ConfigError, match="the text of a clause"):
+        cep.match_recognize(7)  # type: ignore[arg-type]  # on purpose
