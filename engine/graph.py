@@ -53,6 +53,15 @@ class SideSpec:
     codec: Codec[Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Combining:
+    """Two operators that together do what one does: the first before a repartition topic, the second behind it."""
+
+    first: MakeOperator
+    value_type: Any
+    second: MakeOperator
+
+
 @dataclass(eq=False, slots=True)
 class Node:
     """One operator of a pipeline.
@@ -63,6 +72,7 @@ class Node:
         make: Makes the operator for a task; None for sources, sinks and repartitions, which the task knows itself.
         signature: What must not change between two starts over the same state; "" for a stateless operator.
         reads: Nodes of tables whose state the operator looks into; they stand before it in the graph.
+        combining: How the operator can be split in two, so that less has to cross a repartition topic; None if it cannot.
         key_field: The field that a key_by reads, None for a callable and for other operators.
     """
 
@@ -77,6 +87,7 @@ class Node:
     source: SourceSpec | None = None
     sink: SinkSpec | None = None
     reads: tuple["Node", ...] = ()
+    combining: Callable[[], Combining | None] | None = None
     key_field: str | None = None
 
     @property

@@ -11,6 +11,7 @@ from engine.durations import Duration, duration_ms
 from engine.errors import ConfigError
 from engine.graph import PipelineGraph, SourceSpec
 from engine.keys import key_codec
+from engine.operators.combine import combine_before_moving
 from engine.plan import Plan, make_plan
 from engine.selectors import Compiled, Selector, compile_selector
 from engine.sources import BroadcastSource, Source, TableSource
@@ -183,6 +184,7 @@ class Topology:
                 raise ConfigError(f"pipeline {name!r} returned {given}; return what .to('topic') gives, or a list of it")
             if sink.graph is not graph:
                 raise ConfigError(f"pipeline {name!r} returned a sink of another pipeline, to {sink.topic!r}")
+        combine_before_moving(graph)
         pipeline = Pipeline(self, graph, function, sources)
         self.pipelines[name] = pipeline
         return pipeline

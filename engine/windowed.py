@@ -6,6 +6,7 @@ from engine.agg import Aggregate
 from engine.codecs import JsonCodec
 from engine.errors import ConfigError
 from engine.graph import SideSpec
+from engine.operators.combine import combining
 from engine.operators.window import WindowSpec, window_operator
 from engine.triggers import Trigger
 from engine.windows import Window
@@ -71,4 +72,5 @@ class WindowedStream(Generic[K, V]):
         node = stream._node_after(
             "window", window_operator(spec, stream._what("window")), value_type=into or dict, signature=signature, sides=sides
         )
+        node.combining = lambda: combining(spec, stream._what("window"))
         return stream._with(node, value_type=into or dict)

@@ -37,6 +37,7 @@ def count() -> Aggregate:
         add_code="{a} + 1",
         merge_code="{a} + {b}",
         column=lambda a, xs, ts: (a or 0) + len(xs),
+        is_commutative=True,
     )
     return Aggregate("count", None, lambda value_type: fold)
 
@@ -90,6 +91,7 @@ def variance(field: Selector, ddof: int = 1) -> Aggregate:
             merge=lambda a, b: (exact.merge(a[0], b[0]), exact.merge(a[1], b[1]), a[2] + b[2]),
             stored=_checked_number(value_type, tuple[_EXACT, _EXACT, int]),
             result=result,
+            is_commutative=True,
         ),
     )
 
@@ -169,6 +171,7 @@ def distinct(field: Selector) -> Aggregate:
             create_code="frozenset(({x},))",
             add_code="{a} if {x} in {a} else {a} | {{{x}}}",
             merge_code="{a} | {b}",
+            is_commutative=True,
             column=lambda a, xs, ts: frozenset(xs) if a is None else a if a.issuperset(xs) else a.union(xs),
         ),
     )
@@ -286,6 +289,7 @@ def _sum_fold(value_type: Any) -> Fold:
             add_code="{a} + {x}",
             merge_code="{a} + {b}",
             column=lambda a, xs, ts: builtins.sum(xs, a or 0),
+            is_commutative=True,
         )
     return Fold(
         create=lambda x, t: exact.create(x),
@@ -294,6 +298,7 @@ def _sum_fold(value_type: Any) -> Fold:
         stored=_checked_number(value_type, _EXACT),
         result=exact.result,
         empty=0,
+        is_commutative=True,
     )
 
 
@@ -308,6 +313,7 @@ def _mean_fold(value_type: Any) -> Fold:
             create_code="({x}, 1)",
             add_code="({a}[0] + {x}, {a}[1] + 1)",
             column=lambda a, xs, ts: (builtins.sum(xs), len(xs)) if a is None else (builtins.sum(xs, a[0]), a[1] + len(xs)),
+            is_commutative=True,
         )
     return Fold(
         create=lambda x, t: (exact.create(x), 1),
@@ -315,6 +321,7 @@ def _mean_fold(value_type: Any) -> Fold:
         merge=lambda a, b: (exact.merge(a[0], b[0]), a[1] + b[1]),
         stored=_checked_number(value_type, tuple[_EXACT, int]),
         result=lambda a: exact.result(a[0]) / a[1],
+        is_commutative=True,
     )
 
 
@@ -329,6 +336,7 @@ def _extreme_fold(value_type: Any, sign: str, better: Callable[[Any, Any], bool]
         add_code=f"{{x}} if {{x}} {sign} {{a}} else {{a}}",
         merge_code=f"{{b}} if {{b}} {sign} {{a}} else {{a}}",
         column=lambda a, xs, ts: of(xs) if a is None else of(a, of(xs)),
+        is_commutative=value_type in (int, str),  # not so for floats: NaN is neither more nor less
     )
 
 

@@ -39,6 +39,7 @@ class Fold:
             the hot loop; "" to call the function.
         keeps_values: Values of the field are part of the accumulator.
         undeclared: The type of the field is not known.
+        is_commutative: `merge` is exact and takes accumulators in any order, of any records.
         column: (accumulator or None, values, timestamps) -> accumulator with a whole column; None to go record by record.
     """
 
@@ -56,6 +57,7 @@ class Fold:
     column: Callable[[Any, Sequence[Any], Sequence[int]], Any] | None = None
     keeps_values: bool = False
     undeclared: bool = False
+    is_commutative: bool = False
 
     @property
     def is_own_result(self) -> bool:

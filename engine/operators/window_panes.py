@@ -138,7 +138,7 @@ class PaneWindows(Operator):
                 timestamp_ms = block.timestamps[row]
                 start = window.last_start(timestamp_ms)
                 late.append((block.keys[row], block.values[row], timestamp_ms, Span(start, start + window.size_ms), block.before[row]))
-        send_late(self.context, self._plan.spec.late_to, late)
+        send_late(self.context, self._plan.spec.late_to, late, self._plan.spec.records_in)
 
     # -- firing
 

@@ -16,7 +16,10 @@ from engine.windows import EverythingWindow, Span, Window
 
 @dataclass(frozen=True, slots=True)
 class WindowSpec:
-    """A declared windowed aggregation; see `engine.stream.WindowedStream.aggregate` for the meaning."""
+    """A declared windowed aggregation; see `engine.windowed.WindowedStream.aggregate` for the meaning.
+
+    `records_in` tells how many records a value stands for, where not each is one (`engine.operators.combine`).
+    """
 
     window: Window
     aggregates: Mapping[str, Aggregate]
@@ -28,6 +31,7 @@ class WindowSpec:
     key_as: str = "key"
     key_type: Any = str
     value_type: Any = Any
+    records_in: Callable[[Any], int] | None = None
 
 
 _DUE_ORDER = itemgetter(0, 1)
@@ -121,7 +125,12 @@ class Results:
         self._operator.emit(Block(self.keys, self.values, self.timestamps, self._reached, self._watermark, self.before))
 
 
-def send_late(context: OperatorContext, topic: str | None, records: Sequence[tuple[Any, Any, int, Span, int]]) -> None:
+def send_late(
+    context: OperatorContext,
+    topic: str | None,
+    records: Sequence[tuple[Any, Any, int, Span, int]],
+    records_in: Callable[[Any], int] | None = None,
+) -> None:
     """Count late records, and send them to a topic if there is one.
 
     Args:
@@ -129,7 +138,7 @@ def send_late(context: OperatorContext, topic: str | None, records: Sequence[tup
     """
     if not records:
         return
-    context.count("late_records", len(records))
+    context.count("late_records", len(records) if records_in is None else sum(records_in(record[1]) for record in records))
     if topic is None:
         return
     keys, values, timestamps, spans, watermarks = zip(*records, strict=True)

@@ -107,9 +107,10 @@ def test_pipelines_as_text_shows_what_reads_what() -> None:
         "  orders",
         "  └─ filter",
         "     └─ key_by",
-        "        └─ window-repartition, through minute-revenue-revenue-window-repartition-1",
-        "           └─ window",
-        "              └─ revenue",
+        "        └─ combine",
+        "           └─ window-repartition, through minute-revenue-revenue-window-repartition-1",
+        "              └─ window",
+        "                 └─ revenue",
     ]
 
 
@@ -117,7 +118,7 @@ def test_pipelines_as_mermaid_links_topics_and_operators() -> None:
     chart = draw_mermaid(minute_revenue.app.topology.plan())
     assert chart.startswith("flowchart LR\n")
     ids = {line.split("[")[1].strip('(")]'): line.split("[")[0].strip() for line in chart.splitlines() if "[" in line}
-    path = ["orders", "filter", "key_by", "minute-revenue-revenue-window-repartition-1", "window", "revenue"]
+    path = ["orders", "filter", "key_by", "combine", "minute-revenue-revenue-window-repartition-1", "window", "revenue"]
     for one, other in pairwise(path):
         assert f"    {ids[one]} --> {ids[other]}" in chart.splitlines()
 
