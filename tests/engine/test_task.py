@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.block import MIN_TIME
 from engine.errors import ConfigError
 from engine.operators.process import Context, Timer
+from engine.operators.repartition import CONTROL_HEADERS, Control
 from engine.records import RecordBatch
 from engine.state_handles import ValueState
 from engine.task import Task
@@ -271,6 +273,18 @@ def test_watermark_that_the_last_owner_told_nobody_is_told_by_the_next_one_at_on
     commit = again.prepare_commit(START_MS + 10)
     assert commit is not None
     assert sorted(partition.partition for partition, columns in commit.outputs.items() if None in columns.keys) == [0, 1]
+
+
+def test_watermark_of_another_epoch_is_not_heard() -> None:
+    """A restored savepoint begins a new epoch: what tasks of the old one said about their time must not close its windows."""
+    plan = timers_after_repartition().plan(partitions=1)
+    task = Task(plan, 0, MemoryStore(), now_ms=START_MS)
+    (topic,) = plan.internal_topics
+    for epoch, reached in ((plan.epoch + 1, MIN_TIME), (plan.epoch, 7_000)):
+        value = msgspec.json.encode(Control(1, epoch, 0, 1, 7_000, False))
+        batch = RecordBatch(topic, 0, [0], [0], [None], [value], position=0, next_offset=1, read_headers=lambda: [CONTROL_HEADERS])
+        feed(task, batch)
+        assert task.watermarks()[f"work/{topic}"] == reached
 
 
 # -- streams

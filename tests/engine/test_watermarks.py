@@ -143,3 +143,13 @@ def test_valve_returning_input_counts_when_it_has_caught_up() -> None:
     valve.input(1, 13)
     valve.input(0, 20)
     assert valve.watermark == 13  # it has caught up: it counts
+
+
+def test_valve_input_that_goes_back_is_not_heard() -> None:
+    """A late word of an upstream must not pull its place in the vector back: after a restore that would be all that is known."""
+    valve = Valve(2)
+    valve.input(0, 10)
+    valve.input(0, 4)
+    valve.input(1, 30)
+    assert valve.watermark == 10
+    assert valve.state().watermarks == (10, 30)

@@ -75,3 +75,8 @@ async def test_start_without_a_broker_is_unavailable_within_the_bound() -> None:
     assert time.monotonic() - started_s < 2
     assert "\n" not in str(caught.value)
     await transport.stop()
+
+
+def test_transactions_end_after_ten_seconds_unless_told_otherwise() -> None:
+    """Every read_committed reader waits for an open transaction: a dead worker must not hold it open for long."""
+    assert KafkaSettings.of("kafka://broker").transaction_timeout_ms == 10_000

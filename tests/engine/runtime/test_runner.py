@@ -1,18 +1,20 @@
 """The runner on the memory broker: exactly once through every failure of design rules 1 to 4 and 15."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from engine import Context, Record, Sink, Stream
 from engine.errors import ConfigError, StateError
-from engine.records import OutputColumns, TopicPartition
+from engine.records import OutputColumns, RecordBatch, TopicPartition
 from engine.runtime.lifecycle import Phase
 from engine.runtime.runner import Runner
 from engine.runtime.transport.memory import MemoryTransport
 from engine.runtime.transport.memory_broker import MemoryBroker
 from engine.runtime.transport.memory_connection import Fault
+from engine.task import Task
 from engine.testing.clock import LoopClock, virtual_loop, virtual_time
 from engine.topics import TopicSpec
 from engine.topology import Topology
@@ -453,6 +455,75 @@ async def test_runner_missing_source_topic_is_a_config_error() -> None:
         await runner.run()
 
 
+@virtual_time
+async def test_runner_killed_in_mid_transaction_holds_readers_up_for_ten_seconds_at_most() -> None:
+    """Nobody takes over, so nobody fences: the transaction's own time-out must end it."""
+    world = World(numbering(partitions=1))
+    stuck = Script({("end_txn", 2): Fault(delay_s=300.0)})
+    worker = world.worker(faults=stuck)
+    await worker.until_running(0)
+    world.click("ann")
+    await eventually(lambda: stuck.seen["end_txn"] == 2)
+    await worker.kill()
+    log = world.broker.log(TopicPartition("numbers", 0))
+    assert log.last_stable_offset < log.high_watermark
+    await asyncio.sleep(10.0)
+    world.broker.expire()
+    assert log.last_stable_offset == log.high_watermark
+
+
+@virtual_time
+async def test_runner_without_a_heartbeat_after_a_fence_does_not_fence_back() -> None:
+    """What fenced it may be the rightful owner: only a heartbeat or join from after the error says otherwise."""
+    world = World(numbering(partitions=1))
+    silence = Silence()
+    worker = world.worker(faults=silence)
+    await worker.until_running(0)
+    silence.on = True
+    await asyncio.sleep(2.5)
+    world.broker.init_producer("app-0", 10.0)
+    world.click("ann")
+    await eventually(lambda: worker.runner.metrics.total("commit_failures") == 1)
+    await asyncio.sleep(4.0)
+    assert worker.runner.metrics.total("opens") == 1
+    silence.on = False
+    await world.until(ann=1)
+    await worker.stop()
+
+
+@virtual_time
+async def test_runner_long_batch_is_cut_and_the_loop_goes_round_between_the_pieces() -> None:
+    world = World(numbering(partitions=1))
+    pieces: list[int] = []
+    turns: list[int] = []
+
+    async def deliver(pipelines: Sequence[str], batch: RecordBatch, task: Task) -> None:
+        pieces.append(len(batch))
+        turns.append(turned)
+        for pipeline in pipelines:
+            task.process(pipeline, batch, world.clock.now_ms())
+
+    turned = 0
+
+    async def turn() -> None:
+        nonlocal turned
+        while True:
+            turned += 1
+            await asyncio.sleep(0)
+
+    worker = world.worker(limits=replace(FAST, piece_records_max=100), deliver=deliver)
+    await worker.until_running(0)
+    turning = asyncio.create_task(turn())
+    world.click("ann", times=1_000)
+    while sum(pieces) < 1_000:  # noqa: ASYNC110  # turn by turn
+        await asyncio.sleep(0)
+    turning.cancel()
+    assert max(pieces) == 100 and len(pieces) == 10
+    assert len(set(turns)) == 10
+    await world.until(ann=1_000)
+    await worker.stop()
+
+
 class FailingStore(MemoryStore):
     """A disk that is full once: the n-th apply with changes fails after the transaction has gone through."""
 
@@ -526,6 +597,16 @@ class Frost:
 
     def on_request(self, request: str, client_id: str) -> Fault:
         return Fault(delay_s=max(0.0, self.thaws_s - self._clock.monotonic_s()))
+
+
+class Silence:
+    """No heartbeat arrives while `on`, everything else does."""
+
+    def __init__(self) -> None:
+        self.on = False
+
+    def on_request(self, request: str, client_id: str) -> Fault:
+        return Fault(lost="request") if self.on and request in ("heartbeat", "join_group", "sync_group") else Fault()
 
 
 class Hang:
