@@ -7,11 +7,12 @@ It ends by position >= end offset, never by comparing the last record seen: what
 trusted only as far as `state.changelog.judge` allows; else it is cleared and rebuilt from the start, and the log says why.
 """
 
+import asyncio
 import logging
 import uuid
 from dataclasses import dataclass
 
-from engine.errors import ConfigError, FencedError
+from engine.errors import ConfigError, FencedError, UnavailableError
 from engine.records import OutputColumns, RecordBatch, TopicPartition
 from engine.runtime.clock import Clock
 from engine.runtime.metrics import TaskMetrics
@@ -24,6 +25,7 @@ from state.store import Position, Store
 
 log = logging.getLogger(__name__)
 
+SETTLED_S, SETTLED_AGAIN_S = 10.0, 0.05
 READ_TIMEOUT_S = 1.0
 PROGRESS_S = 5.0
 IN_THREAD_RECORDS = 1_000
@@ -63,7 +65,7 @@ async def restore(
     """
     started_s = clock.monotonic_s()
     begin = (await transport.begin_offsets([changelog]))[changelog]
-    end = (await transport.end_offsets([changelog]))[changelog]
+    end = await _settled_end(transport, changelog, clock)
     identity = await _find_identity(transport, changelog, begin, end)
     if identity is None:
         identity = await _make_identity(producer, store, changelog, clock)
@@ -84,6 +86,24 @@ async def restore(
     metrics.restore_seconds += seconds
     reason = verdict.reason if entries or not verdict.usable else "is intact"  # all that it lacked were transaction markers
     return Restored(identity, entries, seconds, f"state {reason}; {entries} changelog entries in {seconds:.3f} s")
+
+
+async def _settled_end(transport: Transport, changelog: TopicPartition, clock: Clock) -> int:
+    """Return the end of a changelog partition once every transaction in it is ended.
+
+    A commit is acknowledged before its markers are written, and where a partition has no leader for a while they come late. Until
+    then the last stable offset lies below what was committed: a restore up to there would do the same input again.
+
+    Raises:
+        UnavailableError: A transaction is still open after the time that one may take.
+    """
+    high = (await transport.high_watermarks([changelog]))[changelog]
+    deadline_s = clock.monotonic_s() + SETTLED_S
+    while (end := (await transport.end_offsets([changelog]))[changelog]) < high:
+        if clock.monotonic_s() >= deadline_s:
+            raise UnavailableError(f"{changelog.topic}-{changelog.partition}: a transaction behind offset {end} is still open")
+        await asyncio.sleep(SETTLED_AGAIN_S)
+    return end
 
 
 async def _find_identity(transport: Transport, changelog: TopicPartition, begin: int, end: int) -> bytes | None:

@@ -211,6 +211,10 @@ class MemoryTransport:
         """Return the last stable offsets."""
         return await self._connection.call("list_offsets", lambda: {p: self.broker.log(p).last_stable_offset for p in partitions})
 
+    async def high_watermarks(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return the ends of the logs, open transactions included."""
+        return await self._connection.call("list_offsets", lambda: {p: self.broker.log(p).high_watermark for p in partitions})
+
     async def committed_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """Return the group's committed offsets; partitions without one are left out."""
         offsets = self.broker.group(self._group_id).offsets

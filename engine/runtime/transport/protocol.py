@@ -133,6 +133,10 @@ class Transport(Protocol):
         """Return the last stable offsets (what read_committed reads up to)."""
         ...
 
+    async def high_watermarks(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return the ends of the logs with everything acknowledged, transactions that are not ended yet included."""
+        ...
+
     async def committed_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """Return the group's committed offsets; partitions without one are left out."""
         ...

@@ -97,6 +97,7 @@ async def test_opening_a_producer_ends_the_zombies_open_transaction(kafka: Kafka
         await zombie.begin_transaction()
         await zombie.send_and_wait(partition.topic, b"half", partition=0)
         assert await transport.end_offsets([partition]) == {partition: 0}
+        assert await transport.high_watermarks([partition]) == {partition: 1}
         reader = await transport.open_reader(partition, 0)
         assert await reader.read(0.2) is None
         producer = await transport.open_producer(name)

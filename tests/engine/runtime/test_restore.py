@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from engine.errors import ConfigError, FencedError
+from engine.errors import ConfigError, FencedError, UnavailableError
 from engine.records import OutputColumns, TopicPartition
 from engine.runtime.metrics import TaskMetrics
 from engine.runtime.restore import Restored, restore
@@ -120,6 +120,32 @@ async def test_restore_ends_behind_markers_and_compacted_holes() -> None:
         await log.restore(store)
     assert entries(store) == {b"k": b"19"}
     assert store.position.next_offset == log.end()
+
+
+@virtual_time
+async def test_restore_waits_for_a_commit_whose_markers_are_not_written_yet() -> None:
+    log, store = Log.make(), MemoryStore()
+    await log.restore(store)
+    await log.commit({b"a": b"1"})
+    session = log.broker.init_producer("acknowledged", 60.0)
+    log.broker.produce_in_transaction(session, {CHANGELOG: OutputColumns([1], [b"a"], [b"2"])})
+    restoring = asyncio.create_task(log.restore(store))
+    await asyncio.sleep(1.0)
+    assert not restoring.done()
+    log.broker.end_transaction(session, commit=True)
+    assert (await restoring).entries == 2
+    assert entries(store) == {b"a": b"2"}
+
+
+@virtual_time
+async def test_restore_behind_a_transaction_that_does_not_end_is_unavailable() -> None:
+    log, store = Log.make(), MemoryStore()
+    await log.restore(store)
+    end = log.end()
+    session = log.broker.init_producer("hung", 60.0)
+    log.broker.produce_in_transaction(session, {CHANGELOG: OutputColumns([1], [b"a"], [b"2"])})
+    with pytest.raises(UnavailableError, match=f"app-changelog-1-0: a transaction behind offset {end} is still open"):
+        await log.restore(store)
 
 
 @virtual_time

@@ -8,7 +8,7 @@ from typing import Any
 from aiokafka import errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.consumer.fetcher import READ_COMMITTED, OffsetResetStrategy
+from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, OffsetResetStrategy
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.structs import TopicPartition as DriverPartition
@@ -76,8 +76,8 @@ class KafkaAdmin:
         for spec in specs:
             _check_config(spec, configs[spec.name])
 
-    async def list_offsets(self, partitions: Sequence[TopicPartition], *, ends: bool) -> dict[TopicPartition, int]:
-        """Return the last stable offsets of partitions, or their log starts.
+    async def list_offsets(self, partitions: Sequence[TopicPartition], *, ends: bool, committed: bool = True) -> dict[TopicPartition, int]:
+        """Return the last stable offsets of partitions (the high watermarks unless `committed`), or their log starts.
 
         Raises:
             ConfigError: A topic or partition does not exist.
@@ -85,11 +85,12 @@ class KafkaAdmin:
         if not partitions:
             return {}
         at = OffsetResetStrategy.LATEST if ends else OffsetResetStrategy.EARLIEST
+        isolation = READ_COMMITTED if committed else READ_UNCOMMITTED
         counts = await self.partition_counts(sorted({partition.topic for partition in partitions}))
         for topic, number in partitions:
             if number >= counts.get(topic, 0):
                 raise ConfigError(f"topic {topic!r} {'has no partition ' + str(number) if topic in counts else 'does not exist'}")
-        offsets: dict[TopicPartition, int] = await self._try("look up offsets", lambda: self._list_offsets(partitions, at))
+        offsets: dict[TopicPartition, int] = await self._try("look up offsets", lambda: self._list_offsets(partitions, at, isolation))
         return offsets
 
     async def committed_offsets(self, group: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
@@ -208,12 +209,12 @@ class KafkaAdmin:
                 configs[name] = {entry[0]: entry[1] for entry in entries}
         return configs
 
-    async def _list_offsets(self, partitions: Sequence[TopicPartition], at: int) -> dict[TopicPartition, int]:
+    async def _list_offsets(self, partitions: Sequence[TopicPartition], at: int, isolation: int) -> dict[TopicPartition, int]:
         by_node: dict[int, dict[str, list[tuple[int, int]]]] = {}
         for partition in partitions:
             by_topic = by_node.setdefault(await self.leader(partition), {})
             by_topic.setdefault(partition.topic, []).append((partition.partition, at))
-        requests = [self.client.send(node, OffsetRequest(-1, READ_COMMITTED, list(topics.items()))) for node, topics in by_node.items()]
+        requests = [self.client.send(node, OffsetRequest(-1, isolation, list(topics.items()))) for node, topics in by_node.items()]
         offsets = {}
         for response in await asyncio.gather(*requests):
             for topic, parts in response.topics:

@@ -136,6 +136,10 @@ class KafkaTransport:
         """Return the last stable offsets."""
         return await self._admin.list_offsets(partitions, ends=True)
 
+    async def high_watermarks(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return the ends of the logs, open transactions included."""
+        return await self._admin.list_offsets(partitions, ends=True, committed=False)
+
     async def committed_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """Return the group's committed offsets; partitions without one are left out."""
         return await self._admin.committed_offsets(self._settings.group, partitions)
