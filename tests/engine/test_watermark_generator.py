@@ -140,7 +140,10 @@ def test_generator_candidate_from_the_future_is_ignored_and_counted() -> None:
 
 @given(st.lists(st.integers(0, 30), max_size=20), st.lists(st.integers(0, 20), max_size=4))
 def test_generator_any_cut_and_restart_gives_what_one_record_at_a_time_gives(times: list[int], cuts: list[int]) -> None:
-    expected, errors, highest, watermark = [], [], [], MIN_TIME
+    expected: list[int] = []
+    errors: list[int] = []
+    highest: list[int] = []
+    watermark = MIN_TIME
     for index, time in enumerate(times):  # by hand, without the bad ones
         expected.append(watermark)
         if time == 13:
@@ -150,7 +153,9 @@ def test_generator_any_cut_and_restart_gives_what_one_record_at_a_time_gives(tim
         watermark = max(watermark, highest[0]) if len(highest) == 2 else watermark
     codec = msgpack_codec(SourceTime)
     bounds = sorted({0, len(times), *(cut for cut in cuts if cut < len(times))})
-    time_now, before, found = SourceTime(), [], []
+    time_now = SourceTime()
+    before: list[int] = []
+    found: list[int] = []
     for start, stop in itertools.pairwise(bounds):
         clock = SourceClock(watermark_strategy(SecondHighest, "source"))
         clock.open(codec.decode(codec.encode(time_now)), 0)
@@ -188,7 +193,7 @@ class Unstorable(WatermarkGenerator):
 class TwoMany(WatermarkGenerator):
     """Wants what nobody has."""
 
-    def on_record(self, timestamp_ms: int, value: Any, clock: Any) -> int:  # type: ignore[override]  # what is tested
+    def on_record(self, timestamp_ms: int, value: Any, clock: Any) -> int:
         """Go along."""
         return timestamp_ms
 
@@ -199,7 +204,7 @@ class BareIdle(Marks):
     idle: ClassVar[Any] = 10
 
 
-class Frozen(Marks, frozen=True):
+class Frozen(Marks, frozen=True):  # type: ignore[misc]  # what is tested
     """Cannot change."""
 
 
