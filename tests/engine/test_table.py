@@ -384,7 +384,9 @@ def test_size_of_batches_changes_nothing_where_ways_cross(steps: list[tuple[Any,
         merged = branches["early"].map(lambda order: order.order_id).merge(branches["rest"].map(lambda order: 0))
         own = users.join(users.filter(lambda user: user.score > 0), how="left").changes()
         looked = users.changes().map(lambda change: 1).lookup(users, how="left").map(lambda found: found[1])
-        return [merged.to("merged"), own.to("own"), looked.to("looked")]
+        others = orders.filter(lambda order: order.user_id == "a")
+        paired = orders.join(others, within=("0s", "0s"), how="left").map(lambda found: [one and one.order_id for one in found])
+        return [merged.to("merged"), own.to("own"), looked.to("looked"), paired.to("paired")]
 
     records: list[tuple[str, bytes, Any]] = []
     for topic, name, other, score, deleted in steps:
@@ -394,6 +396,7 @@ def test_size_of_batches_changes_nothing_where_ways_cross(steps: list[tuple[Any,
     for cut in (1, size):
         with TestDriver(world(declare)) as driver:
             feed_in_cuts(driver, records, cut)
-            results.append([[(r.key, r.value) for r in driver.read(topic)] for topic in ("merged", "own", "looked")])
+            driver.finish()
+            results.append([[(r.key, r.value) for r in driver.read(topic)] for topic in ("merged", "own", "looked", "paired")])
             assert not driver.read("shop-dlq")
     assert results[0] == results[1]
