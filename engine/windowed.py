@@ -50,7 +50,8 @@ class WindowedStream(Generic[K, V]):
             aggregates: Field name and aggregate, such as `revenue_cents=agg.sum("amount_cents")`.
         Returns:
             A stream of results with the key under `key_as`, `window_start`, `window_end` (ms) and the named fields; its
-            records have the window's key and the timestamp `window_end - 1`.
+            records have the window's key and the timestamp `window_end - 1`. Results of `windows.everything()` have no bounds
+            and the timestamp of their last record.
         """
         stream = self._stream
         if emit not in ("close", "update"):

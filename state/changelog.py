@@ -8,7 +8,7 @@ is made. Its value is what `Position.identity` of a store holds that follows thi
     value   format 1 | epoch 4 | uuid 16
 
     judge(store.position, identity=identity, begin=0, end=5_000, now_ms=now)
-        Verdict(usable=True, reason="is 12 behind")         read on from store.position.next_offset
+        Verdict(usable=True, reason="is 12 records behind")         read on from store.position.next_offset
         Verdict(usable=False, reason="is rebuilt: ...")     clear the store and read from the begin
 
 **Why age matters.** A compacted topic forgets a deletion `delete.retention.ms` after it was written. A store that has not seen a

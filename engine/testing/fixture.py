@@ -180,7 +180,10 @@ def _like(app: App) -> Callable[[str], App]:
             state_dir=options.state_dir,
             partitions=options.partitions,
             commit_interval=f"{options.commit_interval_ms}ms",
+            checkpoint_interval=f"{options.checkpoint_interval_ms}ms",
             on_error=options.on_error,
+            max_skew=None if options.max_skew_ms is None else f"{options.max_skew_ms}ms",
+            grace=f"{round(options.grace_s * 1_000)}ms",
         )
         fresh.adopt(app.topology)
         return fresh
