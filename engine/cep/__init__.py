@@ -12,9 +12,10 @@ has rules of its own.
 from engine.cep import skip
 from engine.cep.conditions import PartialMatch
 from engine.cep.drawing import draw
+from engine.cep.explain import Explained
 from engine.cep.match import Match
 from engine.cep.pattern import Pattern, begin
 from engine.cep.recognize import match_recognize
 from engine.cep.skip import Skip
 
-__all__ = ["Match", "PartialMatch", "Pattern", "Skip", "begin", "draw", "match_recognize", "skip"]
+__all__ = ["Explained", "Match", "PartialMatch", "Pattern", "Skip", "begin", "draw", "match_recognize", "skip"]

@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 
 from engine.cep.conditions import predicate_of, wants_match
+from engine.cep.explain import Explained
 from engine.cep.match import Match
 from engine.cep.matcher import NEVER, Found, Matcher, OnTooMany
 from engine.cep.pattern import Pattern, Stage
@@ -91,6 +92,10 @@ class RepetitionMatcher:
 
     def deadline_ms(self, state: Run) -> int:
         return state[0][0] + self._within_ms if self._within_ms < NEVER else NEVER
+
+    def explain(self, state: Run) -> list[Explained]:
+        parts, within_ms = [(self._name, 0, self._length)], None if self._within_ms == NEVER else self._within_ms
+        return [_explained(state[first:], parts, within_ms) for first in range(len(state))]
 
 
 class LinearMatcher:
@@ -164,6 +169,9 @@ class LinearMatcher:
     def deadline_ms(self, state: Runs) -> int:
         return NEVER if self._within_ms is None else state[0][0][0] + self._within_ms
 
+    def explain(self, state: Runs) -> list[Explained]:
+        return [_explained(run, self._parts, self._within_ms) for run in state]
+
     def encode(self, state: Runs) -> bytes:
         places: dict[int, int] = {}
         records: list[Taken] = []
@@ -200,6 +208,14 @@ class LinearMatcher:
             del alive[:surplus]
         else:
             del alive[self._max_partials :]
+
+
+def _explained(run: Run, parts: Sequence[tuple[str, int, int]], within_ms: int | None) -> Explained:
+    values = [value for _, value in run]
+    taken = {name: values[low:high] for name, low, high in parts if low < len(run)}
+    waits_for = next(name for name, _, high in parts if len(run) < high)
+    dies_ms = None if within_ms is None else run[0][0] + within_ms
+    return Explained(run[0][0], run[-1][0], taken, (waits_for,), (), dies_ms, complete=False)
 
 
 def _alive(runs: Sequence[Run], dead_ms: int) -> Sequence[Run]:

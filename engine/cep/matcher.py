@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import msgspec
 
 from engine.cep.conditions import Event, Node, PartialMatch, taken_by
+from engine.cep.explain import Explained, ways_on
 from engine.cep.match import Match
 from engine.cep.nfa import IGNORE, PROCEED, Automaton, State
 from engine.cep.skip import Skip
@@ -85,6 +86,10 @@ class Matcher(Protocol):
         """Return the earliest time at which something happens without a record, NEVER for none."""
         ...
 
+    def explain(self, state: Any) -> list[Explained]:
+        """Return the partial matches of a key, by where they began."""
+        ...
+
     def encode(self, state: Any) -> bytes: ...
 
     def decode(self, raw: bytes) -> Any: ...
@@ -131,6 +136,19 @@ class NfaMatcher:
             return min(map(self._deadline, state.partials), default=NEVER)
         within_ms = self._automaton.within_ms
         return NEVER if within_ms is None or not state.partials else state.partials[0].first[1] + within_ms
+
+    def explain(self, state: Partials) -> list[Explained]:
+        found: list[Explained] = []
+        for partial in state.partials:
+            waits_for, ended_by = ways_on(self._automaton.states[partial.state])
+            dies_ms: int | None = self._deadline(partial)
+            if dies_ms == NEVER:
+                dies_ms = None
+            taken, last_ms = taken_by(partial.node), partial.node[1][1]
+            found.append(Explained(partial.first[1], last_ms, taken, waits_for, ended_by, dies_ms, complete=False))
+        for node, first, _ in state.waiting:
+            found += [Explained(first[1], node[1][1], taken_by(node), (), (), None, complete=True)]
+        return sorted(found, key=lambda one: one.start_ms)
 
     # -- time
 

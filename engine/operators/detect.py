@@ -154,7 +154,7 @@ class Detect(Operator):
     def inspect(self, key: Any) -> Iterator[tuple[str, Any]]:
         kept = self._partials.get(key)
         if kept is not None:
-            yield "partial_matches", kept[1]
+            yield "partial_matches", self._matcher.explain(kept[1])
         waiting = self._pending.of(key)
         if waiting:
             yield "pending", waiting

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from engine.cep import Explained
 from engine.durations import Duration, duration_ms
 from engine.errors import ConfigError
 from engine.keys import wire_bytes
@@ -170,6 +171,11 @@ class TestDriver:
             raise ConfigError(f"there is no pipeline {name!r}; there are {', '.join(self._plan.graphs)}")
         number = partition_of(wire_bytes(key), self._plan.partitions)
         return self._tasks[number].inspect(name, key, operator)
+
+    def explain(self, pipeline: Any, key: Any, operator: str | None = None) -> list[Explained]:
+        """Return the partial matches of a key that are alive: what they took, which stage each waits for, and when it dies."""
+        found = self.state(pipeline, key, operator)
+        return [one for name, several in found.items() if name.split(".")[-1] == "partial_matches" for one in several]
 
     def counters(self) -> dict[tuple[str, str, str], int]:
         """Return (pipeline, operator, counter) -> number, over all tasks, since the last restart."""

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from engine.cep.explain import Explained
 from engine.cep.matcher import NEVER, Found
 from engine.cep.recognize.attempt import FIRST, NO_ROWS, Attempt, AttemptCodec, Step, Thread
 from engine.cep.recognize.automaton import START, RowAutomaton
@@ -39,6 +40,7 @@ class Plan:
     """A compiled clause.
 
     Attributes:
+        names: Of the variables, by their numbers.
         conditions: For each variable its condition, None where any row fits.
         local: Bit set of the variables whose condition looks only at the row and those before it.
         folds: What the conditions carry along a match.
@@ -49,6 +51,7 @@ class Plan:
     """
 
     automaton: RowAutomaton
+    names: tuple[str, ...]
     conditions: tuple[Expression | None, ...]
     local: int
     folds: tuple[Fold, ...]
@@ -95,6 +98,26 @@ class RowMatcher:
         if self.plan.within_ms is not None and state.threads and state.cursor == end:
             return state.rows[state.start - state.base][0] + self.plan.within_ms
         return END
+
+    def explain(self, state: Attempt) -> list[Explained]:
+        """Return the ways through the pattern that are still open, the preferred one first, and the match that would come out now."""
+        dies_ms = self.deadline_ms(state)
+        found = [self._explained(state, thread.step, None if dies_ms >= END else dies_ms) for thread in state.threads]
+        if state.candidate is not None and state.candidate is not NO_ROWS:
+            found.append(self._explained(state, state.candidate, None, complete=True))
+        return found
+
+    def _explained(self, state: Attempt, step: Step | None, dies_ms: int | None, *, complete: bool = False) -> Explained:
+        automaton, names = self.plan.automaton, self.plan.names
+        path = _path(step)
+        first = state.start - state.base
+        rows = state.rows[first : first + len(path)] or state.rows[first : first + 1]
+        taken: dict[str, list[Any]] = {}
+        for at, row in zip(path, rows, strict=False):
+            taken.setdefault(names[automaton.labels[at]], []).append(row[1])
+        nexts = () if complete else automaton.goes_on[path[-1] if path else START]
+        waits_for = tuple(dict.fromkeys(names[automaton.labels[at]] for at in nexts))
+        return Explained(rows[0][0], rows[-1][0], taken, waits_for, (), dies_ms, complete)
 
 
 class _Work:
@@ -296,8 +319,8 @@ class _Work:
         self._go_to(self.start + number)
 
 
-def _path(step: Step) -> list[int]:
-    """Return the states of a match, from its first row."""
+def _path(step: Step | None) -> list[int]:
+    """Return the states of a match or of a way to one, from its first row."""
     path: list[int] = []
     at: Step | None = None if step is NO_ROWS else step
     while at is not None:

@@ -89,6 +89,7 @@ class Recognizer:
         measures = Measures(query.rows, self._automaton, tuple(shown), tuple(shown.values()), tuple(measure.folds), columns)
         return Plan(
             self._automaton,
+            query.variables,
             tuple(conditions),
             local,
             tuple(define.folds),

@@ -137,7 +137,7 @@ def test_detect_state_of_a_key_can_be_looked_at() -> None:
     feed(harness, "a1 a5")
     harness.advance(1_000)
     state = dict(harness.operator.inspect("k"))
-    assert [partial.first[1] for partial in state["partial_matches"].partials] == [1_000]
+    assert [(partial.start_ms, partial.waits_for, partial.dies_ms) for partial in state["partial_matches"]] == [(1_000, ("b",), 11_000)]
     assert state["pending"] == [(5_000, Reading(1, "a"))]
     assert dict(harness.operator.inspect("other")) == {}
 
