@@ -241,6 +241,7 @@ class Round:
         hit_s = time.time()
         await asyncio.sleep(step.down_s)
         await asyncio.to_thread(self._server.start)
+        self._tell(f"the broker is back after {time.time() - hit_s:.1f} s")
         return hit_s, set(range(PARTITIONS))
 
     async def _freeze_broker(self, step: Step, victim: Worker) -> tuple[float, set[int]]:
@@ -248,6 +249,7 @@ class Round:
         hit_s = time.time() + _LAST_WORDS_S
         await asyncio.sleep(2 * SESSION_TIMEOUT_S * step.down_s)
         self._server.resume()
+        self._tell(f"the broker is back after {time.time() - hit_s:.1f} s")
         return hit_s, set(range(PARTITIONS))
 
     async def _rebalance(self, step: Step, victim: Worker) -> tuple[float, set[int]]:
