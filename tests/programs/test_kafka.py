@@ -3,10 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,16 @@ def streamforge(env: Mapping[str, str], *args: str) -> str:
     done = subprocess.run(command, env=dict(env), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def free_port() -> str:
+    """Return a free port whose neighbour is free too (a second worker takes it), outside the range of outgoing connections."""
+    for port in range(20_000 + os.getpid() % 10_000, 32_000, 2):
+        with socket.socket() as first, socket.socket() as second, suppress(OSError):
+            first.bind(("127.0.0.1", port))
+            second.bind(("127.0.0.1", port + 1))
+            return str(port)
+    raise AssertionError("no free port")
 
 
 @contextmanager
@@ -55,7 +66,7 @@ def test_secure_payments_over_tls_and_sasl_are_added_up(kafka: KafkaServer, tmp_
     lines = [json.dumps({"value": value}) for value in values]
     (tmp_path / "payments.jsonl").write_text("\n".join([*lines, '{"valeu": 1}']))
     streamforge(env, "topics", "create", "--app", app)
-    with worker(env, tmp_path / "worker.log", app, "--web-port", "16066"):
+    with worker(env, tmp_path / "worker.log", app, "--web-port", free_port()):
         assert streamforge(env, "send", "payments", str(tmp_path / "payments.jsonl"), "--app", app) == "3 records sent to payments\n"
         lines = streamforge(env, "tail", "payment-totals", "--app", app, "--from-start", "--limit", "3").splitlines()
         bad = json.loads(streamforge(env, "tail", "secure-payments-dlq", "--app", app, "--from-start", "--limit", "1"))
@@ -81,7 +92,7 @@ def test_minute_revenue_on_two_workers_is_the_same_as_on_files(kafka: KafkaServe
     listed = json.loads(streamforge(env, "topics", "list", "--app", app, "--json"))
     assert {row["name"]: row["partitions"] for row in listed}["revenue"] == 4
     assert "orders" in streamforge(env, "topics", "list")
-    with worker(env, tmp_path / "worker.log", app, "--workers", "2", "--web-port", "16067"):
+    with worker(env, tmp_path / "worker.log", app, "--workers", "2", "--web-port", free_port()):
         streamforge(env, "send", "orders", str(tmp_path / "orders.jsonl"), "--app", app)
         lines = streamforge(env, "tail", "revenue", "--app", app, "--from-start", "--limit", str(len(expected))).splitlines()
         assert sorted(json.dumps(json.loads(line)["value"]) for line in lines) == expected

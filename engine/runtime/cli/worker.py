@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import click
 
@@ -13,6 +15,7 @@ from engine.runtime.cli.connection import Target, refuse_memory
 from engine.runtime.loading import load_app
 
 _KILL_AFTER_S = 30.0
+_WATCH_S = 1.0
 _LEVELS = ["debug", "info", "warn", "error"]
 
 
@@ -27,7 +30,8 @@ _LEVELS = ["debug", "info", "warn", "error"]
     help="Port of the first worker; each next one has the next.",
 )
 @click.option("--log-level", type=click.Choice(_LEVELS), default="info", show_default=True)
-def worker(pipelines: str, workers: int, web_port: int, log_level: str) -> None:
+@click.option("--parent", type=int, hidden=True, help="End when this process is no longer the parent.")
+def worker(pipelines: str, workers: int, web_port: int, log_level: str, parent: int | None) -> None:
     """Run PIPELINES on Kafka. Workers share the partitions; start more, here or elsewhere, at any time.
 
     Each of several workers keeps its state in a folder of its own, STATE_DIR/worker-0 and so on, and finds it again.
@@ -35,6 +39,8 @@ def worker(pipelines: str, workers: int, web_port: int, log_level: str) -> None:
     app = load_app(pipelines, App)
     refuse_memory("worker", app.options.broker)
     asyncio.run(_check(app))
+    if parent is not None:
+        end_with(parent)
     if workers == 1:
         sys.argv = [sys.argv[0], "worker", "--loglevel", log_level, "--web-port", str(web_port)]
         app.main()
@@ -52,6 +58,7 @@ def _run_processes(pipelines: str, state_dir: str, workers: int, web_port: int, 
     children = []
     for number in range(workers):
         command = [sys.executable, "-m", "engine", "worker", pipelines, "--web-port", str(web_port + number), "--log-level", log_level]
+        command += ["--parent", str(os.getpid())]
         children.append(subprocess.Popen(command, env={**os.environ, "STREAMFORGE_STATE_DIR": f"{state_dir}/worker-{number}"}))
     asked = False
 
@@ -68,6 +75,17 @@ def _run_processes(pipelines: str, state_dir: str, workers: int, web_port: int, 
     os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
     stop()
     return next((abs(status) for status in [_wait(child) for child in children] if status), 0)
+
+
+def end_with(parent: int) -> None:
+    """Ask this process to end, as by SIGTERM, soon after its parent has gone without a word (kill -9)."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent watch", daemon=True).start()
 
 
 def _wait(child: subprocess.Popen[bytes]) -> int:

@@ -164,9 +164,7 @@ def test_skip_to_a_stage_that_took_nothing_fails_only_if_asked() -> None:
 @pytest.mark.parametrize(("on_too_many", "expected"), [("drop_oldest", ["a3", "a4"]), ("drop_newest", ["a1", "a2"])])
 def test_max_partials_drops_and_counts(on_too_many: Any, expected: list[str]) -> None:
     pattern = cep.begin("a", lambda v: v[0] == "a").followed_by("b", is_("b"))
-    found = run(
-        matcher_of(pattern, max_partials=2, on_too_many=on_too_many), [(1, "a1"), (2, "a2"), (3, "a3"), (4, "a4"), (5, "b")]
-    )
+    found = run(matcher_of(pattern, max_partials=2, on_too_many=on_too_many), [(1, "a1"), (2, "a2"), (3, "a3"), (4, "a4"), (5, "b")])
     assert [match["a"] for match in found.matches] == [[value] for value in expected]
     assert found.dropped_partials == 2
 

@@ -167,3 +167,15 @@ def test_commands_with_a_broker_that_does_not_answer_name_it(tmp_path: Path, mon
 
 def test_main_is_a_click_group() -> None:
     assert CliRunner().invoke(main, ["--version"]).exit_code == 0
+
+
+def test_worker_process_ends_when_its_parent_was_killed() -> None:
+    child = "import os, signal; from engine.runtime.cli.worker import end_with; end_with(os.getppid()); print('ready', flush=True); "
+    child += "signal.pause()"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.kill()
+    assert process.stdout.read() == ""  # the end of file: the child, who holds the pipe too, has ended
+    process.wait()
