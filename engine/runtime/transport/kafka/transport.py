@@ -13,6 +13,7 @@ from engine.runtime.transport.kafka.consumer import GroupConsumer
 from engine.runtime.transport.kafka.failures import persist, probe, translate
 from engine.runtime.transport.kafka.producer import KafkaSender, KafkaTransactionalProducer
 from engine.runtime.transport.kafka.reader import KafkaReader
+from engine.runtime.transport.kafka.repeats import say_once_in_a_while
 from engine.runtime.transport.kafka.settings import KafkaSettings
 from engine.runtime.transport.protocol import FetchState, RebalanceListener
 from engine.topics import TopicSpec
@@ -42,6 +43,7 @@ class KafkaTransport:
             ConfigError: Bad credentials, or a certificate that is not trusted.
             UnavailableError: No broker answered within `connect_timeout_ms`.
         """
+        say_once_in_a_while("aiokafka")
         await probe(self._settings)
         admin = KafkaAdmin(self._settings)
         try:
