@@ -2,7 +2,8 @@
 
 A partition is quiet when the latest fetch answer shows that there is nothing more to read, and the task has taken everything
 that was read. Idle time starts again at open, resume and error (the transport forgets the answer then) and after a gap of the
-event loop, because nothing is known about the time in which the process stood still.
+event loop, because nothing is known about the time in which the process stood still; after a jump of the wall clock too, because
+idle time is counted by it, and that time has not passed.
 
     answer at 10.0 s: position 5, end 5    → quiet
     loop stands still from 10.1 to 12.4 s  → not quiet until an answer later than 12.4 s

@@ -24,7 +24,7 @@ from engine.runtime.cutting import PieceSize, cut_piece
 from engine.runtime.intake import EndOfInput, Intake
 from engine.runtime.lifecycle import Lifecycle, Phase
 from engine.runtime.opening import Opened, OutsideLogError, open_task
-from engine.runtime.quiet import is_quiet
+from engine.runtime.quiet import GAP_S, is_quiet
 from engine.runtime.restore import changelog_columns
 from engine.runtime.shell import Shell
 from engine.runtime.threads import in_thread
@@ -66,7 +66,7 @@ class TaskRunner:
         self._records_since_commit = 0
         self._counters_before: Counter[tuple[str, str, str]] = Counter()
         self._attempts = 0
-        self._commit_due_s = self._flush_due_s = self._tick_due_s = self._ticked_s = 0.0
+        self._commit_due_s = self._flush_due_s = self._tick_due_s = self._ticked_s = self._wall_ahead_s = 0.0
         self._flushed = True
 
     # -- what the runner calls
@@ -173,6 +173,7 @@ class TaskRunner:
         self._commit_due_s = now_s + self._shell.limits.commit_interval_ms / 1_000
         self._flush_due_s = now_s + self._shell.limits.checkpoint_interval_ms / 1_000
         self._tick_due_s = self._ticked_s = now_s
+        self._wall_ahead_s = self._shell.clock.now_ms() / 1_000 - now_s
         self._records_since_commit = 0
         self._counters_before = Counter(self._metrics.counters)
         self._active_s.clear()
@@ -322,7 +323,10 @@ class TaskRunner:
         """Tell the task the wall clock, and which of its inputs are quiet."""
         assert self._opened is not None
         shell = self._shell
-        restarted_s = max(shell.pulse.restarted_s, now_s if now_s - self._ticked_s > 1.0 else 0.0)
+        now_ms = shell.clock.now_ms()
+        wall_ahead_s = now_ms / 1_000 - now_s
+        is_gap = now_s - self._ticked_s > GAP_S or abs(wall_ahead_s - self._wall_ahead_s) > GAP_S
+        restarted_s = max(shell.pulse.restarted_s, now_s if is_gap else 0.0)
         quiet = {}
         for partition in self.inputs:
             state = shell.transport.fetch_state(partition)
@@ -333,8 +337,8 @@ class TaskRunner:
                 self._metrics.lag[partition.topic] = lag
                 if self.positions[partition] == state.position:  # nothing could be read: what is left belongs to open transactions
                     self._metrics.stable_distance[partition.topic] = lag
-        self._opened.task.advance_clock(shell.clock.now_ms(), quiet)
-        self._ticked_s = now_s
+        self._opened.task.advance_clock(now_ms, quiet)
+        self._ticked_s, self._wall_ahead_s = now_s, wall_ahead_s
         self._tick_due_s = now_s + shell.limits.tick_ms / 1_000
 
     # -- committing

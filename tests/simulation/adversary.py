@@ -25,7 +25,7 @@ class Adversary:
     def __init__(self, world: World) -> None:
         self._world = world
         self._random = Random(world.random.random())
-        self._jumped_ms = 0
+        self._small_jumps = 0
         self._visits: set[asyncio.Task[None]] = set()
         harms: list[tuple[int, Callable[[Process], None]]] = [
             (3, self._kill),
@@ -145,14 +145,10 @@ class Adversary:
         self._world.ledger.compact()
 
     def _jump(self, process: Process) -> None:
-        """Move the wall clock; by little where idleness decides about time, for then it may move time too."""
-        if self._world.choice.idle:
-            jump_ms = self._random.randrange(-500, 500)
-            if self._jumped_ms + abs(jump_ms) > 2_000:
-                return
-            self._jumped_ms += abs(jump_ms)
-        else:
-            jump_ms = self._random.choice([1, -1]) * self._random.choice([300, 5_000, 86_400_000])
+        """Move the wall clock, far or so little that nobody can tell it from time that has passed."""
+        far = self._random.random() < 0.6 or self._small_jumps == 3
+        self._small_jumps += not far
+        jump_ms = self._random.choice([1, -1]) * (self._random.choice([5_000, 86_400_000]) if far else self._random.randrange(500))
         process.clock.offset_ms += jump_ms
         self._world.furthest_ms = max(self._world.furthest_ms, process.clock.offset_ms)
         self._world.trace.say(f"the wall clock of {process.name} jumps by {jump_ms} ms")

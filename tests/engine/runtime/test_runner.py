@@ -18,10 +18,11 @@ from engine.task import Task
 from engine.testing.clock import LoopClock, virtual_loop, virtual_time
 from engine.topics import TopicSpec
 from engine.topology import Topology
+from engine.watermarks import bounded
 from state.hashing import partition_of
 from state.memory import MemoryStore
 from state.store import Position
-from tests.engine.runtime.worker_world import FAST, Click, Script, World, eventually, numbering
+from tests.engine.runtime.worker_world import FAST, Click, Farewell, Script, World, eventually, numbering
 
 
 @virtual_time
@@ -522,6 +523,34 @@ async def test_runner_long_batch_is_cut_and_the_loop_goes_round_between_the_piec
     assert len(set(turns)) == 10
     await world.until(ann=1_000)
     await worker.stop()
+
+
+@virtual_time
+async def test_runner_jump_of_the_wall_clock_is_no_idle_time() -> None:
+    topology = Topology("app", partitions=1)
+    clicks = topology.source("clicks", Click, key="user", time="ts", watermark=bounded("0s", idle="10s"))
+    topology.pipeline(clicks, name="farewell")(lambda clicks: clicks.process(Farewell).to("numbers"))
+    world = World(topology)
+    clock = world.clock = JumpingClock(virtual_loop())
+    worker = world.worker()
+    await worker.until_running(0)
+    world.click("ann")
+    await asyncio.sleep(5.0)
+    clock.offset_ms = 3_600_000
+    await asyncio.sleep(50.0)
+    assert world.numbers() == {}
+    await asyncio.sleep(20.0)
+    assert world.numbers() == {"ann": [1]}
+    await worker.stop()
+
+
+class JumpingClock(LoopClock):
+    """A wall clock that can be set."""
+
+    offset_ms = 0
+
+    def now_ms(self) -> int:
+        return super().now_ms() + self.offset_ms
 
 
 class FailingStore(MemoryStore):
