@@ -1,12 +1,17 @@
 """`python -m tests.simulation --seeds N --first S [--trace]`: run seeds S to S + N - 1; the exit status tells whether all passed."""
 
 import argparse
+import os
+import signal
 import sys
 import time
+import traceback
+from types import FrameType
 
-from tests.simulation.run import Outcome, run_seed
+from tests.simulation.run import COMMAND, Outcome, run_seed
 
 LAST_LINES = 30
+SEED_CPU_S = 60.0
 
 
 def main() -> int:
@@ -20,7 +25,7 @@ def main() -> int:
     started_s = time.monotonic()
     passed = failed = 0
     for seed in range(options.first, options.first + options.seeds):
-        outcome = run_seed(seed)
+        outcome = run_within_limit(seed)
         if outcome.errors or options.trace:
             show(outcome, whole=options.trace)
         passed, failed = passed + (not outcome.errors), failed + bool(outcome.errors)
@@ -29,6 +34,22 @@ def main() -> int:
     print(f"{time.monotonic() - started_s:.1f} s", file=sys.stderr)
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
+
+
+def run_within_limit(seed: int) -> Outcome:
+    """Run a seed; one that uses a minute of CPU time (a second is much) never ends: then say where it is, and end everything."""
+
+    def give_up(number: int, frame: FrameType | None) -> None:
+        traceback.print_stack(frame, file=sys.stdout)
+        print(f"seed {seed} failed; again: {COMMAND.format(seed=seed)}\n  it does not end\n0 passed, 1 failed", flush=True)
+        os._exit(1)
+
+    signal.signal(signal.SIGPROF, give_up)
+    signal.setitimer(signal.ITIMER_PROF, SEED_CPU_S)
+    try:
+        return run_seed(seed)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def show(outcome: Outcome, *, whole: bool) -> None:

@@ -86,8 +86,8 @@ class World:
             process.bomb, process.full_disk = None, False
             process.line.cut_ends_s = process.line.mute_ends_s = 0.0
             process.line.thaws_s = min(process.line.thaws_s, now_s)
-        if not self.running() or self.random.random() < 0.3:
-            self.start(f"healer-{len(self.processes)}")
+        if self.random.random() < 0.3:
+            self._start_healer()
         for process in self.processes:
             process.clock.offset_ms = self.furthest_ms
         expected = expected_of(self.broker, self.plan)
@@ -99,7 +99,12 @@ class World:
             if self.clock.monotonic_s() > deadline_s:
                 self.errors.append(f"after {HEALS_WITHIN_S} s without a fault there is not {what}")
                 return
+            if not self.running():  # the last one was about to stop, or has not found the broker
+                self._start_healer()
             await asyncio.sleep(0.5)
+
+    def _start_healer(self) -> None:
+        self.start(f"healer-{len(self.processes)}").clock.offset_ms = self.furthest_ms
 
     def _is_read(self) -> bool:
         """Return whether the sources have been read to their ends, and that is committed."""
