@@ -98,11 +98,14 @@ async def _settled_end(transport: Transport, changelog: TopicPartition, clock: C
         UnavailableError: A transaction is still open after the time that one may take.
     """
     high = (await transport.high_watermarks([changelog]))[changelog]
-    deadline_s = clock.monotonic_s() + SETTLED_S
+    begun_s, behind = clock.monotonic_s(), None
     while (end := (await transport.end_offsets([changelog]))[changelog]) < high:
-        if clock.monotonic_s() >= deadline_s:
+        behind = end
+        if clock.monotonic_s() - begun_s >= SETTLED_S:
             raise UnavailableError(f"{changelog.topic}-{changelog.partition}: a transaction behind offset {end} is still open")
         await asyncio.sleep(SETTLED_AGAIN_S)
+    if behind is not None:
+        log.info("%s-%d: waited %.3f s for the end of a transaction, from %d to %d", *changelog, clock.monotonic_s() - begun_s, behind, end)
     return end
 
 
