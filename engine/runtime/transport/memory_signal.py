@@ -2,6 +2,9 @@
 
 import asyncio
 
+LEAST_WAIT_S = 0.001
+"""A shorter wait may end before its time, for event loops round; whoever waits for a deadline would ask again and again."""
+
 
 class Signal:
     """Counts changes. Whoever waits gives the count that it has seen, so no change between looking and waiting is missed.
@@ -28,7 +31,7 @@ class Signal:
         future = asyncio.get_running_loop().create_future()
         self._waiting[future] = None
         try:
-            async with asyncio.timeout(None if timeout_s == float("inf") else timeout_s):
+            async with asyncio.timeout(None if timeout_s == float("inf") else max(timeout_s, LEAST_WAIT_S)):
                 await future
         except TimeoutError:
             pass

@@ -23,6 +23,14 @@ async def test_wait_without_a_change_ends_at_the_timeout() -> None:
 
 
 @virtual_time
+async def test_wait_shorter_than_the_clock_tells_apart_lets_time_pass() -> None:
+    """Otherwise a waiter whose deadline lies a rounding error ahead would come back to the same moment for ever."""
+    signal = Signal()
+    await signal.wait(signal.count, 1e-10)
+    assert virtual_loop().time() >= 0.001
+
+
+@virtual_time
 async def test_notify_wakes_the_waiters_in_the_order_in_which_they_came() -> None:
     signal, woken = Signal(), []
 
