@@ -27,7 +27,7 @@ from tests.simulation.network import Line, SimulatedTransport, Weather
 
 SESSION_S = 3.0
 TIMES = GroupTimes(session_timeout_s=SESSION_S, heartbeat_interval_s=0.6, rebalance_timeout_s=4.0)
-TRANSACTION_TIMEOUT_S = 3.0
+TRANSACTION_TIMEOUTS_S = (3.0, 10.0)
 LIMITS = Limits(
     commit_interval_ms=200, checkpoint_interval_ms=3_000, tick_ms=200, close_timeout_s=1.0, grace_s=1.5, retry_first_s=0.05,
     retry_max_s=1.0, purge_interval_s=2.0,
@@ -100,7 +100,8 @@ class Process:
         self._sleeps_s = random.choice([0.0, 0.0, 0.005, 0.05])
         self.transport = SimulatedTransport(
             broker, group_id=plan.app_id, client_id=name, clock=self.clock, faults=self.line, stored=disk.numbers, times=TIMES,
-            fetch_records_max=random.choice([1, 3, 20, 1_000]), transaction_timeout_s=TRANSACTION_TIMEOUT_S, random=random, weather=weather,
+            fetch_records_max=random.choice([1, 3, 20, 1_000]), transaction_timeout_s=random.choice(TRANSACTION_TIMEOUTS_S),
+            random=random, weather=weather,
         )  # fmt: skip
         # A full queue pauses all inputs, and a pause begins idle time anew: tiny queues and idleness do not go together.
         has_idleness = any(source.watermark.idle_ms is not None for source in plan.sources.values())
