@@ -18,13 +18,14 @@ from engine.errors import ConfigError, StateError, UnavailableError
 from engine.plan import Plan
 from engine.records import RecordBatch, TopicPartition
 from engine.runtime.alignment import Alignment
+from engine.runtime.breakdown import describe
 from engine.runtime.clock import Clock, SystemClock
 from engine.runtime.lifecycle import Phase
 from engine.runtime.metrics import Metrics
 from engine.runtime.preparing import prepare_sinks, prepared
 from engine.runtime.quiet import Pulse
 from engine.runtime.shell import Deliver, Limits, OpenStore, Shell
-from engine.runtime.task_runner import TaskRunner, describe
+from engine.runtime.task_runner import TaskRunner
 from engine.runtime.transport.protocol import Transport
 from engine.task import Task
 

@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from engine.block import MIN_TIME
-from engine.errors import ConfigError, FencedError, StateError, StreamForgeError, UnavailableError
+from engine.errors import ConfigError, FencedError, StateError, UnavailableError
 from engine.records import RecordBatch, TopicPartition
 from engine.runtime.alignment import align
+from engine.runtime.breakdown import RefusedOutputError, TaskDroppedError, describe
 from engine.runtime.broadcast_feed import BroadcastFeed
 from engine.runtime.cutting import PieceSize, cut_piece
 from engine.runtime.intake import EndOfInput, Intake
@@ -32,14 +33,6 @@ from engine.task import Commit
 from state.store import Position
 
 log = logging.getLogger(__name__)
-
-
-class TaskDroppedError(StreamForgeError):
-    """The task must be dropped and restored: a transaction failed or is in doubt, and only the changelog knows."""
-
-
-class RefusedOutputError(StreamForgeError):
-    """The broker will never take what the task sends (a record too large, a topic that does not fit): a person must decide."""
 
 
 class TaskRunner:
@@ -396,8 +389,3 @@ class TaskRunner:
         if not self._flushed:
             await self._opened.flush()
             self._flushed = True
-
-
-def describe(error: BaseException) -> str:
-    """Return an error for a log line: its kind, and its message if it has one."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
