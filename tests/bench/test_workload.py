@@ -18,7 +18,8 @@ def test_sessions_exactly_a_gap_apart_are_one() -> None:
 def test_patterns_skip_past_the_last_and_keep_the_limit() -> None:
     at = [(0, 1), (1, 1), (2, 1), (3, 1), (4, 1), (300_004, 1), (300_005, 1)]
     assert patterns({"ann": at}) == {("ann", 0, 1, 2): ()}
-    assert patterns({"ann": [*at[:5], (300_003, 1)]}) == {("ann", 0, 1, 2): (), ("ann", 3, 4, 300_003): ()}
+    assert patterns({"ann": [*at[:5], (300_003, 1)]}) == {("ann", 0, 1, 2): ()}, "exactly five minutes is not within five minutes"
+    assert patterns({"ann": [*at[:5], (300_002, 1)]}) == {("ann", 0, 1, 2): (), ("ann", 3, 4, 300_002): ()}
 
 
 def test_orders_are_the_same_each_time_and_late_by_a_limit() -> None:

@@ -104,13 +104,13 @@ def sessions(by_user: Mapping[str, Sequence[tuple[int, int]]]) -> Answers:
 
 
 def patterns(by_user: Mapping[str, Sequence[tuple[int, int]]]) -> Answers:
-    """Return (user, first, second, third time) → (): three orders within the limit, no order in two matches."""
+    """Return (user, first, second, third time) → (): three orders less than the limit apart, no order in two matches."""
     found: Answers = {}
     for user, events in by_user.items():
         index = 0
         while index + 2 < len(events):
             first, second, third = (events[index + step][0] for step in range(3))
-            if third - first <= PATTERN_MS:
+            if third - first < PATTERN_MS:
                 found[user, first, second, third] = ()
                 index += 3
             else:
