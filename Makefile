@@ -54,7 +54,7 @@ types:
 	@$(BIN)/mypy --no-error-summary $(PACKAGES)
 
 fast:
-	@$(BIN)/python -m pytest -q -x -n 2 -m "not kafka and not slow" --ignore=tests/simulation --ignore=tests/mutants
+	@$(BIN)/python -m pytest -q -x -n 2 -m "not kafka and not slow" --ignore=tests/simulation --ignore=tests/mutants --ignore=tests/agents --ignore=tests/test_readme.py
 
 bench: .venv/.made ## records a second, memory and latency on a real Kafka, checked against an oracle: make bench ARGS="--n 500000"
 	@$(BIN)/python -m tests.bench $(ARGS)
