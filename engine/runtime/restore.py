@@ -91,8 +91,9 @@ async def restore(
 async def _settled_end(transport: Transport, changelog: TopicPartition, clock: Clock) -> int:
     """Return the end of a changelog partition once every transaction in it is ended.
 
-    A commit is acknowledged before its markers are written, and where a partition has no leader for a while they come late. Until
-    then the last stable offset lies below what was committed: a restore up to there would do the same input again.
+    A commit is acknowledged before its markers are written. Until then the last stable offset lies below what was committed, and a
+    restore up to there would do the same input again. A broker may also forget a marker for good (KAFKA-20734: the partition had no
+    leader at that moment): the commit is then half there, and nothing may run on it until a person has ended the transaction.
 
     Raises:
         UnavailableError: A transaction is still open after the time that one may take.
@@ -102,7 +103,10 @@ async def _settled_end(transport: Transport, changelog: TopicPartition, clock: C
     while (end := (await transport.end_offsets([changelog]))[changelog]) < high:
         behind = end
         if clock.monotonic_s() - begun_s >= SETTLED_S:
-            raise UnavailableError(f"{changelog.topic}-{changelog.partition}: a transaction behind offset {end} is still open")
+            raise UnavailableError(
+                f"{changelog.topic}-{changelog.partition}: a transaction behind offset {end} is still open, though its producer is fenced. "
+                "If it stays so, the broker has lost the transaction's end (kafka-transactions.sh find-hanging names it)"
+            )
         await asyncio.sleep(SETTLED_AGAIN_S)
     if behind is not None:
         log.info("%s-%d: waited %.3f s for the end of a transaction, from %d to %d", *changelog, clock.monotonic_s() - begun_s, behind, end)
