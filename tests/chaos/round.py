@@ -25,7 +25,7 @@ _QUIET_S = 45.0
 _LOOK_S = 0.05
 _LAST_WORDS_S = 0.3
 _PATIENT = {"broker.session.timeout.ms": "15000"}
-"""A frozen broker must not lose its partitions for it, since nobody else could lead them: Kafka 4.1 to 4.3.1 forgets the markers of
+"""A frozen broker must not lose its partitions for it, since nobody else could lead them: Kafka 4.3.1 forgets the markers of
 transactions whose partition has no leader at that moment, and the transaction stays open there for ever (KAFKA-20734)."""
 _NEVER_COMPACTED = {"min.compaction.lag.ms": str(2**62)}
 _ZOMBIE = "newer producer owns|member_id was not recognized|generation|revoked: "
