@@ -28,7 +28,7 @@ _PATIENT = {"broker.session.timeout.ms": "15000"}
 """A frozen broker must not lose its partitions for it, since nobody else could lead them: Kafka 4.3.1 forgets the markers of
 transactions whose partition has no leader at that moment, and the transaction stays open there for ever (KAFKA-20734)."""
 _NEVER_COMPACTED = {"min.compaction.lag.ms": str(2**62)}
-_ZOMBIE = "newer producer owns|member_id was not recognized|generation|revoked: "
+_ZOMBIE = "a newer producer owns|member_id was not recognized|generation id is not +current|revoked: "
 
 Say = Callable[[str], None]
 
