@@ -61,7 +61,8 @@ bench: .venv/.made ## records a second, memory and latency on a real Kafka, chec
 
 lock: .venv/.made ## write the locks anew after a change of the dependencies in pyproject.toml; versions stay where they can
 	@$(LOCK) $(UPGRADE) pyproject.toml -o requirements.txt
-	@$(LOCK) $(UPGRADE) --constraint requirements.txt --extra avro --extra sql --extra dev pyproject.toml -o requirements-dev.txt
+	@$(LOCK) $(UPGRADE) --constraint requirements.txt --extra avro --extra checkpoints --extra duckdb --extra jsonschema --extra postgres --extra protobuf --extra sql \
+		--extra dev pyproject.toml -o requirements-dev.txt
 
 upgrade: ## the same with the newest versions that fit
 	@$(MAKE) lock UPGRADE=--upgrade
