@@ -27,7 +27,7 @@ def sources(suffix: str = "") -> list[Source]:
         inner[:] = sorted(name for name in inner if name not in MADE and (name == ".ci" or not name.startswith(".")))
         place = Path(folder)
         inner[:] = [name for name in inner if not name.endswith(".egg-info")]
-        paths = [place / name for name in sorted(files) if (place / name).suffix in TEXT and name.endswith(suffix)]
+        paths = [place / name for name in sorted(files) if name != ".git" and (place / name).suffix in TEXT and name.endswith(suffix)]
         found += [Source(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")) for path in paths]
     return [source for source in found if source.path not in OWN]
 
