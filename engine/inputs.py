@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -17,7 +18,7 @@ from engine.keys import KeyCodec, key_codec
 from engine.operators.base import Emit
 from engine.operators.repartition import CLAMPED_HEADER, Control
 from engine.records import RecordBatch
-from engine.watermarks import SourceClock, SourceTime, Valve, ValveState
+from engine.watermarks import SourceClock, SourceTime, Valve, ValveState, merge_times, merge_upstreams
 from state.overlay import TaskState
 from state.values import msgpack_codec
 
@@ -55,7 +56,7 @@ class SourceState:
         self._task = task
         self._spec = spec
         self._clock = SourceClock(spec.watermark)
-        self._cells = task.state.keyed(f"_task/source/{spec.topic}", key_codec(str), msgpack_codec(SourceTime))
+        self._cells = task.state.keyed(f"_task/source/{spec.topic}", key_codec(str), msgpack_codec(SourceTime), merge=merge_times)
         self._decode_key: Callable[[bytes], Any] = key_codec(spec.key_type).decode
         self._clock.open(self._cells.get("") or SourceTime(), task.now_ms)
 
@@ -206,7 +207,9 @@ class RepartitionInput(Input):
         self._epoch = plan.epoch
         self._codec: KeyCodec = key_codec(node.key_type)
         self._decode_value = msgspec.msgpack.Decoder(node.value_type).decode
-        self._cells = state.keyed(name, key_codec(str), msgpack_codec(ValveState))
+        self._cells = state.keyed(
+            name, key_codec(str), msgpack_codec(ValveState), merge=partial(merge_upstreams, upstreams=plan.partitions)
+        )
         self._valve = Valve(plan.partitions, self._cells.get(""))
 
     @property

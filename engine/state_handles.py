@@ -9,12 +9,13 @@ see it at that moment, and it is deleted by a tombstone soon after. The time of 
 """
 
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from engine.durations import Duration, duration_ms
-from engine.errors import ConfigError
+from engine.errors import ConfigError, StateError
 from engine.keys import KeyCodec, key_codec
 from engine.operators.base import OperatorContext
 from state.values import msgpack_codec, unit_codec
@@ -71,6 +72,32 @@ class Stored(msgspec.Struct, frozen=True, array_like=True):
 _BIG_ENDIAN = KeyCodec(int, lambda n: n.to_bytes(8, "big"), lambda n: n.to_bytes(8, "big"), lambda raw: int.from_bytes(raw, "big"))
 
 
+@dataclass(frozen=True, slots=True)
+class StoredView:
+    """Shows the value inside a `Stored`; what a person writes keeps the time of the write that it takes the place of.
+
+    Attributes:
+        only_sub: The one sub key that there is, for a single value; None for lists and maps.
+        refusal: Why an entry that is not there yet cannot be made by hand; "" if it can.
+    """
+
+    typed: "_Typed"
+    only_sub: int | None
+    refusal: str
+
+    def show(self, stored: Stored) -> Any:
+        """Return the value."""
+        return self.typed.decode(stored.payload)
+
+    def read(self, plain: Any, old: Stored | None) -> Stored:
+        """Return the value as it is kept."""
+        if old is None and self.refusal:
+            raise StateError(self.refusal)
+        value = msgspec.json.decode(msgspec.json.encode(plain), type=self.typed.type)
+        payload = self.typed.encode(value)
+        return Stored(payload, 0) if old is None else Stored(payload, old.written_ms, old.indexed_ms)
+
+
 class _Cells:
     """Values by (key, sub key) with a ttl."""
 
@@ -83,9 +110,10 @@ class _Cells:
         ttl_ms: int | None,
         watermark: Callable[[], int],
         time: Callable[[], int],
+        view: StoredView,
     ) -> None:
         full = context.state_name(name)
-        self._values = context.state.mapped(full, key, sub, msgpack_codec(Stored))
+        self._values = context.state.mapped(full, key, sub, msgpack_codec(Stored), view=view)
         self._sub = sub
         self._ttl_ms = ttl_ms
         self._watermark = watermark
@@ -153,11 +181,17 @@ class _Typed:
     """Bytes to and from the declared type."""
 
     def __init__(self, value_type: Any, what: str) -> None:
+        self.type = value_type
         self.encode = msgspec.msgpack.Encoder().encode
         try:
             self.decode = msgspec.msgpack.Decoder(value_type).decode
         except TypeError as error:
             raise ConfigError(f"{what}: values of {value_type!r} cannot be stored: {error}") from error
+
+
+def _view(typed: _Typed, ttl_ms: int | None, only_sub: int | None = None) -> StoredView:
+    refusal = "" if ttl_ms is None else "a new entry would have no time to end at: put over one that is there, or let the app write it"
+    return StoredView(typed, only_sub, refusal)
 
 
 def _ttl_ms(ttl: Duration | None, what: str) -> int | None:
@@ -186,7 +220,7 @@ class ValueState(StateHandle, Generic[T]):
     ) -> "ValueState[T]":
         bound: ValueState[T] = ValueState(self._type, self._default)
         bound._scope = scope
-        bound._cells = _Cells(context, name, key, _BIG_ENDIAN, self._ttl_ms, watermark, time)
+        bound._cells = _Cells(context, name, key, _BIG_ENDIAN, self._ttl_ms, watermark, time, _view(self._typed, self._ttl_ms, only_sub=0))
         return bound
 
     def get(self) -> T:
@@ -231,7 +265,8 @@ class ListState(StateHandle, Generic[T]):
     ) -> "ListState[T]":
         bound: ListState[T] = ListState(self._type)
         bound._scope = scope
-        bound._cells = _Cells(context, name, key, _BIG_ENDIAN, None, watermark, time)
+        refusal = "a list grows only by its app's own appends: put over an entry that is there"
+        bound._cells = _Cells(context, name, key, _BIG_ENDIAN, None, watermark, time, StoredView(self._typed, None, refusal))
         bound._lengths = context.state.keyed(f"{context.state_name(name)}-length", key, msgpack_codec(int))
         return bound
 
@@ -295,7 +330,7 @@ class MapState(StateHandle, MutableMapping[MK, MV], Generic[MK, MV]):
     ) -> "MapState[MK, MV]":
         bound: MapState[MK, MV] = MapState(*self._types)
         bound._scope = scope
-        bound._cells = _Cells(context, name, key, self._sub, self._ttl_ms, watermark, time)
+        bound._cells = _Cells(context, name, key, self._sub, self._ttl_ms, watermark, time, _view(self._typed, self._ttl_ms))
         return bound
 
     def __getitem__(self, key: MK) -> MV:

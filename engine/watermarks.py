@@ -29,7 +29,7 @@ import msgspec
 
 from engine.block import MAX_TIME, MIN_TIME
 from engine.durations import Duration, duration_ms
-from engine.errors import ConfigError
+from engine.errors import ConfigError, StateError
 from engine.watermark_generator import DEFAULT_IDLE, Generating, WatermarkGenerator, check_generator
 
 
@@ -285,3 +285,28 @@ class Valve:
             return
         if reached > self.watermark:
             self.watermark = reached
+
+
+def merge_times(times: Sequence[SourceTime]) -> SourceTime:
+    """Return the time of a partition that takes over keys of several: the highest, so that nothing that is closed opens again.
+
+    Raises:
+        StateError: A watermark class of one's own keeps something, which nobody can join.
+    """
+    if len(times) > 1 and any(time.generator[1] for time in times):
+        raise StateError(f"the watermark class {times[0].generator[0]} keeps state a partition, which cannot be joined")
+    return SourceTime(max(time.watermark for time in times), idle=all(time.idle for time in times), generator=times[0].generator)
+
+
+def merge_valves(states: Sequence[ValveState]) -> ValveState:
+    """Return the state of a valve that takes over from several with the same inputs: the highest of each."""
+    columns = zip(*(state.watermarks for state in states), strict=True)
+    idle = tuple(map(all, zip(*(state.idle for state in states), strict=True)))
+    aligned = tuple(map(any, zip(*(state.aligned for state in states), strict=True)))
+    return ValveState(tuple(map(max, columns)), idle, aligned, max(state.watermark for state in states))
+
+
+def merge_upstreams(states: Sequence[ValveState], *, upstreams: int) -> ValveState:
+    """Return the state of a valve whose inputs are other ones than before: all of them stand where time has come to."""
+    reached = max(state.watermark for state in states)
+    return ValveState((reached,) * upstreams, (False,) * upstreams, (True,) * upstreams, reached)

@@ -24,6 +24,7 @@ what was there. The four kinds of cells: `state.cells`, `state.maps`, `state.tim
 
 from typing import Any, Protocol, TypeVar
 
+from state.catalog import Catalog, Merge, StateSpec, View
 from state.cells import KeyedCells
 from state.errors import StateError
 from state.keys import Codec, KeyCodec, KeyParts
@@ -69,30 +70,45 @@ class TaskState:
         self._undo = UndoLog()
         self._cells: dict[bytes, tuple[str, _Cells]] = {}  # by store id
         self._parts: dict[KeyCodec[Any], KeyParts[Any]] = {}  # states with the same type of key share what they know of keys
+        self._specs: dict[bytes, StateSpec] = {}
 
-    def keyed(self, name: str, key: KeyCodec[K], value: Codec[V]) -> KeyedCells[K, V]:
+    def keyed(self, name: str, key: KeyCodec[K], value: Codec[V], *, merge: Merge | None = None) -> KeyedCells[K, V]:
         """Open a state of one value a key.
 
+        Args:
+            merge: For a state of the task and not of its keys: makes one value of those of several tasks.
         Raises:
             StateError: The name is open already, or its store id is that of another name: choose another one. So for the others.
         """
         section = self._section(name)
+        self._specs[section.low] = StateSpec(name, "keyed", key, value, merge=merge)
         return self._add(section, KeyedCells(section, self._parts_of(key), value))
 
-    def mapped(self, name: str, key: KeyCodec[K], subkey: Codec[S], value: Codec[V]) -> MapCells[K, S, V]:
-        """Open a state of one map a key."""
+    def mapped(self, name: str, key: KeyCodec[K], subkey: Codec[S], value: Codec[V], *, view: View | None = None) -> MapCells[K, S, V]:
+        """Open a state of one map a key; `view` is how its values are shown to people."""
         section = self._section(name)
+        self._specs[section.low] = StateSpec(name, "mapped", key, value, subkey, view=view)
         return self._add(section, MapCells(section, self._parts_of(key), subkey, value))
 
     def timed(self, name: str, key: KeyCodec[K], value: Codec[V]) -> TimedCells[K, V]:
         """Open a state of entries by time, key and sub bytes."""
         section = self._section(name)
+        self._specs[section.low] = StateSpec(name, "timed", key, value)
         return self._add(section, TimedCells(section, self._parts_of(key), key, value))
 
     def panes(self, name: str, key: KeyCodec[K], value: Codec[V]) -> PaneCells[K, V]:
         """Open a state of panes: for each time a value a key."""
         section = self._section(name)
+        self._specs[section.low] = StateSpec(name, "panes", key, value)
         return self._add(section, PaneCells(section, self._parts_of(key), key, value))
+
+    def catalog(self, whole: frozenset[str] = frozenset()) -> Catalog:
+        """Return what all states opened so far are; `whole` names those ("pipeline/operator") of which every task holds all."""
+        return Catalog(dict(self._specs), whole)
+
+    def cells(self, low: bytes) -> Any:
+        """Return the open cells of a store id, for edits."""
+        return self._cells[low][1]
 
     def mark(self) -> int:
         """Return a place to roll back to; it is good until `forget` or `committed`, and after a roll-back to it too."""

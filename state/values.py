@@ -77,10 +77,11 @@ def unframe(raw: bytes) -> tuple[Header, bytes]:
 
 @dataclass(frozen=True, slots=True)
 class PayloadCodec(Generic[V]):
-    """Both ways between a value and its payload."""
+    """Both ways between a value and its payload; `type` is what values are, where people may write them (None: only its operator)."""
 
     encode: Callable[[V], bytes]
     decode: Callable[[bytes], V]
+    type: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +106,12 @@ class DatedCodec(Generic[V]):
 
 def json_codec(value_type: Any) -> PayloadCodec[Any]:
     """Return the codec that stores values of a type as JSON: readable, and the choice for what people look at."""
-    return PayloadCodec(msgspec.json.Encoder().encode, msgspec.json.Decoder(value_type).decode)
+    return PayloadCodec(msgspec.json.Encoder().encode, msgspec.json.Decoder(value_type).decode, value_type)
 
 
 def msgpack_codec(value_type: Any) -> PayloadCodec[Any]:
     """Return the codec that stores values of a type as MessagePack: smaller and faster, and bytes inside stay bytes."""
-    return PayloadCodec(msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(value_type).decode)
+    return PayloadCodec(msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(value_type).decode, value_type)
 
 
 def dated_codec(inner: Codec[V], *, ttl_ms: int) -> DatedCodec[V]:

@@ -18,7 +18,9 @@ DOORS = {
     "aiokafka": ("engine/runtime/transport/kafka/",),
     "click": ("engine/runtime/cli/", "cdc/", "agents/", "batch/", "deploy/"),
     "fastavro": ("cdc/",),
+    "duckdb": ("state/parquet.py",),
     "faust": ("engine/runtime/app.py", "engine/runtime/faust_seam/"),
+    "fsspec": ("state/remote.py",),
     "httpx": ("cdc/",),
     "mode": ("engine/runtime/app.py", "engine/runtime/faust_seam/"),
     "msgspec": ("",),
@@ -46,7 +48,7 @@ IMPURE_CALLS = {
 }  # fmt: skip
 FILE_MODULES = {"fcntl", "shutil", "tempfile", "threading", "time"}
 FILE_METHODS = {"iterdir", "mkdir", "read_bytes", "read_text", "rename", "rmdir", "touch", "unlink", "write_bytes", "write_text"}
-STORES = ("state/rocks", "state/checkpoint", "state/savepoint")
+STORES = ("state/rocks", "state/checkpoint", "state/parquet", "state/remote", "state/savepoint")
 """Modules of the core that keep state in files: they may touch them, wait for a lock on them, and be called from a thread."""
 
 VAGUE_NAMES = {"base", "common", "helpers", "misc", "util", "utils"}

@@ -253,7 +253,7 @@ def payload_codec(stored: Any) -> PayloadCodec[Any]:
     def decode(raw: bytes) -> Any:
         return unpack_wide(raw) if raw[:1] == b"[" else unpack(raw)
 
-    return PayloadCodec(encode, decode)
+    return PayloadCodec(encode, decode, stored)
 
 
 def _check_into(into: type[Any], names: Sequence[str], what: str) -> None:

@@ -42,7 +42,7 @@ class ForeignKeys(Operator):
     def __init__(self, context: OperatorContext, on: Step, *, untyped: bool) -> None:
         super().__init__(context)
         self._on, self._untyped = on, untyped
-        self._versions = context.state.keyed(context.state_name("version"), key_codec(str), msgpack_codec(int))
+        self._versions = context.state.keyed(context.state_name("version"), key_codec(str), msgpack_codec(int), merge=max)
 
     def process(self, block: Block, port: int = 0) -> None:
         on = self._on

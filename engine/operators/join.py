@@ -85,7 +85,7 @@ class IntervalJoin(Operator):
         )
         self._untyped = (spec.left_type is Any, spec.right_type is Any)
         self._drops = context.state.timed(context.state_name("drops"), codec, unit_codec)
-        self._arrivals = context.state.keyed(context.state_name("arrivals"), key_codec(str), msgpack_codec(int))
+        self._arrivals = context.state.keyed(context.state_name("arrivals"), key_codec(str), msgpack_codec(int), merge=max)
         self._delay_ms = max((kept for kept, outer in zip(spec.kept_ms, spec.outer, strict=True) if outer), default=0)
 
     def process(self, block: Block, port: int = 0) -> None:

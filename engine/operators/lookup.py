@@ -67,7 +67,7 @@ class AsOf(Operator):
         self._view, self._inner, self._untyped = view, how == "inner", value_type is Any
         stored = payload_codec(tuple.__class_getitem__((value_type,)))
         self._held = context.state.timed(context.state_name("held"), key_codec(key_type), stored)
-        self._arrivals = context.state.keyed(context.state_name("arrivals"), key_codec(str), msgpack_codec(int))
+        self._arrivals = context.state.keyed(context.state_name("arrivals"), key_codec(str), msgpack_codec(int), merge=max)
 
     def process(self, block: Block, port: int = 0) -> None:
         block = self._time.merge(block, port)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from engine.block import Block
 from engine.keys import key_codec
 from engine.operators.base import Operator, OperatorContext
-from engine.watermarks import Valve, ValveState
+from engine.watermarks import Valve, ValveState, merge_valves
 from state.values import msgpack_codec
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class MergedTime:
     def __init__(self, context: "NodeContext", ports: int) -> None:
         self._context = context
         self._ports = ports
-        self._cells = context.state.keyed(context.state_name("time"), key_codec(str), msgpack_codec(ValveState))
+        self._cells = context.state.keyed(context.state_name("time"), key_codec(str), msgpack_codec(ValveState), merge=merge_valves)
         self._valve = Valve(ports, self._cells.get(""))
 
     @property

@@ -19,7 +19,7 @@ class EventTimeOrder(Operator):
         super().__init__(context)
         codec = key_codec(key_type)
         self._held = context.state.timed(context.state_name("held"), codec, msgpack_codec(value_type))
-        self._arrivals = context.state.keyed(context.state_name("arrivals"), key_codec(str), msgpack_codec(int))
+        self._arrivals = context.state.keyed(context.state_name("arrivals"), key_codec(str), msgpack_codec(int), merge=max)
 
     def process(self, block: Block, port: int = 0) -> None:
         arrival = self._arrivals.get("") or 0

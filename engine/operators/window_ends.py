@@ -35,7 +35,7 @@ class EndedSessions(Operator):
         assert isinstance(window, SessionWindow)
         self._plan, self._window, self._folding = plan, window, plan.folding
         self._held = context.state.timed(context.state_name("held"), plan.key, msgpack_codec(plan.spec.value_type))
-        self._arrivals = context.state.keyed(context.state_name("arrivals"), key_codec(str), msgpack_codec(int))
+        self._arrivals = context.state.keyed(context.state_name("arrivals"), key_codec(str), msgpack_codec(int), merge=max)
         stored = payload_codec(tuple_type(int, tuple_type(int, int, bool, plan.folding.stored)))
         self._sessions: KeyedCells[Any, tuple[int, _Session]] = context.state.keyed(context.state_name("sessions"), plan.key, stored)
         self._closes = context.state.timed(context.state_name("closes"), plan.key, unit_codec)
