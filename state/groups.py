@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
+from state.keys import prefix_end
 from state.section import DECODE_ERRORS, KEY_OF, Section
 from state.store import Change
 from state.values import PayloadCodec
@@ -170,6 +171,25 @@ class Group(Generic[K, V]):
             if key not in dirty and key not in cells:
                 cells[key] = decode(value)
         self.complete = next(entries, None) is None
+
+    def committed_value(self, key: K) -> V | None:
+        """Return the value that the store holds for a key, whatever has changed since the last commit."""
+        raw = self._owner.section.store.get(self._prefix + self._owner.suffix(key))
+        return None if raw is None else self._owner.codec.decode(raw)
+
+    def committed_items(self, after: bytes, limit: int) -> tuple[list[tuple[K, V]], bytes | None]:
+        """Return up to `limit` entries that the store holds, in store order, and where to go on.
+
+        Args:
+            after: b"" for the start, or what the call before returned.
+        Returns:
+            The entries, and the place behind them, None at the end.
+        """
+        own, length = self._owner, len(self._prefix)
+        low = after + b"\0" if after else self._prefix
+        found = list(islice(own.section.store.scan(low, prefix_end(self._prefix)), limit))
+        items = [(own.key_of(raw[length:]), own.codec.decode(value)) for raw, value in found]
+        return items, found[-1][0] if len(found) == limit else None
 
     def undo(self, entry: tuple[Any, ...]) -> None:
         """Put back what one of the methods above noted.

@@ -25,6 +25,7 @@ from engine.keys import key_codec
 from engine.operators.base import Operator, OperatorContext
 from engine.operators.lookup import LookupHow
 from engine.operators.merge import MergedTime
+from engine.operators.rows import HeldRows
 from engine.operators.table import Step, TableOperator, TableView
 from engine.operators.undeclared import refuse_structs
 from state.values import msgpack_codec, raw_codec
@@ -151,6 +152,9 @@ class ForeignKeyJoin(TableOperator):
 
     def current(self, key: Any) -> Any:
         return self._shown(self._rows.pane(0).get(key))
+
+    def held(self) -> HeldRows:
+        return HeldRows(self._rows.pane(0), lambda _, row: self._shown(row))
 
     def process(self, block: Block, port: int = 0) -> None:
         block = self._time.merge(block, port)

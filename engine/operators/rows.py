@@ -12,12 +12,14 @@ every reader's time has passed the start of its successor by the retention.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from engine.agg.folding import payload_codec
 from engine.block import MIN_TIME
 from engine.keys import key_codec
 from engine.operators.base import OperatorContext
+from state.groups import Group
 from state.keys import decode_time, encode_time
 from state.values import PayloadCodec, unit_codec
 
@@ -25,6 +27,30 @@ Change = tuple[Any, Any]
 """Old and new value of a row, None where there is none."""
 
 _TIMES: PayloadCodec[int] = PayloadCodec(encode_time, decode_time)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRows:
+    """The rows of a table as they are stored.
+
+    Attributes:
+        group: An entry for each key.
+        show: Makes the value of a row out of (key, entry); None if there is no row.
+    """
+
+    group: Group[Any, Any]
+    show: Callable[[Any, Any], Any]
+
+    def committed_row(self, key: Any) -> Any:
+        """Return the committed value of a key, None if there is no row."""
+        entry = self.group.committed_value(key)
+        return None if entry is None else self.show(key, entry)
+
+    def committed_rows(self, after: bytes, limit: int) -> tuple[list[tuple[Any, Any]], bytes | None]:
+        """Return committed rows (key, value), and where to go on: see `Group.committed_items`; fewer than `limit` are not the end."""
+        items, next_after = self.group.committed_items(after, limit)
+        shown = [(key, self.show(key, entry)) for key, entry in items]
+        return [(key, value) for key, value in shown if value is not None], next_after
 
 
 class Rows:
@@ -54,6 +80,10 @@ class Rows:
     def items(self) -> list[tuple[Any, Any]]:
         """Return all rows (key, value), by key bytes."""
         return [(key, value) for key, (value,) in self._rows.pane(0).items()]
+
+    def held(self) -> HeldRows:
+        """Return where the present values lie."""
+        return HeldRows(self._rows.pane(0), lambda _, row: row[0])
 
     def expire(self, watermark: int) -> None:
         """Drop what no reader can ask for any more; nothing here."""
@@ -110,6 +140,9 @@ class VersionedRows(Rows):
 
     def items(self) -> list[tuple[Any, Any]]:
         return [(key, value) for key, (_, value) in self._latest.pane(0).items() if value is not None]
+
+    def held(self) -> HeldRows:
+        return HeldRows(self._latest.pane(0), lambda _, latest: latest[1])
 
     def expire(self, watermark: int) -> None:
         first = self._expiries.next_time()

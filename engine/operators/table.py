@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from engine.block import MIN_TIME, Block, one_by_one
 from engine.operators.base import Operator, OperatorContext
-from engine.operators.rows import Rows, VersionedRows, oldest_reader
+from engine.operators.rows import HeldRows, Rows, VersionedRows, oldest_reader
 from engine.operators.undeclared import refuse_structs
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ class TableOperator(Operator):
         """Return the present value of a key, None if there is no row."""
         raise NotImplementedError
 
+    def held(self) -> HeldRows:
+        """Return where the rows lie, for those who read what is committed."""
+        raise NotImplementedError
+
 
 class RowsOperator(TableOperator):
     """A table whose rows are kept as they are."""
@@ -44,6 +48,9 @@ class RowsOperator(TableOperator):
 
     def current(self, key: Any) -> Any:
         return self.rows.get(key)
+
+    def held(self) -> HeldRows:
+        return self.rows.held()
 
     def read_by(self, reader: Callable[[], int]) -> VersionedRows:
         """Return the versions for one more reader, which says by calling `reader` how far its time has come."""

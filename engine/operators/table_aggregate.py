@@ -14,6 +14,7 @@ from engine.block import Block
 from engine.errors import RecordError
 from engine.keys import key_codec
 from engine.operators.base import OperatorContext
+from engine.operators.rows import HeldRows
 from engine.operators.table import TableOperator
 from state.values import msgpack_codec, raw_codec
 
@@ -32,6 +33,9 @@ class TableAggregate(TableOperator):
     def current(self, key: Any) -> Any:
         group = self._groups.pane(0).get(key)
         return None if group is None else self._folding.row(key, group[1])
+
+    def held(self) -> HeldRows:
+        return HeldRows(self._groups.pane(0), lambda key, group: self._folding.row(key, group[1]))
 
     def process(self, block: Block, port: int = 0) -> None:
         pane, folding, cells = self._groups.pane(0), self._folding, self._values

@@ -15,6 +15,7 @@ from engine.block import Block
 from engine.keys import key_codec
 from engine.operators.base import OperatorContext
 from engine.operators.merge import MergedTime
+from engine.operators.rows import HeldRows
 from engine.operators.table import TableOperator
 from engine.operators.undeclared import refuse_structs
 
@@ -38,6 +39,9 @@ class TableJoin(TableOperator):
 
     def current(self, key: Any) -> Any:
         return self._shown(self._sides.pane(0).get(key) or (None, None))
+
+    def held(self) -> HeldRows:
+        return HeldRows(self._sides.pane(0), lambda _, sides: self._shown(sides))
 
     def process(self, block: Block, port: int = 0) -> None:
         block = self._time.merge(block, port)

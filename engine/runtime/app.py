@@ -37,12 +37,14 @@ from engine.runtime.faust_seam.boot import Boot, RunnerService
 from engine.runtime.faust_seam.deliveries import BatchChannel, agent_function, batch_channel, deliver_through
 from engine.runtime.faust_seam.side_connection import Connection
 from engine.runtime.faust_seam.side_transport import NoTables, SideTransport
+from engine.runtime.faust_seam.state_pages import state_pages
 from engine.runtime.faust_seam.structs import StructRegistry
 from engine.runtime.faust_seam.web import metrics_page
 from engine.runtime.metrics import Metrics
 from engine.runtime.options import read_options
 from engine.runtime.runner import Runner
 from engine.runtime.shell import Limits, OpenStore
+from engine.runtime.state_reader import StateReader
 from engine.runtime.stores import StateFolder
 from engine.runtime.transport.protocol import Transport
 from engine.runtime.transports import make_transport
@@ -74,6 +76,7 @@ class App(faust.App):
             caught up; among the partitions of one worker whose topics a pipeline reads together (`engine.runtime.alignment`).
         standbys: Not built yet: anything but 0 is refused.
         grace: How long a shutdown may take.
+        web_token: What requests for state must carry (`Authorization: Bearer …`); without one, only this machine may ask.
         options: Settings of Faust, such as `broker_credentials=faust.SSLCredentials(cafile="ca.pem")` or `web_port=6066`.
 
     Raises:
@@ -96,6 +99,7 @@ class App(faust.App):
         max_skew: Duration | None = None,
         standbys: int = 0,
         grace: Duration = "10s",
+        web_token: str | None = None,
         **options: Any,
     ) -> None:
         given = {
@@ -109,6 +113,7 @@ class App(faust.App):
             "max_skew": max_skew,
             "standbys": standbys,
             "grace": grace,
+            "web_token": web_token,
             **options,
         }
         known = {*self.Settings.setting_names(), "monitor", "config_source", "loop", "beacon"}
@@ -136,6 +141,9 @@ class App(faust.App):
             [URL(url) for url in urls.split(";")], self, connection=connection, now_ms=lambda: self.clock.now_ms()
         )
         self.page("/metrics")(metrics_page(self.metrics))
+        self.state_reader = StateReader(lambda: self.runner)
+        for path, view in state_pages(self.state_reader, self.options.web_token).items():
+            self.page(path)(view)
 
     # -- declarations
 

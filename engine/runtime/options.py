@@ -16,6 +16,7 @@ from engine.durations import duration_ms
 from engine.errors import ConfigError
 
 PREFIX = "STREAMFORGE_"
+_TOKEN_LENGTH_MIN = 16
 
 _REPLACED = {
     "processing_guarantee": "pipelines are always exactly once; leave it out",
@@ -43,6 +44,7 @@ class Options:
         broker: "memory://", "memory://name", or "kafka://host:9092,host2:9092".
         state_dir: Folder of the stores; `<state_dir>/<app id>/<task number>`.
         max_ahead_ms, max_skew_ms: None when the limit is switched off.
+        web_token: What whoever looks into the state must show; None: only this machine may.
     """
 
     app_id: str
@@ -55,6 +57,7 @@ class Options:
     max_ahead_ms: int | None
     max_skew_ms: int | None
     grace_s: float
+    web_token: str | None
 
 
 _DEFAULTS: dict[str, Any] = {
@@ -68,6 +71,7 @@ _DEFAULTS: dict[str, Any] = {
     "max_skew": None,
     "standbys": 0,
     "grace": "10s",
+    "web_token": None,
 }
 
 
@@ -108,6 +112,7 @@ def read_options(
         max_ahead_ms=None if values["max_ahead"] in (None, "none") else duration_ms(values["max_ahead"], f"{what}: max_ahead"),
         max_skew_ms=None if values["max_skew"] in (None, "none") else duration_ms(values["max_skew"], f"{what}: max_skew", minimum_ms=1),
         grace_s=duration_ms(values["grace"], f"{what}: grace") / 1_000,
+        web_token=_token(what, values["web_token"]),
     )
     return options, {name: value for name, value in given.items() if name not in _DEFAULTS}
 
@@ -124,6 +129,12 @@ def _broker(what: str, broker: object) -> str:
     if scheme not in ("kafka", "memory") or "://" not in broker:
         raise ConfigError(f"{what}: broker={broker!r} is not known; use 'kafka://host:9092' or 'memory://'")
     return broker
+
+
+def _token(what: str, token: object) -> str | None:
+    if token is not None and (not isinstance(token, str) or len(token) < _TOKEN_LENGTH_MIN or not token.isascii()):
+        raise ConfigError(f"{what}: web_token must be an ASCII text of at least {_TOKEN_LENGTH_MIN} characters")
+    return token
 
 
 def _number(what: str, name: str, value: object) -> int:

@@ -25,6 +25,7 @@ from engine.runtime.cutting import PieceSize, cut_piece
 from engine.runtime.intake import EndOfInput, Intake
 from engine.runtime.lifecycle import Lifecycle, Phase
 from engine.runtime.opening import Opened, OutsideLogError, open_task
+from engine.runtime.questions import Questions
 from engine.runtime.quiet import GAP_S, is_quiet
 from engine.runtime.restore import changelog_columns
 from engine.runtime.shell import Shell
@@ -45,6 +46,7 @@ class TaskRunner:
         self.committed: dict[TopicPartition, int] = {}
         self.failure: str | None = None
         self.is_input_ended = False
+        self.questions = Questions(shell.limits.commit_interval_ms)
         self._doubt: str | None = None
         self._shell = shell
         self._metrics = shell.metrics.task(number)
@@ -175,6 +177,7 @@ class TaskRunner:
         self._metrics.opens += 1
         self._show_watermarks()
         self._metrics.running = 1
+        self.questions.open(opened.task)
         self._life.to(Phase.RUNNING)
 
     async def _recover(self, error: Exception) -> None:
@@ -215,6 +218,7 @@ class TaskRunner:
     async def _release(self) -> None:
         """Let go of producer and store; uncommitted changes are lost, on purpose."""
         opened, self._opened = self._opened, None
+        self.questions.close()
         self._intake.shut()
         if self._shell.alignment is not None:
             self._shell.alignment.leave(self.inputs)
@@ -361,6 +365,7 @@ class TaskRunner:
             self._show_watermarks()
             metrics.counters = self._counters_before + opened.task.counters
         self._committing = False
+        self.questions.answer()
 
     def _show_watermarks(self) -> None:
         """Put the committed watermarks into the metrics; an input without any time yet has none."""

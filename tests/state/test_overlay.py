@@ -218,3 +218,26 @@ def test_time_beyond_64_bits_raises_overflow_error_and_changes_nothing() -> None
     with pytest.raises(OverflowError):
         panes.pane(2**63)
     assert state.changes() == []
+
+
+def test_group_committed_entries_are_those_of_the_store_whatever_has_changed_since() -> None:
+    store = MemoryStore()
+    state = TaskState(store)
+    pane = state.panes("p/o/rows", TEXT, NUMBER).pane(0)
+    pane.put_many({f"k{number}": number for number in range(5)})
+    assert pane.committed_value("k1") is None
+    assert pane.committed_items(b"", 10) == ([], None)
+    store.apply(state.changes(), Position())
+    state.committed()
+    pane.put("k1", 100)
+    pane.delete("k2")
+    pane.put("k9", 9)
+    assert [pane.committed_value(key) for key in ("k1", "k2", "k9")] == [1, 2, None]
+    found, after = [], b""
+    while True:
+        items, following = pane.committed_items(after, 2)
+        found += items
+        if following is None:
+            break
+        after = following
+    assert sorted(found) == [(f"k{number}", number) for number in range(5)]

@@ -17,7 +17,7 @@ def read(environ: dict[str, str] | None = None, **given: Any) -> tuple[Options, 
 
 def test_options_defaults_are_those_of_the_documentation() -> None:
     options, rest = read()
-    assert options == Options("shop", "memory://", Path("var/state"), 12, 200, 60_000, "dlq", 3_600_000, None, 10.0)
+    assert options == Options("shop", "memory://", Path("var/state"), 12, 200, 60_000, "dlq", 3_600_000, None, 10.0, None)
     assert rest == {}
 
 
@@ -72,3 +72,10 @@ def test_options_unbuilt_one_from_the_environment_is_refused_too() -> None:
 def test_options_app_without_an_id_is_refused(app_id: Any) -> None:
     with pytest.raises(ConfigError, match="needs an id"):
         read_options(app_id, {"broker": "memory://"}, FAUST, {})
+
+
+@pytest.mark.parametrize("token", ["short", "é" * 20, 1_234_567_890_123_456])
+def test_options_web_token_that_is_easy_to_guess_or_send_wrongly_is_refused(token: Any) -> None:
+    with pytest.raises(ConfigError, match="'shop': web_token must be an ASCII text of at least 16 characters"):
+        read(web_token=token)
+    assert read({"STREAMFORGE_WEB_TOKEN": "0123456789abcdef"})[0].web_token == "0123456789abcdef"
