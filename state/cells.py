@@ -6,7 +6,7 @@
 Everything dirty is in the cache. `get` is the cache's own subscript, which asks the store where it has nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
@@ -63,6 +63,19 @@ class KeyedCells(Generic[K, V]):
         else:
             dirty[key] = old
             self._log.append((self, key, old, True))
+
+    def put_many(self, values: Mapping[K, V]) -> None:
+        """Set the values of many keys: `put` for each, in less time."""
+        cache, dirty, note = self._cache, self._dirty, self._log.append
+        known = cache.get
+        for key in values:
+            old = known(key, MISSING)
+            if key in dirty:
+                note((self, key, old, False))
+            else:
+                dirty[key] = old
+                note((self, key, old, True))
+        cache.update(values)
 
     def delete(self, key: K) -> None:
         """Remove a key; nothing happens if it is not there."""

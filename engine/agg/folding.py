@@ -45,6 +45,7 @@ class Folding:
     Attributes:
         names: The aggregates' names, in the order of their places.
         mergeable: Accumulators of stretches of time can be joined.
+        fold_spans: Adds records to the sessions of their keys (`engine.operators.session_blocks`).
         create: (timestamp, record) -> accumulators of one record, as `records` gives it.
         add: (accumulators, timestamp, record) -> accumulators with one more record.
         merge: (earlier, later) -> accumulators of both.
@@ -63,9 +64,11 @@ class Folding:
                 self._readers.append(fold.read)
         kept = (fold for fold in self.folds if fold.keeps_values and fold.undeclared)
         self._untyped = sorted({self._place[fold.read_name] for fold in kept})
-        compiled = _compile(_Source(self.folds, self._place))
+        source = _Source(self.folds, self._place)
+        compiled = _compile(source)
         self._fold: Callable[..., None] = compiled["fold"]
         self._fold_groups: Callable[..., None] = compiled["fold_groups"]
+        self.fold_spans: Callable[..., None] = _compile_spans(source)
         self.create: Callable[..., Accumulators] = compiled["create"]
         self.add: Callable[..., Accumulators] = compiled["add"]
         self.merge: Callable[[Accumulators, Accumulators], Accumulators] = compiled["merge"]
@@ -159,7 +162,8 @@ class _Source:
         self.inputs = "".join(f", x{number}" for number in range(len(place)))
         self.values = "".join(f", v{number}" for number in range(len(place)))
         self.lists = ", ".join(["ts", *(f"l{number}" for number in range(len(place)))])
-        self.unpack = "".join(f"v{number}, " for number in range(len(place))) + "= record" if place else ""
+        self.record = "".join(f"v{number}, " for number in range(len(place)))
+        self.unpack = f"{self.record}= record" if place else ""
         self.input_count = len(place)
         self.namespace: dict[str, Any] = {}
         self.places = "".join(f"a{number}, " for number in range(len(folds)))
@@ -232,6 +236,33 @@ def fold_groups(get, new, keys, timestamps{source.inputs}):
             new[key] = {source.column}
 """
     return _run(text, source.namespace)
+
+
+def _compile_spans(source: _Source) -> Callable[..., None]:
+    """Compile the loop over the sessions of keys."""
+    text = f"""
+def fold_spans(get, spans, link, insert, keys, timestamps, ends{source.inputs}):
+    known = spans.get
+    for key, t, end{source.values} in zip(keys, timestamps, ends{source.inputs}):
+        span = known(key)
+        if span is None:
+            span = get(key)
+            if span is None:
+                spans[key] = (None, t, end, {source.create}, ())
+                continue
+            if span[4]:
+                span = link(span)
+        mark, left, right, accumulators, earlier = span
+        if t > right:
+            spans[key] = (mark, t, end, {source.create}, (left, right, accumulators, earlier))
+        elif left <= end and not (earlier and t <= earlier[1]):
+            {source.places}= accumulators
+            spans[key] = (mark, t if t < left else left, end if end > right else right, {source.add}, earlier)
+        else:
+            spans[key] = insert(span, t, end, ({source.record}))
+"""
+    folding: Callable[..., None] = _run(text, source.namespace)["fold_spans"]
+    return folding
 
 
 def _run(text: str, namespace: dict[str, Any]) -> dict[str, Any]:

@@ -111,7 +111,7 @@ class EndedSessions(Operator):
 
     def _fire(self, key: Any, session: _Session, fired: list[SpanResult]) -> None:
         start, end, _, accumulators = session
-        fired.append(SpanResult(_due_ms(session), self._plan.key.wire(key), key, start, end, accumulators))
+        fired.append((_due_ms(session), self._plan.key.wire(key), key, start, end, accumulators))
 
 
 def _due_ms(session: _Session) -> int:

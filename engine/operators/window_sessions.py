@@ -4,28 +4,27 @@ State of a key: (time of its entry in the index of closes, its open sessions by 
 before the time at which the first of its sessions closes. A session that grows moves its close, but not the entry: when that comes
 due, it is put back at the session's real close. So a record of a running session touches one cell.
 
-Keys do not see each other. As long as no session of its key can close within the block, a record is taken without a look at the
-watermark before it. What fires is put in order of time and key at the end: a session that a record opened or extended closes after
-that record, so this is the order of the loop in `engine.block`.
+Blocks whose records cannot touch a closed session, which is nearly all, are worked on as a whole (`engine.operators.session_blocks`).
+What follows is for the others, and for `emit="update"`. Keys do not see each other. As long as no session of its key can close
+within the block, a record is taken without a look at the watermark before it. What fires is put in order of time and key at the
+end: a session that a record opened or extended closes after that record, so this is the order of the loop in `engine.block`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
-from operator import attrgetter
+from operator import add, itemgetter
 from typing import Any
 
 from engine.agg.aggregate import tuple_type
-from engine.agg.folding import Accumulators, payload_codec
+from engine.agg.folding import payload_codec
 from engine.block import Block
 from engine.operators.base import Operator, OperatorContext
+from engine.operators.session_blocks import Session, SessionBlocks, StoredSessions, is_quick
 from engine.operators.window_plan import Results, SpanResult, WindowPlan, send_late
 from engine.windows import SessionWindow, Span
 from state.overlay import KeyedCells
 from state.values import msgpack_codec, unit_codec
 
-_Session = tuple[int, int, Accumulators]  # start, end, contents
-_Stored = tuple[int | None, int, int, Accumulators, tuple[_Session, ...]]
-"""Time of the entry in the index, the first session, which mostly is the only one, and the others."""
 _NEVER = -(2**70)
 
 
@@ -40,25 +39,34 @@ class SessionWindows(Operator):
         self._delay_ms = spec.lateness_ms - 1  # from a session's end to when it closes
         accumulators = plan.folding.stored
         stored = payload_codec(tuple_type(int, int, int, accumulators, tuple_type(tuple_type(int, int, accumulators), ...)))
-        self._sessions: KeyedCells[Any, _Stored] = context.state.keyed(context.state_name("sessions"), plan.key, stored)
+        self._sessions: KeyedCells[Any, StoredSessions] = context.state.keyed(context.state_name("sessions"), plan.key, stored)
         self._closes = context.state.timed(context.state_name("closes"), plan.key, unit_codec)
         # For "update": starts of the sessions of each key that have changed since the last commit; emptied with each commit.
         changed = msgpack_codec(tuple[int, ...])
         self._changed = context.state.panes(context.state_name("changed"), plan.key, changed) if spec.emit == "update" else None
         self._watermark: int | None = None
+        self._blocks = SessionBlocks(self._sessions, self._closes, plan.folding, self._insert, plan.key.wire, self._delay_ms)
 
     def process(self, block: Block, port: int = 0) -> None:
+        if self._changed is None and is_quick(block, self._delay_ms):
+            fired = self._blocks.process(block, list(map(add, block.timestamps, self._gaps(block.values))))
+        else:
+            fired = self._process_carefully(block)
+        self._watermark = block.watermark
+        results = Results(self, block)
+        results.add_spans(fired, self._plan.rows)
+        results.finish()
+
+    def _process_carefully(self, block: Block) -> list[SpanResult]:
+        """Look at the watermark before each record that it may matter to."""
         fired: list[SpanResult] = []
-        touched: dict[Any, _Stored] = {}
+        touched: dict[Any, StoredSessions] = {}
         unsettled: dict[Any, None] = {}
         if len(block):
             self._take(block, touched, unsettled, fired)
         self._settle(block.watermark, touched, unsettled, fired)
         self._store(touched)
-        self._watermark = block.watermark
-        results = Results(self, block)
-        results.add_spans(fired, self._plan.rows)
-        results.finish()
+        return fired
 
     def before_commit(self) -> None:
         if self._changed is None or self._watermark is None:
@@ -70,12 +78,12 @@ class SessionWindows(Operator):
         pane.drop()
         wire, watermark = self._plan.key.wire, self._watermark
         found = [
-            SpanResult(watermark, wire(key), key, *session)
+            (watermark, wire(key), key, *session)
             for key, starts in changed
             for session in _sessions_of(self._sessions.get(key))
             if _holds_any(session, starts)
         ]
-        found.sort(key=attrgetter("end", "wire"))
+        found.sort(key=itemgetter(4, 1))
         results = Results(self, Block((), (), (), watermark, watermark, ()))
         results.add_spans(found, self._plan.rows, ordered=True)
         results.finish()
@@ -86,7 +94,7 @@ class SessionWindows(Operator):
 
     # -- taking records
 
-    def _take(self, block: Block, touched: dict[Any, _Stored], unsettled: dict[Any, None], fired: list[SpanResult]) -> None:
+    def _take(self, block: Block, touched: dict[Any, StoredSessions], unsettled: dict[Any, None], fired: list[SpanResult]) -> None:
         """Take the records of a block in the order of their arrival.
 
         Args:
@@ -94,12 +102,12 @@ class SessionWindows(Operator):
             unsettled: Takes the keys of which a session may close within this block and need not have an entry that is due.
         """
         timestamps = block.timestamps
-        gap_ms = self._window.gap_ms
-        gaps = list(map(self._window.gap_of, block.values)) if callable(gap_ms) else repeat(gap_ms, len(timestamps))
+        gaps = self._gaps(block.values)
         rows = enumerate(zip(block.keys, timestamps, gaps, self._folding.records(block.values), strict=True))
         late: list[tuple[int, int]] = []
         safe = block.watermark - self._delay_ms  # a session that ends later does not close within this block
-        known, get, create, add, mark = touched.get, self._sessions.get, self._folding.create, self._folding.add, self._changed is not None
+        known, get, create, mark = touched.get, self._sessions.get, self._folding.create, self._changed is not None
+        include = self._folding.add
         for row, (key, start, gap, record) in rows:
             end = start + gap
             stored = known(key) or get(key)
@@ -107,7 +115,7 @@ class SessionWindows(Operator):
                 indexed, left, right, accumulators, others = stored
                 if left <= end and start <= right and not others:
                     left, right = start if start < left else left, end if end > right else right
-                    touched[key] = (indexed, left, right, add(accumulators, start, record), others)
+                    touched[key] = (indexed, left, right, include(accumulators, start, record), others)
                     if mark:
                         self._mark(key, start, _sessions_of(touched[key]))
                     continue
@@ -132,7 +140,11 @@ class SessionWindows(Operator):
                 self._mark(key, start, _sessions_of(touched[key]))
         self._send_late(block, late)
 
-    def _settle(self, until: int, touched: dict[Any, _Stored], unsettled: dict[Any, None], fired: list[SpanResult]) -> None:
+    def _gaps(self, values: Sequence[Any]) -> Iterable[int]:
+        gap_ms = self._window.gap_ms
+        return list(map(self._window.gap_of, values)) if callable(gap_ms) else repeat(gap_ms, len(values))
+
+    def _settle(self, until: int, touched: dict[Any, StoredSessions], unsettled: dict[Any, None], fired: list[SpanResult]) -> None:
         """Close what is due at the end of a block, and take the entries that are due out of the index."""
         closes = self._closes
         first = closes.next_time()
@@ -146,7 +158,7 @@ class SessionWindows(Operator):
             self._close(key, sessions, until, fired)
             touched[key] = _stored(touched[key][0], sessions)
 
-    def _store(self, touched: dict[Any, _Stored]) -> None:
+    def _store(self, touched: dict[Any, StoredSessions]) -> None:
         """Store the sessions of keys, and enter them into the index where their entry must be earlier than it is."""
         put, closes, delay_ms = self._sessions.put, self._closes, self._delay_ms
         for key, stored in touched.items():
@@ -165,7 +177,7 @@ class SessionWindows(Operator):
             else:
                 put(key, stored)
 
-    def _insert(self, sessions: list[_Session], start: int, end: int, record: tuple[Any, ...]) -> None:
+    def _insert(self, sessions: list[Session], start: int, end: int, record: tuple[Any, ...]) -> None:
         """Add a record to the session that it touches; join those that it connects."""
         low = 0
         while low < len(sessions) and sessions[low][1] < start:
@@ -183,7 +195,7 @@ class SessionWindows(Operator):
         accumulators = self._folding.add(accumulators, start, record)
         sessions[low:high] = [(start if start < left else left, end if end > right else right, accumulators)]
 
-    def _mark(self, key: Any, time_ms: int, sessions: Sequence[_Session]) -> None:
+    def _mark(self, key: Any, time_ms: int, sessions: Sequence[Session]) -> None:
         """Note that the session which holds a time has changed since the last commit."""
         assert self._changed is not None
         pane = self._changed.pane(0)
@@ -192,14 +204,14 @@ class SessionWindows(Operator):
 
     # -- firing
 
-    def _close(self, key: Any, sessions: list[_Session], until: int, fired: list[SpanResult]) -> None:
+    def _close(self, key: Any, sessions: list[Session], until: int, fired: list[SpanResult]) -> None:
         """Take the sessions out that are due, earliest first."""
         while sessions and sessions[0][1] + self._delay_ms <= until:
             session = sessions.pop(0)
             if self._changed is None or self._unmark(key, session):
-                fired.append(SpanResult(session[1] + self._delay_ms, self._plan.key.wire(key), key, *session))
+                fired.append((session[1] + self._delay_ms, self._plan.key.wire(key), key, *session))
 
-    def _unmark(self, key: Any, session: _Session) -> bool:
+    def _unmark(self, key: Any, session: Session) -> bool:
         """Return whether a session has changed since the last commit, and forget that."""
         assert self._changed is not None
         pane = self._changed.pane(0)
@@ -224,17 +236,17 @@ class SessionWindows(Operator):
         send_late(self.context, self._plan.spec.late_to, records)
 
 
-def _sessions_of(stored: _Stored | None) -> list[_Session]:
+def _sessions_of(stored: StoredSessions | None) -> list[Session]:
     """Return the sessions that are stored."""
     return [] if stored is None or stored[2] == _NEVER else [(stored[1], stored[2], stored[3]), *stored[4]]
 
 
-def _stored(indexed: int | None, sessions: Sequence[_Session]) -> _Stored:
+def _stored(indexed: int | None, sessions: Sequence[Session]) -> StoredSessions:
     """Return what is to be stored; a session that ends never stands for none."""
     return (indexed, *sessions[0], tuple(sessions[1:])) if sessions else (indexed, 0, _NEVER, (), ())
 
 
-def _holds_any(session: _Session, times: Any) -> bool:
+def _holds_any(session: Session, times: Any) -> bool:
     return any(session[0] <= time_ms <= session[1] for time_ms in times)
 
 

@@ -65,6 +65,11 @@ class OverlayMachine(RuleBasedStateMachine):
         self.keyed.put(key, value)
         self.model.keyed[key] = value
 
+    @rule(values=st.dictionaries(KEYS, VALUES))
+    def put_many_keyed(self, values: dict[str, int]) -> None:
+        self.keyed.put_many(values)
+        self.model.keyed.update(values)
+
     @rule(key=KEYS)
     def delete_keyed(self, key: str) -> None:
         self.keyed.delete(key)

@@ -1,0 +1,184 @@
+"""Where the time of a job goes, without a broker: `python -m tests.bench.inprocess --jobs B,C`.
+
+One genuine task a partition on a RocksDB store takes the orders of the bench as pieces of prebuilt batches, commits after every
+40,000 records (about what a second brings), and builds the producer's batches, which are thrown away. What is left out is the
+network and the event loop. CPU seconds, so other work on the machine hardly moves them; a run takes seconds, for work on the data
+path and for profiles (`--profile FILE`, read by `python -m pstats`).
+
+    A0  300,000 records  2.61 us/record: decode 0.62  operators 1.02  changes 0.21  batches 0.52  store 0.24
+
+- decode: JSON to values, keys, times and watermark
+- operators: the pipeline, results encoded
+- changes: state encoded for the changelog
+- batches: output and changelog records put into Kafka's format
+- store: the write into RocksDB
+"""
+
+import argparse
+import cProfile
+import gc
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import orjson
+from aiokafka.producer.message_accumulator import BatchBuilder
+
+from engine.records import RecordBatch
+from engine.runtime.collector import tune_collector
+from engine.runtime.cutting import cut_piece
+from engine.runtime.restore import changelog_columns
+from engine.runtime.transport.kafka.producer import build_batches
+from engine.task import Commit, Task
+from state.rocks import RocksMemory, RocksStore
+from state.store import Position
+from tests.bench.jobs import JOBS, topology
+from tests.bench.workload import FLUSH_MS, PARTITIONS, flush_orders, orders, partition_of
+
+FETCH_RECORDS = 5_500
+PIECE_RECORDS = 4_096
+COMMIT_RECORDS = 40_000
+STAGES = ("decode", "operators", "changes", "batches", "store")
+
+
+class _Driver:
+    """What `build_batches` asks of a producer."""
+
+    def create_batch(self) -> BatchBuilder:
+        """Return an empty batch."""
+        return BatchBuilder(1 << 18, 0)
+
+
+def batches(number: int) -> list[RecordBatch]:
+    """Return the orders as fetches of the partitions in turn."""
+    rows: list[list[tuple[int, bytes, bytes]]] = [[] for _ in range(PARTITIONS)]
+    found: list[RecordBatch] = []
+    begins = [0] * PARTITIONS
+
+    def flush(partition: int) -> None:
+        taken, rows[partition] = rows[partition], []
+        if not taken:
+            return
+        begin = begins[partition]
+        begins[partition] = end = begin + len(taken)
+        times, keys, values = map(list, zip(*taken, strict=True))
+        found.append(RecordBatch("orders", partition, range(begin, end), times, keys, values, position=begin, next_offset=end))
+
+    keyed = ((partition_of(str(order["user_id"]).encode()), order) for order in orders(number))
+    for partition, order in chain(keyed, flush_orders()):
+        rows[partition].append((int(order["ts"]), str(order["user_id"]).encode(), orjson.dumps(order)))
+        if len(rows[partition]) == FETCH_RECORDS:
+            flush(partition)
+    for partition in range(PARTITIONS):
+        flush(partition)
+    return found
+
+
+def pieces(batch: RecordBatch) -> Iterator[RecordBatch]:
+    """Yield a batch as the runner cuts it."""
+    for start in range(0, len(batch), PIECE_RECORDS):
+        yield cut_piece(batch, start, PIECE_RECORDS)
+
+
+class Run:
+    """A job over all partitions, timed by stage."""
+
+    def __init__(self, job: str, folder: Path) -> None:
+        memory = RocksMemory()
+        plan = topology(job).plan()
+        self.tasks = [Task(plan, number, RocksStore(folder / str(number), memory=memory), now_ms=FLUSH_MS) for number in range(PARTITIONS)]
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self.results = self.changes = 0
+        self._since = [0] * PARTITIONS
+        self._driver = _Driver()
+
+    def feed(self, batch: RecordBatch) -> None:
+        """Take a batch, and commit when enough has come."""
+        task, seconds, now = self.tasks[batch.partition], self.seconds, time.process_time
+        for piece in pieces(batch):
+            begun = now()
+            task.runs["measured"].inputs["orders"].block(piece, FLUSH_MS)
+            decoded = now()
+            task.process("measured", piece, FLUSH_MS)
+            task.finish_batch(piece)
+            seconds["decode"] += decoded - begun
+            seconds["operators"] += now() - decoded
+            self._since[batch.partition] += len(piece)
+        if self._since[batch.partition] >= COMMIT_RECORDS:
+            self.commit(batch.partition)
+
+    def commit(self, partition: int) -> None:
+        """Commit a task, up to the network."""
+        task, seconds, now = self.tasks[partition], self.seconds, time.process_time
+        self._since[partition] = 0
+        begun = now()
+        commit = task.prepare_commit(FLUSH_MS)
+        changed = now()
+        if commit is None:
+            return
+        self._build(commit)
+        built = now()
+        task.committed(Position(b"bench", task.store.position.next_offset + len(commit.changes), FLUSH_MS))
+        seconds["changes"] += changed - begun
+        seconds["batches"] += built - changed
+        seconds["store"] += now() - built
+        self.changes += len(commit.changes)
+
+    def _build(self, commit: Commit) -> None:
+        for columns in [*commit.outputs.values(), changelog_columns(commit, FLUSH_MS)]:
+            build_batches(self._driver, columns)
+        self.results += sum(len(columns) for partition, columns in commit.outputs.items() if partition.topic == "results")
+
+
+def measure(job: str, source: list[RecordBatch], profile: cProfile.Profile | None) -> Run:
+    """Run a job over the batches."""
+    folder = Path(tempfile.mkdtemp(prefix="streamforge-bench-"))
+    try:
+        run = Run(job, folder)
+        gc.collect()
+        if profile is not None:
+            profile.enable()
+        for batch in source:
+            batch.attached.clear()
+            run.feed(batch)
+        for partition in range(PARTITIONS):
+            run.commit(partition)
+        if profile is not None:
+            profile.disable()
+        for task in run.tasks:
+            task.store.close()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return run
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure the jobs and print them."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.inprocess", description="Where the time of a job goes, in process.")
+    parser.add_argument("--n", type=int, default=300_000, help="number of orders (300000)")
+    parser.add_argument("--jobs", default="A0,B,C", help="which jobs, with commas (A0,B,C)")
+    parser.add_argument("--profile", help="write what cProfile counts into a file, for python -m pstats")
+    chosen = parser.parse_args(arguments)
+    names = [job for job in chosen.jobs.split(",") if job]
+    if unknown := set(names) - set(JOBS):
+        parser.error(f"no such job: {', '.join(sorted(unknown))}; there are {', '.join(JOBS)}")
+    source = batches(chosen.n)
+    profile = cProfile.Profile() if chosen.profile else None
+    for job in names:
+        run = measure(job, source, profile)
+        total = sum(run.seconds.values())
+        parts = "  ".join(f"{stage} {run.seconds[stage] / chosen.n * 1e6:.2f}" for stage in STAGES)
+        made = f"{run.results:,} results, {run.changes:,} changes"
+        print(f"{job:<3} {chosen.n:,} records  {total / chosen.n * 1e6:5.2f} us/record: {parts}  ({made})")
+    if profile is not None:
+        profile.dump_stats(chosen.profile)
+    return 0
+
+
+if __name__ == "__main__":
+    tune_collector()
+    sys.exit(main())

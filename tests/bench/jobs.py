@@ -1,0 +1,53 @@
+"""The jobs of the bench as pipelines."""
+
+from engine import Sink, Stream, Struct, agg, bounded, cep, windows
+from engine.topology import Topology
+from tests.bench.workload import PARTITIONS
+
+RESULTS = "results"
+
+
+class Order(Struct):
+    """What the jobs need of an order; the other fields are skipped."""
+
+    user_id: str
+    amount_cents: int
+    ts: int
+
+
+def minute_totals(orders: Stream[str, Order], results: str) -> Sink:
+    """A0: sum and count of each user and minute."""
+    return orders.window(windows.tumbling("1m")).aggregate(sum=agg.sum("amount_cents"), count=agg.count()).to(results)
+
+
+def session_totals(orders: Stream[str, Order], results: str) -> Sink:
+    """B: sum and count of each session."""
+    return orders.window(windows.session("1m")).aggregate(sum=agg.sum("amount_cents"), count=agg.count()).to(results)
+
+
+def three_orders(orders: Stream[str, Order], results: str) -> Sink:
+    """C: three orders within five minutes."""
+    pattern = cep.begin("order", of=Order).times(3).within("5m")
+    matches = orders.detect(pattern, skip=cep.skip.past_last)
+    return matches.select(lambda match: {"key": match.key, "times": [order.ts for order in match["order"]]}).to(results)
+
+
+def running_totals(orders: Stream[str, Order], results: str) -> Sink:
+    """Latency: one result for each order, with the order's own time."""
+    return orders.aggregate(total=agg.sum("amount_cents"), ts=agg.last("ts"), emit="record").to(results)
+
+
+JOBS = {"A0": minute_totals, "B": session_totals, "C": three_orders, "latency": running_totals}
+
+
+def topology(job: str) -> Topology:
+    """Return an app with one pipeline, without a shell."""
+    app = Topology("bench", partitions=PARTITIONS, max_ahead_ms=None)
+    source = app.source("orders", Order, key="user_id", time="ts", watermark=bounded("30s"))
+
+    @app.pipeline(source)
+    def measured(orders: Stream[str, Order]) -> Sink:
+        """One of the jobs."""
+        return JOBS[job](orders.filter(lambda order: True), RESULTS)
+
+    return app
