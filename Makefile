@@ -41,7 +41,7 @@ test: .venv/.made ## everything that must hold: style, types, all tests (also on
 
 test-long: .venv/.made ## the same with many more examples, and the slow tests
 	@echo "seed $(SEED); again: make test-long SEED=$(SEED)"
-	@$(BIN)/python -m pytest --hypothesis-seed=$(SEED) --hypothesis-profile=long $(ARGS)
+	@TEST_EFFORT=long $(BIN)/python -m pytest --hypothesis-seed=$(SEED) $(ARGS)
 
 check: .venv/.made ## what to run before each commit: style, types and the fast tests, in under a minute
 	@$(MAKE) -j2 lint types fast
@@ -54,7 +54,8 @@ types:
 	@$(BIN)/mypy --no-error-summary $(PACKAGES)
 
 fast:
-	@$(BIN)/python -m pytest -q -x -n 2 -m "not kafka and not slow" --ignore=tests/simulation --ignore=tests/mutants --ignore=tests/agents --ignore=tests/test_readme.py
+	@TEST_EFFORT=check $(BIN)/python -m pytest -q -x -n 2 -m "not kafka and not cdc and not slow and not thorough" \
+		--ignore=tests/simulation --ignore=tests/mutants --ignore=tests/agents --ignore=tests/test_readme.py
 
 bench: .venv/.made ## records a second, memory and latency on a real Kafka, checked against an oracle: make bench ARGS="--n 500000"
 	@$(BIN)/python -m tests.bench $(ARGS)

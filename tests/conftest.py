@@ -11,12 +11,12 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from tests.effort import examples
 from tests.kafka_server import KafkaMissing, KafkaServer
 
-# A deadline for one example would measure the machine. `make test-long` tries many more of them.
-settings.register_profile("short", deadline=None)
-settings.register_profile("long", deadline=None, max_examples=2_000)
-settings.load_profile("short")
+# A deadline for one example would measure the machine.
+settings.register_profile("ours", deadline=None, max_examples=examples(100))
+settings.load_profile("ours")
 
 _missing = pytest.StashKey[str]()
 

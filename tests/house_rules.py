@@ -79,6 +79,11 @@ class Source:
         """The syntax tree."""
         return ast.parse(self.text, self.path)
 
+    @cached_property
+    def nodes(self) -> list[ast.AST]:
+        """All nodes of the tree."""
+        return list(ast.walk(self.tree))
+
     @property
     def package(self) -> str:
         """The first folder of the path, "" for a file in the root."""
@@ -135,7 +140,7 @@ def pure_core(source: Source) -> Iterator[str]:
         top = name.partition(".")[0]
         if (top in IMPURE_MODULES | FILE_MODULES or name in IMPURE_CALLS) and not (files and top in FILE_MODULES):
             yield source.at(node, f"imports {name} in the core")
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.Await | ast.AsyncFor | ast.AsyncWith | ast.AsyncFunctionDef):
             yield source.at(node, "waits (async) in the core")
         elif isinstance(node, ast.Attribute) and ".".join(_dotted(node).split(".")[-2:]) in IMPURE_CALLS:
@@ -146,10 +151,8 @@ def pure_core(source: Source) -> Iterator[str]:
 
 def no_hash(source: Source) -> Iterator[str]:
     """`hash()` differs from process to process: it places no key. A class's own `__hash__` may use it."""
-    allowed = {
-        inner for node in ast.walk(source.tree) if isinstance(node, ast.FunctionDef) and node.name == "__hash__" for inner in ast.walk(node)
-    }
-    for node in ast.walk(source.tree):
+    allowed = {inner for node in source.nodes if isinstance(node, ast.FunctionDef) and node.name == "__hash__" for inner in ast.walk(node)}
+    for node in source.nodes:
         if _calls(node, "hash") and node not in allowed:
             yield source.at(node, "calls hash(), which differs from process to process")
 
@@ -168,7 +171,7 @@ def sizes(source: Source) -> Iterator[str]:
     lines = source.text.count("\n")
     if lines > MODULE_LINES_MAX and source.path not in LONG_MODULES:
         yield f"{source.path}: {lines} lines, at most {MODULE_LINES_MAX}"
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None:
             length = node.end_lineno - node.lineno + 1
             if length > FUNCTION_LINES_MAX and f"{source.path}:{node.name}" not in LONG_FUNCTIONS:
@@ -195,7 +198,7 @@ def honest_tests(source: Source) -> Iterator[str]:
     for node, name in _imports(source):
         if name.startswith(("unittest.mock", "mock")):
             yield source.at(node, "mocks: drive the real thing")
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.Attribute) and _dotted(node) == "time.sleep":
             yield source.at(node, "sleeps: wait for what must happen, with a limit")
 
@@ -216,7 +219,7 @@ RULES = (
 
 def _imports(source: Source) -> Iterator[tuple[ast.AST, str]]:
     """Yield every absolute import as (node, dotted name); `from a import b` gives "a" and "a.b"."""
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node, alias.name
@@ -228,7 +231,7 @@ def _imports(source: Source) -> Iterator[tuple[ast.AST, str]]:
 
 def _for_types(source: Source, node: ast.AST) -> bool:
     """Return whether an import stands under `if TYPE_CHECKING:`, which runs never."""
-    for branch in ast.walk(source.tree):
+    for branch in source.nodes:
         if isinstance(branch, ast.If) and isinstance(branch.test, ast.Name) and branch.test.id == "TYPE_CHECKING":
             return any(inner is node for statement in branch.body for inner in ast.walk(statement))
     return False

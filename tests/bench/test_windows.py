@@ -11,6 +11,7 @@ from tests.bench import windows as bench
 RECORDS = 3 * bench.ROUND_RECORDS
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", bench.KINDS)
 def test_measure_many_keys_give_as_many_results_as_few(kind: str, tmp_path: Path) -> None:
     found = [bench.measure(bench.KINDS[kind], RECORDS, keys, tmp_path / str(keys))[1] for keys in (100, 700)]
@@ -31,6 +32,7 @@ def test_orders_each_key_of_a_round_comes_ten_times_and_nothing_is_late(keys: in
     assert len({order.user_id for order in bench.far_orders(RECORDS, keys)}) == keys
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("ratio_min", "status"), [(0.0, 0), (1e9, 1)])
 def test_main_json_says_what_the_exit_status_says(ratio_min: float, status: int, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "RATIO_MIN", ratio_min)

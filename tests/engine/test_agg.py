@@ -16,6 +16,7 @@ from engine import agg
 from engine.agg import Aggregate, exact, sketches
 from engine.agg.folding import Folding, ResultRows
 from engine.errors import ConfigError, RecordError
+from tests.effort import examples
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -104,14 +105,14 @@ def one_by_one(folding: Folding, rows: Sequence[Timed]) -> Any:
     return total
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(TIMED)
 def test_aggregates_give_what_their_definition_says(rows: list[Timed]) -> None:
     found = results(folding_of(AGGREGATES), one_by_one(folding_of(AGGREGATES), rows))
     assert found == {f"a{number}": definition(rows) for number, (_, definition) in enumerate(DEFINITIONS)}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(TIMED, st.lists(st.integers(0, 20), max_size=4))
 def test_aggregates_merged_from_stretches_of_time_and_stored_in_between_are_the_same(rows: list[Timed], cuts: list[int]) -> None:
     folding = folding_of(AGGREGATES)
@@ -137,7 +138,7 @@ COLUMNS = {
 }
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("kl"), st.integers(0, 20), ROWS), min_size=20, max_size=60), st.booleans(), st.data())
 def test_fold_columns_equal_one_by_one(rows: list[tuple[str, int, Row]], all_columns: bool, data: st.DataObject) -> None:
     """Few keys and aggregates that know columns take the grouped way, the others the loop."""
@@ -205,7 +206,7 @@ def test_square_is_exact(x: float) -> None:
     assert Fraction(high) + Fraction(low) == Fraction(x) ** 2
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.lists(st.floats(-1e3, 1e3).map(lambda x: round(x, 3) + 1e9), min_size=2, max_size=20))
 def test_variance_of_floats_far_from_zero_is_exact(numbers: list[float]) -> None:
     folding = folding_of({"v": agg.variance("x"), "p": agg.variance("x", ddof=0)})
@@ -232,7 +233,7 @@ def test_approx_distinct_equal_numbers_count_once() -> None:
     assert len({sketches.value_hash(value) for value in (2**70, str(2**70 + 1), 1.5, "1")}) == 4
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(st.lists(st.one_of(st.floats(-1e6, 1e6), st.just(0.0)), min_size=257, max_size=600), st.sampled_from([0, 0.1, 0.5, 0.9, 0.99, 1]))
 def test_quantile_of_many_is_within_one_percent_and_does_not_depend_on_merging(numbers: list[float], q: float) -> None:
     whole = sketches.quantile_add_all(((), ()), numbers)

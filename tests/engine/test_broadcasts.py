@@ -13,6 +13,7 @@ from engine.drawing import describe_plan, draw_mermaid, draw_text
 from engine.errors import ConfigError
 from engine.testing.driver import TestDriver
 from engine.topology import Topology
+from tests.effort import examples
 
 
 class Rate(Struct, frozen=True):
@@ -73,7 +74,7 @@ def test_broadcast_bad_declarations_are_refused() -> None:
         topology.plan()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     st.lists(
         st.tuples(st.booleans(), st.sampled_from(["EUR", "USD", "GBP"]), st.integers(0, 9), st.sampled_from(["", "", "restart"])),

@@ -12,6 +12,7 @@ from engine.errors import ConfigError
 from engine.testing.driver import TestDriver
 from engine.topology import Topology
 from engine.watermarks import bounded
+from tests.effort import examples
 
 
 class Seen(Struct, frozen=True):
@@ -141,7 +142,7 @@ def pairs_that_fit(
     return sorted(found, key=repr)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(RECORDS, st.integers(-9, 9), st.integers(2, 9), st.sampled_from(["inner", "left", "right", "outer"]), st.booleans(), st.booleans())
 def test_join_over_partitions_equals_every_pair_that_fits(
     records: list[tuple[str, str, int, str]], lo: int, width: int, how: Any, rekeyed: bool, exclusive: bool
@@ -164,7 +165,7 @@ def test_join_over_partitions_equals_every_pair_that_fits(
     assert out == pairs_that_fit(sides["views"], sides["buys"], lo + exclusive, hi - exclusive, how)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 30)), max_size=14), st.integers(0, 9), st.booleans())
 def test_self_join_pairs_each_record_with_every_other_and_itself(records: list[tuple[str, int]], hi: int, split: bool) -> None:
     def declare(views: Any, _: Any) -> Any:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from engine.testing.driver import TestDriver
 from engine.topology import Topology
 from engine.watermarks import bounded
+from tests.effort import examples
 from tests.engine.table_world import Purchase, User, feed_in_cuts, set_user, world
 
 RECORDS = st.lists(
@@ -35,7 +36,7 @@ def outputs(driver: TestDriver) -> list[tuple[str, str, str | None, int]]:
 # -- lookup
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(RECORDS, st.sampled_from(["inner", "left"]), st.booleans())
 def test_lookup_finds_what_the_table_holds_when_the_record_comes(records: list[Any], how: Any, filtered: bool) -> None:
     def declare(users: Any, orders: Any) -> Any:
@@ -101,7 +102,7 @@ def as_of_world(how: str, delay: str, versions: str, *, keyed: bool = True) -> T
     return world(declare, delay=delay, versions=versions)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(RECORDS, st.sampled_from(["inner", "left"]), st.sampled_from(["1ms", "10ms", "1d"]))
 def test_as_of_finds_the_newest_version_at_or_before_the_record(records: list[Any], how: Any, versions: str) -> None:
     """Whatever the order of arrival, and however short the retention: it counts from the watermark, which nothing here is behind."""
@@ -128,7 +129,7 @@ def test_as_of_finds_the_newest_version_at_or_before_the_record(records: list[An
     assert sorted(out, key=repr) == sorted(expected, key=repr)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(RECORDS, st.integers(2, 25), st.booleans())
 def test_as_of_gives_the_same_for_every_cut_and_restart(records: list[Any], size: int, restarts: bool) -> None:
     """Late records included: with a watermark close behind the highest time, some come after it."""

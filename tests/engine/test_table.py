@@ -19,6 +19,7 @@ from engine.operators.table import RowsOperator
 from engine.table import stored_table
 from engine.testing.driver import TestDriver
 from engine.topology import Topology
+from tests.effort import examples
 from tests.engine.table_world import Purchase, User, check_chain, feed_in_cuts, latest, set_user, world
 
 FAILURES = st.sampled_from(["", "", "", "restart", "crash"])
@@ -140,7 +141,7 @@ def test_infinity_in_the_sum_of_a_table_is_a_dead_letter() -> None:
         assert latest(driver, "sums") == {"rome": {"key": "rome", "total": 0.5}}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.lists(st.tuples(USERS, FAILURES), max_size=20), st.booleans())
 def test_table_aggregates_equal_those_over_the_rows_that_are_there(steps: list[tuple[Any, str]], restarts: bool) -> None:
     def declare(users: Any, orders: Any) -> Any:
@@ -278,7 +279,7 @@ def placed(order: Purchase) -> str:
     return "abc"["uvwxyz".index(order.order_id) % 3]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.lists(st.tuples(st.one_of(USERS, ORDERS), FAILURES), max_size=20), st.sampled_from(["inner", "left", "right", "outer"]))
 def test_tables_joined_by_key_equal_the_rows_that_are_there(steps: list[tuple[Any, str]], how: Any) -> None:
     topology = Topology("shop")
@@ -307,7 +308,7 @@ def test_tables_joined_by_key_equal_the_rows_that_are_there(steps: list[tuple[An
         assert check_chain(driver, "changes") == latest(driver, "pairs") == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.tuples(st.one_of(USERS, ORDERS), FAILURES, st.booleans()), max_size=30), st.sampled_from(["inner", "left"]))
 def test_tables_joined_on_a_foreign_key_equal_the_rows_that_are_there(steps: list[tuple[Any, str, bool]], how: Any) -> None:
     topology = Topology("shop")
@@ -374,7 +375,7 @@ def both_scores(value: Any) -> list[int]:
     return [value[0].score, value[1].score]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.lists(st.one_of(USERS, ORDERS), max_size=20), st.integers(2, 20))
 def test_size_of_batches_changes_nothing_where_ways_cross(steps: list[tuple[Any, ...]], size: int) -> None:
     """A table joined with its own filter, and a branch that is merged again: what comes out, and in which order, is the same."""

@@ -20,6 +20,7 @@ from state.memory import MemoryStore
 from state.overlay import TaskState
 from state.store import Change, Position
 from state.values import json_codec
+from tests.effort import examples
 
 KEYS = st.sampled_from(["a", "b", "c", "€", "user-1"])
 SUBS = st.sampled_from([b"", b"x", b"y"])
@@ -219,7 +220,7 @@ class OverlayMachine(RuleBasedStateMachine):
         self.open()
 
 
-OverlayMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+OverlayMachine.TestCase.settings = settings(max_examples=examples(60), stateful_step_count=50, deadline=None)
 TestOverlay = OverlayMachine.TestCase
 
 RULES: dict[str, list[Callable[..., None]]] = {

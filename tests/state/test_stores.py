@@ -11,6 +11,7 @@ from state.errors import StateError
 from state.memory import MemoryStore
 from state.rocks import RocksStore
 from state.store import Change, Position, Store
+from tests.effort import examples
 
 TOP = b"\xff" * 16
 KEYS = st.binary(min_size=1, max_size=3).map(lambda key: b"k" + key)
@@ -33,7 +34,7 @@ def test_position_of_a_new_store_is_the_empty_one(store: Store) -> None:
     assert entries(store) == []
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(40), deadline=None)
 @given(batches=st.lists(CHANGES, max_size=5), low=KEYS, high=KEYS)
 def test_apply_any_batches_leaves_what_a_dict_holds(store: Store, batches: list[list[Change]], low: bytes, high: bytes) -> None:
     store.apply([(key, None) for key, _ in entries(store)], Position())

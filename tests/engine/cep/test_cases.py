@@ -11,6 +11,7 @@ from tests.conformance import cep_cases
 CASES = json.loads((Path(__file__).parents[2] / "conformance" / "cep.json").read_text())["cases"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", CASES, ids=[case["id"] for case in CASES])
 def test_case_gives_what_flink_gives(case: dict[str, Any]) -> None:
     assert cep_cases.run(case) is None

@@ -11,6 +11,7 @@ from engine.cep import Pattern, Skip
 from engine.cep.linear import LinearMatcher, RepetitionMatcher, linear_matcher
 from engine.cep.matcher import Found, Matcher, NfaMatcher
 from engine.cep.nfa import compile_pattern
+from tests.effort import examples
 
 SKIPS = [cep.skip.none, cep.skip.to_next, cep.skip.past_last]
 
@@ -81,13 +82,13 @@ def check_the_same(data: st.DataObject, pattern: Pattern) -> None:
     assert deadlines == expected_deadlines
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.data(), patterns())
 def test_sequence_on_the_fast_path_gives_what_the_general_matcher_gives(data: st.DataObject, pattern: Pattern) -> None:
     check_the_same(data, pattern)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.data(), repetitions())
 def test_repetition_on_the_fast_path_gives_what_the_general_matcher_gives(data: st.DataObject, pattern: Pattern) -> None:
     check_the_same(data, pattern)

@@ -11,6 +11,7 @@ from engine import RecordError, cep
 from engine.cep import Match, Pattern, Skip
 from engine.cep.matcher import NEVER, Found, NfaMatcher, Partials
 from engine.cep.nfa import compile_pattern
+from tests.effort import examples
 from tests.engine.cep import brute_force
 from tests.engine.cep.brute_force import Record, Step
 
@@ -74,7 +75,7 @@ def taken(match: Match[Any]) -> dict[str, list[Any]]:
     return {stage: values for stage, values in match.stages.items() if values}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(step_lists(), streams, st.sampled_from([None, 3, 5]), st.booleans())
 def test_matcher_finds_what_trying_every_choice_finds(
     steps: list[Step], gaps: list[tuple[int, str]], within_ms: int | None, stored: bool

@@ -12,6 +12,7 @@ from engine.block import MAX_TIME
 from engine.errors import ConfigError
 from engine.operators.aggregate import AggregateSpec, aggregate_operator
 from engine.testing.harness import OperatorHarness, Out
+from tests.effort import examples
 
 
 def make(**options: Any) -> OperatorHarness:
@@ -37,7 +38,7 @@ def total_of(seen: list[tuple[str, int, int]]) -> dict[str, Any]:
     return {"key": seen[0][0], "n": len(seen), "total": sum(number for _, number, _ in seen), "last": in_order[-1][1]}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(RECORDS, CUTS, st.booleans())
 def test_record_totals_any_cut_follow_every_record(records: list[tuple[str, int, int]], cuts: list[int], restarts: bool) -> None:
     expected = []
@@ -51,7 +52,7 @@ def test_record_totals_any_cut_follow_every_record(records: list[tuple[str, int,
     assert [(out.key, out.value, out.timestamp_ms) for out in harness.take()] == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(RECORDS, CUTS, st.booleans())
 def test_update_totals_tell_each_changed_key_once_a_commit(records: list[tuple[str, int, int]], cuts: list[int], restarts: bool) -> None:
     harness = make()

@@ -12,6 +12,7 @@ from engine.cep import Match, Pattern
 from engine.operators.detect import detect_operator
 from engine.operators.pending import PENDING_MS
 from engine.testing.harness import OperatorHarness, Out
+from tests.effort import examples
 
 
 class Reading(Struct, frozen=True):
@@ -199,7 +200,7 @@ def outcome(harness: OperatorHarness, rows: list[Row], column: list[int], cuts: 
     return harness.take(), harness.take_sides(), harness.counters
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.sampled_from(PATTERNS), streams())
 def test_detect_gives_the_same_however_the_input_is_cut(
     pattern: tuple[Pattern, dict[str, Any]], stream: tuple[list[Row], list[int], list[int]]

@@ -10,6 +10,7 @@ from engine.block import MAX_TIME, MIN_TIME
 from engine.errors import ConfigError
 from engine.operators.join import How, JoinSpec, join_operator
 from engine.testing.harness import OperatorHarness
+from tests.effort import examples
 
 LEFT, RIGHT = 0, 1
 
@@ -31,7 +32,7 @@ def inputs(draw: st.DrawFn) -> list[tuple[int, str, int, int, int]]:
     return records
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(inputs(), st.integers(-8, 8), st.integers(0, 8), st.sampled_from(["inner", "left", "right", "outer"]), st.booleans(), st.booleans())
 def test_join_equals_every_pair_that_fits(
     records: list[tuple[int, str, int, int, int]], lower_ms: int, width: int, how: How, restarts: bool, careful: bool
@@ -73,7 +74,7 @@ def test_join_equals_every_pair_that_fits(
     assert kept == {"left": [], "right": []}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(inputs(), st.lists(st.integers(1, 5), min_size=30, max_size=30))
 def test_join_block_of_one_side_equals_its_records_one_by_one(records: list[tuple[int, str, int, int, int]], cuts: list[int]) -> None:
     one, blocks = make(-3, 4, "outer"), make(-3, 4, "outer")

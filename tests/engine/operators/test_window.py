@@ -16,6 +16,7 @@ from engine.operators.window import WindowSpec, window_operator
 from engine.testing.harness import OperatorHarness, Out
 from engine.triggers import Trigger
 from engine.windows import SessionWindow, Window
+from tests.effort import examples
 from tests.engine.operators.window_oracle import Input, Oracle, fraction
 
 
@@ -144,7 +145,7 @@ CUTS = st.lists(st.integers(0, 9), max_size=12)
 RESTARTS = st.lists(st.booleans(), max_size=12)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(streams(), fixed_windows(), st.integers(0, 9), st.sampled_from([0, 5, MAX_TIME]), CUTS, RESTARTS)
 def test_fixed_windows_any_cut_equals_oracle(
     inputs: list[Input], window: windows.FixedWindow, lateness: int, end: int, cuts: list[int], restarts: list[bool]
@@ -154,7 +155,7 @@ def test_fixed_windows_any_cut_equals_oracle(
     check(spec, Oracle(spans_of(window), lateness), inputs, end, cuts, restarts)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(streams(), st.integers(1, 12), st.booleans(), st.integers(0, 9), st.sampled_from([0, 5, MAX_TIME]), CUTS, RESTARTS)
 def test_sessions_any_cut_equals_oracle(
     inputs: list[Input], gap: int, by_number: bool, lateness: int, end: int, cuts: list[int], restarts: list[bool]
@@ -175,7 +176,7 @@ TRIGGERS: list[tuple[Trigger, Any]] = [
 ]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(
     streams(),
     st.one_of(fixed_windows(), st.builds(lambda gap: windows.session(f"{gap}ms"), st.integers(1, 12))),
@@ -311,7 +312,7 @@ def test_hopping_reduce_without_merge_sees_every_window_in_order_of_arrival() ->
 # -- sliding
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(streams(), st.integers(1, 12), st.integers(0, 9), CUTS, RESTARTS)
 def test_sliding_any_cut_equals_oracle(inputs: list[Input], size: int, lateness: int, cuts: list[int], restarts: list[bool]) -> None:
     expected: list[tuple[Any, ...]] = []
@@ -340,7 +341,7 @@ def test_sliding_any_cut_equals_oracle(inputs: list[Input], size: int, lateness:
 # -- count
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(streams(), st.integers(1, 6), st.integers(1, 6), CUTS, RESTARTS)
 def test_count_any_cut_equals_oracle(inputs: list[Input], n: int, every: int, cuts: list[int], restarts: list[bool]) -> None:
     every = min(n, every)
@@ -364,7 +365,7 @@ def test_count_any_cut_equals_oracle(inputs: list[Input], n: int, every: int, cu
 # -- sessions that a record ends
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(streams(), st.integers(1, 12), CUTS, RESTARTS)
 def test_session_ends_with_any_cut_equals_oracle(inputs: list[Input], gap: int, cuts: list[int], restarts: list[bool]) -> None:
     in_time = [record for record in inputs if record.timestamp_ms > record.before]

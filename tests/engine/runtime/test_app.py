@@ -314,6 +314,7 @@ def environment(program: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{program.parent}:{root}:{os.environ.get('PYTHONPATH', '')}"}
 
 
+@pytest.mark.thorough
 def test_app_main_worker_on_sigterm_commits_and_exits_0(program: Path) -> None:
     worker = subprocess.Popen(
         [sys.executable, program, "worker", "-l", "info"],
@@ -332,9 +333,10 @@ def test_app_main_worker_on_sigterm_commits_and_exits_0(program: Path) -> None:
     assert sorted(path.name for path in (program.parent / "state" / "program").iterdir()) == ["0", "1"]
 
 
+@pytest.mark.thorough
 def test_app_commands_of_faust_and_of_the_app_work(program: Path) -> None:
-    def run(*arguments: str) -> str:
-        command = [sys.executable, "-m", "faust", "-A", "program", *arguments]
+    def run(*arguments: str, app: str = "program") -> str:
+        command = [sys.executable, "-m", "faust", "-A", app, *arguments]
         done = subprocess.run(
             command, env=environment(program), capture_output=True, text=True, cwd=program.parent, timeout=60, check=False
         )
@@ -344,6 +346,8 @@ def test_app_commands_of_faust_and_of_the_app_work(program: Path) -> None:
     state = program.parent / "state" / "program" / "0"
     state.mkdir(parents=True)
     assert "hello from a command" in run("hello")
+    assert "hello from a command" in run("hello", app="program.py"), "a file may be named instead of a module"
+    assert "hello from a command" in run("hello", app="program.py:app")
     assert "Deleted" in run("reset")
     assert not state.exists()
     other = program.parent / "elsewhere" / "program" / "1"

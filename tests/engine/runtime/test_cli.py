@@ -169,6 +169,7 @@ def test_main_is_a_click_group() -> None:
     assert CliRunner().invoke(main, ["--version"]).exit_code == 0
 
 
+@pytest.mark.thorough
 def test_worker_process_ends_when_its_parent_was_killed() -> None:
     child = "import os, signal; from engine.runtime.cli.worker import end_with; end_with(os.getppid()); print('ready', flush=True); "
     child += "signal.pause()"

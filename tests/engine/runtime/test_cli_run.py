@@ -179,6 +179,7 @@ def test_run_with_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
     assert result.exit_code != 0 and "is a file" in result.stderr
 
 
+@pytest.mark.thorough
 def test_run_with_on_error_fail_stops_at_a_bad_record(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "in.jsonl", [click("ann", 0), {"user": "ann"}])
     app = write_app(tmp_path, options=', on_error="fail"')

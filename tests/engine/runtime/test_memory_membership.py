@@ -11,6 +11,7 @@ from engine.records import TopicPartition
 from engine.runtime.transport.memory import MemoryTransport
 from engine.runtime.transport.memory_connection import Fault
 from engine.testing.clock import run_virtual, virtual_loop, virtual_time
+from tests.effort import examples
 from tests.engine.runtime.memory_world import (
     INPUT,
     LOST_ANSWER,
@@ -185,7 +186,7 @@ async def test_stop_leaves_the_group_and_is_bounded_when_the_broker_is_away() ->
     assert broker.group("shop").members == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["start", "stop", "cut", "heal", "sleep"]), st.integers(0, 3)), max_size=20))
 def test_group_after_any_troubles_shares_everything_and_nothing_twice(troubles: list[tuple[str, int]]) -> None:
     async def scenario() -> None:
