@@ -6,7 +6,7 @@
     @app.pipeline(orders)
     def revenue(orders): ...
 
-    $ faust -A shop worker          or  app.main()  and  python shop.py worker
+    $ faust -A shop.py worker       or  app.main()  and  python shop.py worker
 
 Every pipeline is a genuine Faust agent, and plain agents, timers, commands and pages work beside them. What Faust itself offers
 for state and exactly-once (`Table`, `processing_guarantee`, …) is refused, with the name of what takes its place.
@@ -19,6 +19,7 @@ have the same prefix, such as STREAMFORGE_WEB_PORT and STREAMFORGE_WEB_BIND.
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TypeVar
@@ -33,6 +34,7 @@ from engine.durations import Duration
 from engine.errors import ConfigError
 from engine.runtime.clock import Clock, SystemClock
 from engine.runtime.faust_seam import commands
+from engine.runtime.faust_seam.app_files import answer_to_file_name
 from engine.runtime.faust_seam.boot import Boot, RunnerService
 from engine.runtime.faust_seam.deliveries import BatchChannel, agent_function, batch_channel, deliver_through
 from engine.runtime.faust_seam.side_connection import Connection
@@ -118,6 +120,7 @@ class App(faust.App):
         }
         known = {*self.Settings.setting_names(), "monitor", "config_source", "loop", "beacon"}
         self.options, rest = read_options(id, given, known, os.environ)
+        answer_to_file_name(sys.argv, os.environ)
         self.topology = Topology(
             id, partitions=self.options.partitions, on_error=self.options.on_error, max_ahead_ms=self.options.max_ahead_ms
         )
