@@ -9,6 +9,11 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--custom-compile-command "make lock"
 MAKEFLAGS += --no-print-directory
 
+# Where the environment forbids compiled modules, each start of Python compiles aiohttp, Faust and the tests anew (5 s of CPU
+# instead of 1), and the tests start many. They are kept, but out of the way.
+unexport PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
+
 .PHONY: help .venv demo test test-long check lint types fast bench lock upgrade clean
 .DEFAULT_GOAL := help
 
