@@ -18,6 +18,7 @@ from engine.keys import KeyCodec, key_codec
 from engine.operators.base import Emit
 from engine.operators.repartition import CLAMPED_HEADER, Control
 from engine.records import RecordBatch
+from engine.replays import replays_in
 from engine.watermarks import SourceClock, SourceTime, Valve, ValveState, merge_times, merge_upstreams
 from state.overlay import TaskState
 from state.values import msgpack_codec
@@ -132,10 +133,14 @@ class SourceState:
         return block.take([index for index in range(len(block)) if index not in errors])
 
     def _refuse(self, batch: RecordBatch, row: int, error: Exception) -> None:
-        """Send a bad record to the dead letters, once for all pipelines."""
-        if self._task.plan.on_error == "fail":
+        """Send a bad record to the dead letters, once for all pipelines that it is for."""
+        plan, replay = self._task.plan, replays_in(batch).get(row)
+        readers = [name for name in plan.readers(self._spec.topic) if replay is None or replay.is_for(plan.app_id, name)]
+        if not readers:
+            return  # the replay of another app; each pipeline counts it
+        if plan.on_error == "fail":
             raise error
-        self._task.dead_letter(batch, row, ",".join(self._task.plan.readers(self._spec.topic)), "source", error)
+        self._task.dead_letter(batch, row, ",".join(readers), "source", error)
 
     def _keys(self, raw_keys: Sequence[bytes | None], values: list[Any]) -> list[Any]:
         if self._spec.key is not None:
@@ -183,10 +188,12 @@ class SourceState:
 
 
 class SourceInput(Input):
-    """A source topic as an input of one pipeline."""
+    """A source topic as an input of one pipeline: without the records that are replayed for others."""
 
-    def __init__(self, state: SourceState) -> None:
+    def __init__(self, state: SourceState, task: "Task", pipeline: str) -> None:
         self._state = state
+        self._task = task
+        self._pipeline = pipeline
 
     @property
     def watermark(self) -> int:
@@ -197,7 +204,16 @@ class SourceInput(Input):
         return self._state.idle
 
     def block(self, batch: RecordBatch, now_ms: int) -> Block:
-        return self._state.block(batch, now_ms)
+        block = self._state.block(batch, now_ms)
+        replays = replays_in(batch)
+        if not replays:
+            return block
+        app_id, pipeline = self._task.plan.app_id, self._pipeline
+        others = {row for row, replay in replays.items() if not replay.is_for(app_id, pipeline)}
+        if not others:
+            return block
+        self._task.counters[pipeline, batch.topic, "replays_passed_over"] += len(others)
+        return block.take([index for index in range(len(block)) if block.row(index) not in others])
 
 
 class RepartitionInput(Input):

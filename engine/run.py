@@ -184,7 +184,7 @@ class PipelineRun:
                 self.broadcasts[node.source.topic] = BroadcastInput(task, node.source)
                 self.inputs_of[node] = ()
             elif node.source is not None:
-                source: Input = SourceInput(task.sources[node.source.topic])
+                source: Input = SourceInput(task.sources[node.source.topic], task, self.name)
                 self.inputs[node.source.topic] = source
                 self.inputs_of[node] = (source,)
             elif node.kind == "repartition":

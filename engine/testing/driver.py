@@ -25,6 +25,7 @@ from engine.errors import ConfigError
 from engine.keys import wire_bytes
 from engine.plan import Plan
 from engine.records import OutputColumns, Record, RecordBatch, TopicPartition
+from engine.replays import DeadLetter, read_letter, refusal
 from engine.task import Task
 from engine.testing.wire import decode_value, key_decoder, time_ms, to_wire
 from engine.topology import Pipeline, Source, Topology
@@ -71,6 +72,7 @@ class TestDriver:
         self._committed_order: dict[str, list[TopicPartition]] = {}
         self._read: dict[str, int] = {}
         self._commits = [0] * partitions
+        self._replayed: set[str] = set()
         self._stores: list[Store] = [self._open_store(number) for number in range(partitions)]
         self._tasks: list[Task] = []
         self._start()
@@ -184,6 +186,35 @@ class TestDriver:
             for name, number in task.counters.items():
                 total[name] = total.get(name, 0) + number
         return total
+
+    # -- dead letters
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Commit, then return the dead letters that have not been replayed, by partition and offset."""
+        self.commit()
+        topic = self._plan.dead_letter_topic
+        rows = [(p.partition, offset, *row) for p, log in sorted(self._logs.items()) if p.topic == topic for offset, row in enumerate(log)]
+        letters = [read_letter(number, offset, key, value, ts, headers) for number, offset, ts, key, value, headers in rows]
+        return [letter for letter in letters if letter.name not in self._replayed]
+
+    def replay(self, *letters: DeadLetter) -> int:
+        """Send dead letters, all if none are given, back to where their records were, as `streamforge dlq replay` does.
+
+        Returns: How many; one that was replayed before is passed over.
+        Raises ConfigError for one that is given and cannot be replayed.
+        """
+        count = 0
+        for letter in letters or self.dead_letters():
+            reason = refusal(letter, self._plan)
+            if reason is not None and letters:
+                raise ConfigError(f"dead letter {letter.name} cannot be replayed: {reason}")
+            if reason is None and letter.name not in self._replayed:
+                self._replayed.add(letter.name)
+                place = TopicPartition(letter.topic, letter.source_partition)
+                self._log(place).append((letter.timestamp_ms, letter.key, letter.value, letter.replay_headers(self._plan.app_id)))
+                self._deliver(place)
+                count += 1
+        return count
 
     # -- failures
 

@@ -5,7 +5,16 @@ from pathlib import Path
 
 from engine.runtime.file_run import run_files
 from engine.testing import TestDriver
-from tests.programs import ads_that_sold, late_readings, minute_revenue, patient_sessions, price_drop, shipping_labels, welcome
+from tests.programs import (
+    ads_that_sold,
+    checked_parcels,
+    late_readings,
+    minute_revenue,
+    patient_sessions,
+    price_drop,
+    shipping_labels,
+    welcome,
+)
 
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
@@ -113,3 +122,24 @@ def test_ads_that_sold_count_purchases_within_half_an_hour_of_a_click() -> None:
         driver.finish()
         sales = {record.key: (record.value["purchases"], record.value["cents"]) for record in driver.read("ad-sales")}
     assert sales == {"shoes": (1, 500), "hats": (1, 500)}
+
+
+def test_checked_parcels_that_wait_for_a_price_go_on_once_it_is_there() -> None:
+    with TestDriver(checked_parcels.app, partitions=2) as driver:
+        for number, country in enumerate(["DE", "NO", "FR"]):
+            driver.send("parcels", checked_parcels.Parcel(f"p{number}", country, 2_000))
+        weights = [record.value["grams"] for record in driver.read("weights")]
+        assert sorted(record.value["cents"] for record in driver.read("priced-parcels")) == [800, 1_000]
+        (waiting,) = driver.dead_letters()
+        assert (waiting.value, waiting.pipelines, waiting.error) == (
+            b'{"parcel_id":"p1","country":"NO","grams":2000}',
+            ("price",),
+            "KeyError: 'NO'",
+        )
+        checked_parcels.prices["NO"] = 700
+        try:
+            assert driver.replay(waiting) == 1
+        finally:
+            del checked_parcels.prices["NO"]
+        assert [record.value for record in driver.read("priced-parcels")] == [{"parcel_id": "p1", "cents": 1_400}]
+        assert weights == [2_000] * 3 and driver.read("weights") == [], "they were weighed before"

@@ -3,6 +3,7 @@
     run       pipelines over files, in this process, without any broker
     worker    pipelines on Kafka
     send, tail, topics, pipelines
+    dlq       dead letters: list, show, replay, purge
 
 Other packages add commands by the entry-point group `streamforge.commands` (name = module:click_command). Commands are imported
 when they are called. What a person can mend ends in one sentence on standard error and a non-zero exit status, never in a

@@ -22,7 +22,7 @@ NO_BROKER = "kafka://127.0.0.1:1"
 
 def test_help_lists_every_command() -> None:
     result = streamforge("--help")
-    for command in ("pipelines", "run", "send", "tail", "topics", "worker"):
+    for command in ("dlq", "pipelines", "run", "send", "tail", "topics", "worker"):
         assert f"\n  {command} " in result.stdout
 
 
@@ -135,7 +135,15 @@ def test_pipelines_as_json_lists_topics_with_their_roles() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["worker", "{app}"], ["send", "t", "f", "-A", "{app}"], ["tail", "t", "-A", "{app}"], ["topics", "list", "-A", "{app}"]]
+    "command",
+    [
+        ["worker", "{app}"],
+        ["send", "t", "f", "-A", "{app}"],
+        ["tail", "t", "-A", "{app}"],
+        ["topics", "list", "-A", "{app}"],
+        ["dlq", "list", "-A", "{app}"],
+        ["dlq", "replay", "--all", "-A", "{app}"],
+    ],
 )
 def test_commands_that_need_a_second_process_refuse_memory(command: list[str]) -> None:
     app = "tests.programs.minute_revenue"
