@@ -9,6 +9,7 @@ headers are added behind the record's own:
 | `pipeline`, `operator` | who refused it; a record that cannot be decoded has all pipelines that read it, and operator `source` |
 | `timer`, `timer_ms` | name and event time of a firing |
 | `error`, `traceback` | what happened |
+| `left_out` | bytes of the key, value and own headers, where they are more than the topic takes: look for them where the record was |
 """
 
 import traceback
@@ -16,6 +17,8 @@ import traceback
 from engine.records import Headers
 
 _TRACEBACK_MAX = 8_000
+_ERROR_MAX = 8_000
+_ADDED = frozenset({"topic", "partition", "offset", "pipeline", "operator", "error", "traceback"})
 
 
 def record_headers(
@@ -31,11 +34,18 @@ def firing_headers(*, name: str, timestamp_ms: int, pipeline: str, operator: str
     return [("timer", name.encode()), ("timer_ms", b"%d" % timestamp_ms), *_reason(pipeline, operator, error)]
 
 
+def without_payload(key: bytes | None, value: bytes | None, headers: Headers) -> tuple[None, None, Headers]:
+    """Return a record's dead letter that only says where the record is and why it came here."""
+    own = [(name, content) for name, content in headers if name not in _ADDED]
+    size = len(key or b"") + len(value or b"") + sum(len(name) + len(content or b"") for name, content in own)
+    return None, None, [*(header for header in headers if header[0] in _ADDED), ("left_out", b"%d" % size)]
+
+
 def _reason(pipeline: str, operator: str, error: BaseException) -> list[tuple[str, bytes]]:
     text = "".join(traceback.format_exception(error))
     return [
         ("pipeline", pipeline.encode()),
         ("operator", operator.encode()),
-        ("error", f"{type(error).__name__}: {error}".encode()),
+        ("error", f"{type(error).__name__}: {error}"[:_ERROR_MAX].encode()),
         ("traceback", text[-_TRACEBACK_MAX:].encode()),
     ]

@@ -2,10 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
+from engine.errors import RecordError
 from engine.records import Headers, OutputColumns, TopicPartition
+from engine.topics import RECORD_BYTES_MAX
 
 _HASHES_MAX = 200_000
+_OVERHEAD_BYTES = 100
+"""What Kafka adds to a record that stands alone in its batch: 61 bytes, and lengths and differences of at most 39."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +29,22 @@ class Outputs:
         partition_counts: Number of partitions of each topic; others have `partitions`.
         own_partition: Where records without a key go.
         key_hash: Hash of key bytes; cached here, since the same keys come again.
+        bytes_max: Largest record that a topic takes; `RECORD_BYTES_MAX` for others.
     """
 
     def __init__(
-        self, partition_counts: Mapping[str, int], *, partitions: int, own_partition: int, key_hash: Callable[[bytes], int]
+        self,
+        partition_counts: Mapping[str, int],
+        *,
+        partitions: int,
+        own_partition: int,
+        key_hash: Callable[[bytes], int],
+        bytes_max: Mapping[str, int] | None = None,
     ) -> None:
         self._partition_counts = partition_counts
         self._partitions = partitions
         self._own_partition = own_partition
+        self._bytes_max = bytes_max or {}
         self._key_hash = key_hash
         self._hashes: dict[bytes | None, int] = {}
         self._topics: dict[str, list[OutputColumns]] = {}
@@ -47,11 +60,18 @@ class Outputs:
         headers: Sequence[Headers] | None = None,
         placed_by: Sequence[bytes] | None = None,
     ) -> None:
-        """Add records in order; `placed_by` gives the key bytes that decide about the partition where they are not the key."""
+        """Add records in order; `placed_by` gives the key bytes that decide about the partition where they are not the key.
+
+        Raises:
+            RecordError: One is larger than its topic takes; nothing was added.
+        """
+        sizes = list(map(len, filter(None, values)))
+        if headers is not None or (sizes and max(sizes) > self._bytes_max.get(topic, RECORD_BYTES_MAX) // 2):
+            self._check_sizes(topic, keys, values, headers)
         partitions = self._columns(topic)
         count = len(partitions)
         self.records += len(keys)
-        self.payload_bytes += sum(map(len, filter(None, values)))
+        self.payload_bytes += sum(sizes)
         if headers is not None:
             for key, value, timestamp_ms, row_headers, place in zip(keys, values, timestamps, headers, placed_by or keys, strict=True):
                 partitions[self._hash(place) % count].append(timestamp_ms, key, value, row_headers)
@@ -69,6 +89,21 @@ class Outputs:
                 columns.headers.append(())
         if len(hashes) > _HASHES_MAX:
             hashes.clear()
+
+    def fits(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = ()) -> bool:
+        """Return whether a topic takes a record of this size."""
+        return _record_bytes(key, value, headers) <= self._bytes_max.get(topic, RECORD_BYTES_MAX)
+
+    def _check_sizes(
+        self, topic: str, keys: Sequence[bytes | None], values: Sequence[bytes | None], headers: Sequence[Headers] | None
+    ) -> None:
+        for key, value, own in zip(keys, values, repeat(()) if headers is None else headers, strict=False):
+            if not self.fits(topic, key, value, own):
+                raise RecordError(
+                    f"a record of {_record_bytes(key, value, own):,} bytes is more than topic {topic!r} takes "
+                    f"({self._bytes_max.get(topic, RECORD_BYTES_MAX):,}): make it smaller, or raise max.message.bytes of the topic "
+                    "and restart the worker"
+                )
 
     def add_to(self, topic: str, partition: int, timestamp_ms: int, key: bytes | None, value: bytes | None, headers: Headers = ()) -> None:
         """Add one record to a given partition (control records)."""
@@ -126,3 +161,9 @@ class Outputs:
         if number is None:
             number = self._hashes[key] = self._own_partition if key is None else self._key_hash(key)
         return number
+
+
+def _record_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> int:
+    """Return the size of a batch that holds only this record, or a little more."""
+    size = _OVERHEAD_BYTES + len(key or b"") + len(value or b"")
+    return size + sum(len(name) + len(content or b"") + 10 for name, content in headers) if headers else size

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from engine.errors import ConfigError
 from engine.graph import Node, PipelineGraph, SourceSpec
 from engine.records import TopicPartition
-from engine.topics import TopicSpec
+from engine.topics import OWN_RECORD_BYTES_MAX, TopicSpec
 
 INTERNAL_RETENTION_MS = -1
 DELETE_RETENTION_MS = 7 * 24 * 3_600_000
@@ -82,17 +82,17 @@ class Plan:
 
     def topic_specs(self, *, create_sources: bool = False) -> list[TopicSpec]:
         """Return every topic with what it must be like; sources are the user's own and only checked unless told otherwise."""
+        large = {"max.message.bytes": str(OWN_RECORD_BYTES_MAX)}
         specs = {topic: TopicSpec(topic, self.partitions, create=create_sources) for topic in self.sources}
         for topic, source in self.broadcasts.items():
             specs[topic] = TopicSpec(topic, source.broadcast_partitions, create=create_sources)
         for topic in self.internal_topics:
-            specs[topic] = TopicSpec(topic, self.partitions, retention_ms=INTERNAL_RETENTION_MS)
-        specs[self.changelog_topic] = TopicSpec(
-            self.changelog_topic, self.partitions, compacted=True, config={"delete.retention.ms": str(DELETE_RETENTION_MS)}
-        )
+            specs[topic] = TopicSpec(topic, self.partitions, retention_ms=INTERNAL_RETENTION_MS, config=large)
+        config = large | {"delete.retention.ms": str(DELETE_RETENTION_MS)}
+        specs[self.changelog_topic] = TopicSpec(self.changelog_topic, self.partitions, compacted=True, config=config)
         for topic, spec in self.outputs.items():
             specs.setdefault(topic, spec)
-        specs.setdefault(self.dead_letter_topic, TopicSpec(self.dead_letter_topic, self.partitions, retention_ms=-1))
+        specs.setdefault(self.dead_letter_topic, TopicSpec(self.dead_letter_topic, self.partitions, retention_ms=-1, config=large))
         return list(specs.values())
 
 

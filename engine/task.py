@@ -20,7 +20,7 @@ from typing import Any
 
 from engine.block import Block
 from engine.broadcasts import BroadcastPositions
-from engine.dead_letters import record_headers
+from engine.dead_letters import record_headers, without_payload
 from engine.errors import ConfigError
 from engine.inputs import SourceState
 from engine.keys import key_codec
@@ -28,6 +28,7 @@ from engine.outputs import OutputMark, Outputs
 from engine.plan import Plan
 from engine.records import OutputColumns, RecordBatch, TopicPartition
 from engine.run import PipelineRun
+from engine.topics import OWN_RECORD_BYTES_MAX
 from state.hashing import key_hash
 from state.overlay import TaskState
 from state.store import Change, Position, Store
@@ -60,6 +61,7 @@ class Task:
         store: Restored to the end of the changelog.
         now_ms: Wall clock, UTC milliseconds.
         partition_counts: Partitions of output topics that do not have the app's number of partitions.
+        record_bytes_max: Largest record that each topic takes (looked into as it runs): what makes a larger one is a bad record.
 
     Attributes:
         positions: Next offset of each input; None for a topic that the state has never seen.
@@ -80,6 +82,7 @@ class Task:
         *,
         now_ms: int,
         partition_counts: Mapping[str, int] | None = None,
+        record_bytes_max: Mapping[str, int] | None = None,
         cache_entries_max: int = 200_000,
     ) -> None:
         self.plan = plan
@@ -87,7 +90,13 @@ class Task:
         self.store = store
         self.now_ms = now_ms
         self.state = TaskState(store, cache_entries_max=cache_entries_max)
-        self.outputs = Outputs(partition_counts or {}, partitions=plan.partitions, own_partition=number, key_hash=key_hash)
+        self.outputs = Outputs(
+            partition_counts or {},
+            partitions=plan.partitions,
+            own_partition=number,
+            key_hash=key_hash,
+            bytes_max=_default_limits(plan) if record_bytes_max is None else record_bytes_max,
+        )
         self.counters: Counter[tuple[str, str, str]] = Counter()
         self.dirty = False
         self.prompt_watermarks = False
@@ -224,6 +233,7 @@ class Task:
     def dead_letter(self, batch: RecordBatch, row: int, pipeline: str, operator: str, error: BaseException) -> None:
         """Send a bad record to the dead-letter topic."""
         self.counters[pipeline, operator, "dead_letters"] += 1
+        key, value = batch.keys[row], batch.values[row]
         headers = record_headers(
             batch.headers[row],
             topic=batch.topic,
@@ -233,7 +243,10 @@ class Task:
             operator=operator,
             error=error,
         )
-        self.outputs.add(self.plan.dead_letter_topic, [batch.keys[row]], [batch.values[row]], [batch.timestamps[row]], [headers])
+        topic = self.plan.dead_letter_topic
+        if not self.outputs.fits(topic, key, value, headers):
+            key, value, headers = without_payload(key, value, headers)
+        self.outputs.add(topic, [key], [value], [batch.timestamps[row]], [headers])
 
     # -- looking in
 
@@ -268,3 +281,8 @@ class Task:
             )
         if stored != wanted:
             cells.put("", wanted)
+
+
+def _default_limits(plan: Plan) -> Mapping[str, int]:
+    """Return the largest record of the topics that this engine makes for itself, as they are made."""
+    return dict.fromkeys((*plan.internal_topics, plan.dead_letter_topic), OWN_RECORD_BYTES_MAX)

@@ -3,6 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+RECORD_BYTES_MAX = 1_048_588
+"""Kafka's default of max.message.bytes: the largest batch, so the largest record, that a topic takes."""
+OWN_RECORD_BYTES_MAX = 16 << 20
+"""The same of the topics that this engine makes for itself: state, moved records and dead letters may be larger than what caused them."""
+
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:

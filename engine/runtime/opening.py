@@ -94,7 +94,14 @@ async def _open_store(shell: Shell, number: int) -> Store:
 async def _make_task(shell: Shell, number: int, store: Store) -> Task:
     """Make the task over the restored store; a store that cannot be read is emptied for the next attempt."""
     try:
-        return Task(shell.plan, number, store, now_ms=shell.clock.now_ms(), partition_counts=shell.output_partitions)
+        return Task(
+            shell.plan,
+            number,
+            store,
+            now_ms=shell.clock.now_ms(),
+            partition_counts=shell.output_partitions,
+            record_bytes_max=shell.record_bytes_max,
+        )
     except StateError:
         await in_thread(store.clear)
         raise

@@ -114,7 +114,7 @@ class Runner:
         await transport.start()
         specs = plan.topic_specs(create_sources=self._create_sources)
         await transport.ensure_topics(specs)
-        self._shell.output_partitions.update(await transport.partition_counts([spec.name for spec in specs]))
+        await self._shell.look_at_topics([spec.name for spec in specs])
         await prepare_sinks(plan)
         await transport.subscribe(plan.input_topics, self)
 

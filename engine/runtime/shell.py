@@ -63,6 +63,7 @@ class Shell:
         deliver: Takes a batch to the pipelines that read it; returns when all of them are done with it.
         alignment: Who waits for whom; None when nobody has to.
         output_partitions: Number of partitions of each output topic.
+        record_bytes_max: Largest record that each of them takes; tasks look into it as they run.
     """
 
     plan: Plan
@@ -75,6 +76,12 @@ class Shell:
     pulse: Pulse
     alignment: Alignment | None = None
     output_partitions: dict[str, int] = field(default_factory=dict)
+    record_bytes_max: dict[str, int] = field(default_factory=dict)
+
+    async def look_at_topics(self, topics: Sequence[str]) -> None:
+        """Learn what the tasks must know of the topics that they write to."""
+        self.output_partitions.update(await self.transport.partition_counts(topics))
+        self.record_bytes_max.update(await self.transport.record_bytes_max(topics))
 
     async def ensure_outputs(self, outputs: Iterable[TopicPartition]) -> None:
         """Create topics that no declaration names (`ctx.side`) before the first record goes to them.
@@ -86,4 +93,4 @@ class Shell:
         if new:
             specs = [TopicSpec(topic, self.plan.partitions, retention_ms=-1) for topic in sorted(new)]
             await self.transport.ensure_topics(specs)
-            self.output_partitions.update(dict.fromkeys(new, self.plan.partitions))
+            await self.look_at_topics(sorted(new))

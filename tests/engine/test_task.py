@@ -93,6 +93,31 @@ def test_bad_record_in_the_middle_of_a_batch_leaves_the_others_exactly_once() ->
     assert [dict(headers)["offset"] for headers in out["shop-dlq"].headers or []] == [b"6", b"2", b"4"]
 
 
+@pytest.mark.parametrize(("length", "taken"), [(1_048_000, True), (1_049_000, False), (3_000_000, False)])
+def test_result_that_is_larger_than_its_topic_takes_is_a_bad_record(length: int, taken: bool) -> None:
+    with TestDriver(through(lambda stream: stream.map(lambda o: "x" * o.amount_cents))) as driver:
+        for number, amount in enumerate([3, length, 4]):
+            driver.send("orders", order(number, amount=amount))
+        assert [len(r.value) for r in driver.read("out")] == ([3, length, 4] if taken else [3, 4])
+        letters = driver.read("shop-dlq")
+        assert [header(r, "offset") for r in letters] == ([] if taken else ["1"])
+        if not taken:
+            assert "is more than topic 'out' takes (1,048,588)" in header(letters[0], "error")
+
+
+def test_record_that_is_larger_than_the_dead_letters_take_is_named_there() -> None:
+    topology = through(lambda stream: stream)
+    plan = topology.plan(partitions=1)
+    task = Task(plan, 0, MemoryStore(), now_ms=START_MS, record_bytes_max={plan.dead_letter_topic: 50_000})
+    feed(task, batch_of([b"x" * 20_000, b"y" * 60_000], keys=[b"k", b"k"]))
+    commit = task.prepare_commit(START_MS)
+    assert commit is not None
+    letters = next(columns for partition, columns in commit.outputs.items() if partition.topic == "shop-dlq")
+    assert letters.values == [b"x" * 20_000, None]
+    assert [dict(headers).get("left_out") for headers in letters.headers or []] == [None, b"60001"]
+    assert [dict(headers)["offset"] for headers in letters.headers or []] == [b"0", b"1"]
+
+
 def test_bad_record_still_moves_time() -> None:
     """A decoded record advances the watermark although user code refuses it: its time is not in doubt."""
 

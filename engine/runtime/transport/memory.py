@@ -96,6 +96,10 @@ class MemoryTransport:
         """Return the number of partitions of each topic that exists."""
         return await self._connection.call("describe_topics", lambda: self.broker.partition_counts(topics))
 
+    async def record_bytes_max(self, topics: Sequence[str]) -> dict[str, int]:
+        """Return the size of the largest record that each of these topics takes."""
+        return await self._connection.call("describe_topics", lambda: self.broker.record_bytes_max(topics))
+
     # -- the group
 
     async def subscribe(self, topics: Sequence[str], listener: RebalanceListener) -> None:

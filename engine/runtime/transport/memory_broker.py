@@ -19,7 +19,7 @@ from engine.runtime.transport.memory_group import Group
 from engine.runtime.transport.memory_log import PartitionLog
 from engine.runtime.transport.memory_signal import Signal
 from engine.runtime.transport.memory_transactions import ProducerSession, TransactionCoordinator
-from engine.topics import TopicSpec
+from engine.topics import RECORD_BYTES_MAX, TopicSpec
 
 _DEFAULTS = {"retention.ms": "604800000", "delete.retention.ms": "86400000"}
 
@@ -87,6 +87,10 @@ class MemoryBroker:
     def partition_counts(self, topics: Collection[str]) -> dict[str, int]:
         """Return the number of partitions of those topics that exist."""
         return {name: len(self._topics[name].logs) for name in topics if name in self._topics}
+
+    def record_bytes_max(self, topics: Collection[str]) -> dict[str, int]:
+        """Return the size of the largest record that each of these topics takes."""
+        return {name: int(self._topics[name].config.get("max.message.bytes", RECORD_BYTES_MAX)) for name in topics}
 
     def log(self, partition: TopicPartition) -> PartitionLog:
         """Return the log of a partition.

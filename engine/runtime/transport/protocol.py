@@ -103,6 +103,10 @@ class Transport(Protocol):
         """Return the number of partitions of each topic that exists."""
         ...
 
+    async def record_bytes_max(self, topics: Sequence[str]) -> dict[str, int]:
+        """Return the size of the largest record that each of these topics takes (`max.message.bytes`); all of them exist."""
+        ...
+
     # the group
     async def subscribe(self, topics: Sequence[str], listener: RebalanceListener) -> None: ...
 

@@ -3,8 +3,10 @@
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from engine.errors import ConfigError, FencedError, StateError, UnavailableError
+from engine.errors import ConfigError, FencedError, RecordError, StateError, UnavailableError
+from engine.outputs import Outputs
 from engine.records import TopicPartition
+from engine.topics import TopicSpec
 from tests.engine.runtime.kafka_harness import (
     Member,
     columns,
@@ -130,6 +132,25 @@ async def test_record_larger_than_a_batch_goes_alone(kafka: KafkaServer) -> None
         assert await producer.commit({partition: columns(*rows)}, {}) == {partition: 53}
         await producer.close()
         assert values(await read_to_end(transport, partition, 53)) == [value for _, value in rows]
+
+
+async def test_record_that_fits_by_its_size_is_taken_at_the_very_limit(kafka: KafkaServer) -> None:
+    """A task calls a larger record bad before it is sent, so what it calls good the broker must take, headers and all."""
+    headers = [("a", b"1" * 200), ("b" * 100, b"")]
+    async with connected(settings_of(kafka)) as transport:
+        topic = unique("small")
+        await transport.ensure_topics([TopicSpec(topic, 1, config={"max.message.bytes": "9999"})])
+        limits = await transport.record_bytes_max([topic])
+        assert limits == {topic: 9_999}
+        outputs = Outputs({}, partitions=1, own_partition=0, key_hash=len, bytes_max=limits)
+        lengths = [n for n in range(9_000, 10_000) if outputs.fits(topic, b"key", b"v" * n, headers)]
+        assert 9_400 < lengths[-1] < 9_700, "neither generous nor mean"
+        partition = TopicPartition(topic, 0)
+        await transport.send({partition: columns((b"key", b"v" * lengths[-1], headers))})
+        (batch,) = await read_to_end(transport, partition)
+        with pytest.raises(RecordError, match="more than topic"):
+            outputs.add(topic, [b"key"], [b"v" * (lengths[-1] + 1)], [0], [headers])
+    assert [len(value or b"") for value in batch.values] == lengths[-1:]
 
 
 async def test_record_far_in_the_future_is_accepted_by_a_topic_of_ours(kafka: KafkaServer) -> None:

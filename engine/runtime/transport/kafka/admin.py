@@ -17,7 +17,7 @@ from engine.errors import ConfigError
 from engine.records import TopicPartition
 from engine.runtime.transport.kafka.failures import describe, persist
 from engine.runtime.transport.kafka.settings import KafkaSettings
-from engine.topics import TopicSpec
+from engine.topics import RECORD_BYTES_MAX, TopicSpec
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,11 @@ class KafkaAdmin:
         """Return the number of partitions of each topic that exists; asking creates nothing."""
         described = await self._try("describe topics", lambda: self._describe(topics))
         return {name: len(partitions) for name, partitions in described.items()}
+
+    async def record_bytes_max(self, topics: Sequence[str]) -> dict[str, int]:
+        """Return the size of the largest record that each of these topics takes (`max.message.bytes`)."""
+        configs = await self._try("describe topics", lambda: self._configs(topics))
+        return {topic: int(config.get("max.message.bytes") or RECORD_BYTES_MAX) for topic, config in configs.items()}
 
     async def ensure_topics(self, specs: Sequence[TopicSpec]) -> None:
         """Create the missing topics and check the others, see `Transport.ensure_topics`."""

@@ -80,6 +80,10 @@ class KafkaTransport:
         """Return the number of partitions of each topic that exists."""
         return await self._admin.partition_counts(topics)
 
+    async def record_bytes_max(self, topics: Sequence[str]) -> dict[str, int]:
+        """Return the size of the largest record that each of these topics takes."""
+        return await self._admin.record_bytes_max(topics)
+
     async def subscribe(self, topics: Sequence[str], listener: RebalanceListener) -> None:
         """Join the group; the listener hears of partitions during later `poll`s.
 
