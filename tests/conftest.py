@@ -2,7 +2,7 @@
 
 `kafka` is a real broker, one for the whole session: tests that use it are marked `kafka`, keep to topics, groups and
 transactional ids of their own, and do not stop it (a test that must kill a broker starts a `KafkaServer` itself). Where no
-broker can be run, those tests are skipped and one line says so; with CI=true they fail instead.
+broker can be run, those tests are skipped and one line says so; with CI=true they fail instead. `apicurio` is a real schema registry.
 """
 
 import os
@@ -11,8 +11,10 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from tests.apicurio_server import ApicurioServer
 from tests.effort import examples
 from tests.kafka_server import KafkaMissing, KafkaServer
+from tests.maven import JavaMissing
 
 # A deadline for one example would measure the machine.
 settings.register_profile("ours", deadline=None, max_examples=examples(100))
@@ -34,6 +36,20 @@ def kafka(request: pytest.FixtureRequest) -> Iterator[KafkaServer]:
         pytest.skip(str(error))
     yield server
     server.stop(keep_log=request.session.testsfailed > 0)
+
+
+@pytest.fixture(scope="session")
+def apicurio() -> Iterator[ApicurioServer]:
+    """A running registry that the whole session shares: tests keep to subjects of their own."""
+    server = ApicurioServer()
+    try:
+        server.start()
+    except JavaMissing as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
+    yield server
+    server.stop()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
