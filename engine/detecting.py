@@ -14,14 +14,14 @@ from engine.cep import Match, Pattern, Skip
 from engine.cep.matcher import OnTooMany
 from engine.cep.recognize import Recognizer
 from engine.cep.recognize.measures import Recognized
-from engine.cep.recognize.recognizer import EVENT_TIME
 from engine.codecs import JsonCodec
 from engine.errors import ConfigError
 from engine.graph import Node, SideSpec
+from engine.operators.arrivals import Ties
 from engine.operators.base import OperatorContext
-from engine.operators.detect import Detect, Ties, detect_operator
+from engine.operators.detect import Detect, detect_operator
 from engine.operators.pending import PENDING_MS
-from engine.selectors import compile_selector, fields_of
+from engine.selectors import compile_selector
 
 if TYPE_CHECKING:
     from engine.stream import Stream
@@ -79,7 +79,7 @@ def detect_rows(stream: "Stream[Any, Any]", recognizer: Recognizer, options: Det
         )
     if type(max_partials) is not int or max_partials < 1:
         raise ConfigError(f"{what}: max_partials={max_partials!r}: a positive number is needed")
-    _check_order(stream, recognizer)
+    recognizer.check_order(times_of(stream._node), stream._value_type)
     keyed = _partitioned(stream, recognizer)._keyed(name)
     value_type, key_type = keyed._value_type, keyed._key_type
     ties = recognizer.ties(value_type)
@@ -108,30 +108,19 @@ def _row_of(found: Recognized) -> dict[str, Any]:
     return found.row
 
 
-def _check_order(stream: "Stream[Any, Any]", recognizer: Recognizer) -> None:
-    """Refuse an ORDER BY that does not begin with the event time."""
-    column = recognizer.query.order_by[0]
-    times = _times(stream._node)
-    if times == {column.name} or (column.name == EVENT_TIME and EVENT_TIME not in (fields_of(stream._value_type) or ())):
-        return
-    known = {time for time in times if time is not None}
-    advice = f"that is {', '.join(sorted(known))}" if known and None not in times else "write ORDER BY timestamp_ms, which always is"
-    recognizer.fail(column, f"{column.name} is not known to be the event time of the stream, the only order there is; {advice}")
-
-
-def _times(node: Node) -> set[str | None]:
+def times_of(node: Node) -> set[str | None]:
     """Return the fields that hold the event time; None among them where it is not known."""
     if node.source is not None:
         return {None if node.source.time is None else node.source.time.field}
     if node.kind not in _SAME_VALUES:
         return {None}
-    return set().union(*(_times(before) for before, _ in node.inputs))
+    return set().union(*(times_of(before) for before, _ in node.inputs))
 
 
 def _partitioned(stream: "Stream[Any, Any]", recognizer: Recognizer) -> "Stream[Any, Any]":
     """Return the stream keyed by the columns of PARTITION BY."""
     columns = recognizer.query.partition_by
-    if len(columns) == 1 and _keys(stream._node) == {columns[0].name}:
+    if len(columns) == 1 and keys_of(stream._node) == {columns[0].name}:
         return stream
     names = [column.name for column in columns]
     try:
@@ -140,7 +129,7 @@ def _partitioned(stream: "Stream[Any, Any]", recognizer: Recognizer) -> "Stream[
         recognizer.fail(columns[0], f"the stream cannot be partitioned by {', '.join(names)}: {error}")
 
 
-def _keys(node: Node) -> set[str | None]:
+def keys_of(node: Node) -> set[str | None]:
     """Return the fields that the key of a stream was read from; None among them where it is not known."""
     if node.source is not None:
         return {None if node.source.key is None else node.source.key.field}
@@ -148,7 +137,7 @@ def _keys(node: Node) -> set[str | None]:
         return {node.key_field}
     if node.kind not in _SAME_KEYS:
         return {None}
-    return set().union(*(_keys(before) for before, _ in node.inputs))
+    return set().union(*(keys_of(before) for before, _ in node.inputs))
 
 
 def _several(names: list[str], value_type: Any) -> Callable[[Any], Any]:

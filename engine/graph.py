@@ -23,6 +23,7 @@ class SourceSpec:
     Attributes:
         tombstones: Records without a value are read too: they delete the row of their key.
         broadcast_partitions: Every task reads all partitions of the topic, this many; 0 for a topic whose partitions are shared out.
+        own: The app makes the topic where it is missing, compacted.
     """
 
     topic: str
@@ -33,6 +34,7 @@ class SourceSpec:
     watermark: WatermarkStrategy
     tombstones: bool = False
     broadcast_partitions: int = 0
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,8 @@ class Plan:
         large = {"max.message.bytes": str(OWN_RECORD_BYTES_MAX)}
         specs = {topic: TopicSpec(topic, self.partitions, create=create_sources) for topic in self.sources}
         for topic, source in self.broadcasts.items():
-            specs[topic] = TopicSpec(topic, source.broadcast_partitions, create=create_sources)
+            create = create_sources or source.own
+            specs[topic] = TopicSpec(topic, source.broadcast_partitions, compacted=source.own, create=create)
         for topic in self.internal_topics:
             specs[topic] = TopicSpec(topic, self.partitions, retention_ms=INTERNAL_RETENTION_MS, config=large)
         config = large | {"delete.retention.ms": str(DELETE_RETENTION_MS)}

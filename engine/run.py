@@ -20,7 +20,7 @@ from engine.operators.base import Emit, Operator
 from engine.operators.repartition import RepartitionSink
 from engine.operators.sink import TopicSink, encode_side
 from engine.operators.stateless import Branch
-from engine.records import Headers
+from engine.records import Headers, RecordBatch
 from state.overlay import TaskState
 
 if TYPE_CHECKING:
@@ -68,6 +68,14 @@ class NodeContext:
         headers: Sequence[Headers] | None = None,
     ) -> None:
         encode_side(self.run.task.outputs, topic, self._sides.get(topic), keys, values, timestamps, headers)
+
+    def refuse(self, batch: RecordBatch, row: int, error: Exception) -> None:
+        """Send a bad record of a broadcast topic to the dead letters, once however many tasks read it."""
+        task = self.run.task
+        if task.plan.on_error == "fail":
+            raise error
+        if batch.partition % task.plan.partitions == task.number:
+            task.dead_letter(batch, row, self.pipeline, self.name, error)
 
     def inputs_idle(self, port: int) -> bool:
         """Return whether everything that reaches an input port is idle."""

@@ -63,4 +63,19 @@ class BroadcastSource(Source):
         return stored_table(stream, self.name, make, row_type, None, broadcast=True)
 
 
-__all__ = ["BroadcastSource", "Source", "TableSource"]
+class RulesSource(Source):
+    """A topic of live rules: stands in `stream.detect(rules=…)`. In `@app.pipeline(…)` it hands in itself."""
+
+    def open(self, graph: PipelineGraph, shared: dict[Any, Any]) -> "RulesSource":
+        return self
+
+    def node_in(self, graph: PipelineGraph, shared: dict[Any, Any]) -> Node:
+        """Return where the rules come into a pipeline; once, however many operators read them."""
+        key = ("rules", self.spec.topic)
+        if key not in shared:
+            shared[key] = graph.add(Node("source", self.spec.topic, key_type=str, value_type=self.spec.codec.type, source=self.spec))
+        node: Node = shared[key]
+        return node
+
+
+__all__ = ["BroadcastSource", "RulesSource", "Source", "TableSource"]

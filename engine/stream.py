@@ -10,7 +10,7 @@ which the key matters; `key_by(...).to(...)` alone does not need one.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Generic, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from engine.agg import Aggregate
 from engine.agg.aggregate import without_none
@@ -18,6 +18,7 @@ from engine.cep import Match, Pattern, Skip
 from engine.cep import skip as cep_skip
 from engine.cep.matcher import OnTooMany
 from engine.cep.recognize import Recognizer
+from engine.cep.rules import RuleMatch
 from engine.codecs import Codec, JsonCodec
 from engine.detecting import DetectOptions, detect_matches, detect_rows
 from engine.durations import Duration, duration_ms
@@ -25,9 +26,10 @@ from engine.errors import ConfigError
 from engine.graph import MakeOperator, Node, PipelineGraph, SideSpec, Sink, SinkSpec
 from engine.joins import Joins, merge_streams
 from engine.keys import key_codec
+from engine.live_rules import detect_rules
 from engine.operators import stateless
 from engine.operators.aggregate import AggregateSpec, aggregate_operator
-from engine.operators.detect import Ties
+from engine.operators.arrivals import Ties
 from engine.operators.ordered import event_time_order_operator
 from engine.operators.process import Handler, ProcessFunction, process_operator, result_type
 from engine.operators.require_key import RequireKey, RequirePlace
@@ -36,6 +38,9 @@ from engine.table import Table, make_table
 from engine.triggers import Trigger
 from engine.windowed import WindowedStream
 from engine.windows import Window
+
+if TYPE_CHECKING:
+    from engine.sources import RulesSource
 
 K = TypeVar("K")
 K2 = TypeVar("K2")
@@ -199,10 +204,15 @@ class Stream(Joins[K, V]):
     def detect(
         self, pattern: Recognizer, *, late_to: str | None = ..., name: str = ..., max_partials: int = ..., on_too_many: OnTooMany = ...
     ) -> "Stream[Any, dict[str, Any]]": ...
+    @overload
+    def detect(
+        self, *, rules: "RulesSource", late_to: str | None = ..., name: str = ..., max_partials: int = ..., on_too_many: OnTooMany = ...
+    ) -> "Stream[K, RuleMatch]": ...
     def detect(
         self,
-        pattern: Pattern | Recognizer,
+        pattern: Pattern | Recognizer | None = None,
         *,
+        rules: "RulesSource | None" = None,
         skip: Skip | None = None,
         timeouts_to: str | None = None,
         late_to: str | None = None,
@@ -216,6 +226,8 @@ class Stream(Joins[K, V]):
         Args:
             pattern: A pattern, whose matches come out, or what `cep.match_recognize(sql)` gives, whose rows come out as dicts. SQL
                 says itself what to skip and how to sort, and tells of no partial matches.
+            rules: Instead of a pattern: live rules, from `app.rules(topic)`; what they find comes out as `RuleMatch` records. They say
+                themselves what to skip and how to sort.
             skip: What a match does to others that overlap it; None for `cep.skip.none`.
             timeouts_to: Topic for partial matches that ran out of time.
             late_to: Topic for records that came after the watermark had passed them.
@@ -225,6 +237,12 @@ class Stream(Joins[K, V]):
             ties: Sorts records of the same time by what this gives for their value; otherwise they keep the order of arrival.
         """
         options = DetectOptions(name, late_to, max_partials, on_too_many)
+        if rules is not None:
+            if pattern is not None or skip is not None or ties is not None or timeouts_to is not None:
+                raise ConfigError(f"{self._what(name)}: with rules= there is no pattern, skip, ties or timeouts_to; the rules say it")
+            return detect_rules(self, rules, options)
+        if pattern is None:
+            raise ConfigError(f"{self._what(name)}: give a pattern, such as cep.begin('name'), or rules=app.rules('topic')")
         if isinstance(pattern, Recognizer):
             if skip is not None or ties is not None or timeouts_to is not None:
                 raise ConfigError(f"{self._what(name)}: skip, ties and timeouts_to are not for SQL; it has AFTER MATCH SKIP and ORDER BY")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from engine.agg.aggregate import without_none
+from engine.cep.rules import Rule
 from engine.codecs import Codec, JsonCodec, Selects
 from engine.durations import Duration, duration_ms
 from engine.errors import ConfigError
@@ -14,7 +15,7 @@ from engine.keys import key_codec
 from engine.operators.combine import combine_before_moving
 from engine.plan import Plan, make_plan
 from engine.selectors import Compiled, Selector, compile_selector
-from engine.sources import BroadcastSource, Source, TableSource
+from engine.sources import BroadcastSource, RulesSource, Source, TableSource
 from engine.stream import Sink, Stream
 from engine.table import Table
 from engine.watermarks import Watermark, watermark_strategy
@@ -125,6 +126,16 @@ class Topology:
             raise ConfigError(f"{what}: partitions={partitions!r} is not allowed; say how many the topic has, at least 1")
         spec = self._spec(what, topic, value_type, codec, key, key_type, None, None)
         source = BroadcastSource(replace(spec, tombstones=True, broadcast_partitions=partitions), name or topic)
+        self.sources[topic] = source
+        return source
+
+    def rules(self, topic: str, *, partitions: int = 1) -> RulesSource:
+        """Declare a topic of live rules: see `App.rules`."""
+        what = f"rules {topic!r}"
+        if type(partitions) is not int or partitions < 1:
+            raise ConfigError(f"{what}: partitions={partitions!r} is not allowed; say how many the topic has, at least 1")
+        spec = self._spec(what, topic, Rule, None, None, None, None, None)
+        source = RulesSource(replace(spec, tombstones=True, broadcast_partitions=partitions, own=True))
         self.sources[topic] = source
         return source
 

@@ -6,7 +6,7 @@
 `pattern` is the algebra, `nfa` compiles it into an automaton, `matcher` runs that over the records of a key, `linear` runs the
 plain sequences among them faster. Semantics as in Apache Flink 2.3 (docs, "Event Processing (CEP)"); the idea of sharing partial
 matches is from Agrawal et al., "Efficient Pattern Matching over Event Streams", SIGMOD 2008. `recognize` is MATCH_RECOGNIZE, which
-has rules of its own.
+has rules of its own; `rules` are patterns as data, that change while they run.
 """
 
 from engine.cep import skip
@@ -16,6 +16,7 @@ from engine.cep.explain import Explained
 from engine.cep.match import Match
 from engine.cep.pattern import Pattern, begin
 from engine.cep.recognize import match_recognize
+from engine.cep.rules import Rule, RuleMatch
 from engine.cep.skip import Skip
 
-__all__ = ["Explained", "Match", "PartialMatch", "Pattern", "Skip", "begin", "draw", "match_recognize", "skip"]
+__all__ = ["Explained", "Match", "PartialMatch", "Pattern", "Rule", "RuleMatch", "Skip", "begin", "draw", "match_recognize", "skip"]

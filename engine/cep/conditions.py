@@ -20,6 +20,9 @@ Event = tuple[int, int, Any]
 Node = tuple[str, Event, Any]
 """One step of a partial match: stage, record, and the step before it (a Node, or None at the first one). Shared between matches."""
 
+TakenBy = tuple[str, int, Any]
+"""A record of a match as others see it: stage, timestamp in ms, value."""
+
 User = Callable[..., Any]
 
 
@@ -98,8 +101,22 @@ class PartialMatch:
             raise KeyError(f"the pattern has no stage {stage!r}; it has {', '.join(self._stages)}")
         return []
 
+    def path(self) -> list[TakenBy]:
+        """Return the records taken so far, in order."""
+        return path_of(self._node)
+
 
 Check = Callable[[PartialMatch], bool]
+
+
+def path_of(node: Node | None) -> list[TakenBy]:
+    """Return the records of a path, in order of time."""
+    path: list[TakenBy] = []
+    while node is not None:
+        stage, event, node = node
+        path.append((stage, event[1], event[2]))
+    path.reverse()
+    return path
 
 
 def taken_by(node: Node | None) -> dict[str, list[Any]]:

@@ -21,6 +21,7 @@ class Explained(Struct, frozen=True):
         ended_by: Stages of negations: a record of theirs ends it.
         dies_ms: Event time at which it ends if nothing comes (or comes out, where it waits for an absence); None for never.
         complete: It is a match already, and comes out unless a better or earlier one takes its place.
+        rule, version: Of a live rule; None for a pattern that the program declares.
     """
 
     start_ms: int
@@ -30,6 +31,8 @@ class Explained(Struct, frozen=True):
     ended_by: tuple[str, ...]
     dies_ms: int | None
     complete: bool
+    rule: str | None = None
+    version: int | None = None
 
 
 def ways_on(state: State) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -25,7 +25,7 @@ import msgspec
 from engine.cep.conditions import predicate_of, wants_match
 from engine.cep.explain import Explained
 from engine.cep.match import Match
-from engine.cep.matcher import NEVER, Found, Matcher, OnTooMany
+from engine.cep.matcher import NEVER, Found, Matcher, OnTooMany, Shape
 from engine.cep.pattern import Pattern, Stage
 from engine.cep.skip import Skip
 from engine.errors import RecordError
@@ -43,21 +43,23 @@ def linear_matcher(
     value_type: Any = Any,
     max_partials: int = 10_000,
     on_too_many: OnTooMany = "drop_oldest",
+    shape: Shape | None = None,
 ) -> Matcher | None:
     """Return a matcher of the fast path, None for a pattern that needs the general one. It reports no time-outs."""
     if skip.kind not in ("none", "to_next", "past_last") or not all(map(_is_plain, pattern.stages)):
         return None
     stage = pattern.stages[0]
     if len(pattern.stages) == 1 and stage.inner == "relaxed" and stage.least - 1 <= max_partials:
-        return RepetitionMatcher(pattern, skip, value_type=value_type)
-    return LinearMatcher(pattern, skip, value_type=value_type, max_partials=max_partials, on_too_many=on_too_many)
+        return RepetitionMatcher(pattern, skip, value_type=value_type, shape=shape)
+    return LinearMatcher(pattern, skip, value_type=value_type, max_partials=max_partials, on_too_many=on_too_many, shape=shape)
 
 
 class RepetitionMatcher:
     """The matcher for one stage, a fixed number of times: the records taken so far that may still begin a match."""
 
-    def __init__(self, pattern: Pattern, skip: Skip, *, value_type: Any = Any) -> None:
+    def __init__(self, pattern: Pattern, skip: Skip, *, value_type: Any = Any, shape: Shape | None = None) -> None:
         stage = pattern.stages[0]
+        self._shape = shape
         self._name, self._length = stage.name, stage.least
         self._predicate = None if stage.condition is None else predicate_of(stage.condition)
         self._within_ms = NEVER if pattern.limit_ms is None else pattern.limit_ms
@@ -65,7 +67,9 @@ class RepetitionMatcher:
         self.encode: Callable[[Run], bytes] = msgspec.msgpack.Encoder().encode
         self.decode: Callable[[bytes], Run] = msgspec.msgpack.Decoder(tuple[tuple[int, value_type], ...]).decode
 
-    def run(self, state: Run | None, key: Any, records: Sequence[Taken], until_ms: int, found: Found) -> Run | None:
+    def run(
+        self, state: Run | None, key: Any, records: Sequence[Taken], until_ms: int, found: Found, begin_before_ms: int = NEVER
+    ) -> Run | None:
         run = [] if state is None else list(state)
         predicate, within_ms, missing = self._predicate, self._within_ms, self._length - len(run)
         for taken in records:
@@ -73,13 +77,18 @@ class RepetitionMatcher:
             while run and timestamp_ms - run[0][0] >= within_ms:
                 del run[0]
                 missing += 1
+            if timestamp_ms >= begin_before_ms and not (run and run[0][0] < begin_before_ms):
+                return None
             if predicate is not None and not predicate(value):
                 continue
             run.append(taken)
             missing -= 1
             if not missing:
                 found.times.append(timestamp_ms)
-                found.matches.append(Match(key, run[0][0], timestamp_ms, {self._name: [value for _, value in run]}))
+                if self._shape is None:
+                    found.matches.append(Match(key, run[0][0], timestamp_ms, {self._name: [value for _, value in run]}))
+                else:
+                    found.matches.append(self._shape(key, [(self._name, *one) for one in run]))
                 if self._past_last:
                     run.clear()
                     missing = self._length
@@ -88,6 +97,8 @@ class RepetitionMatcher:
                     missing = 1
         while run and until_ms - run[0][0] >= within_ms:
             del run[0]
+        if run and run[0][0] >= begin_before_ms:
+            return None
         return tuple(run) or None
 
     def deadline_ms(self, state: Run) -> int:
@@ -109,7 +120,9 @@ class LinearMatcher:
         value_type: Any = Any,
         max_partials: int = 10_000,
         on_too_many: OnTooMany = "drop_oldest",
+        shape: Shape | None = None,
     ) -> None:
+        self._shape = shape
         self._steps = [step for stage in pattern.stages for step in _steps_of(stage)]
         self._within_ms = pattern.limit_ms
         self._past_last = skip.kind == "past_last"
@@ -122,7 +135,9 @@ class LinearMatcher:
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(tuple[list[tuple[int, value_type]], list[list[int]]]).decode
 
-    def run(self, state: Runs | None, key: Any, records: Sequence[Taken], until_ms: int, found: Found) -> Runs | None:
+    def run(
+        self, state: Runs | None, key: Any, records: Sequence[Taken], until_ms: int, found: Found, begin_before_ms: int = NEVER
+    ) -> Runs | None:
         steps, within_ms, length, past_last, most = self._steps, self._within_ms, len(self._steps), self._past_last, self._max_partials
         begins, _, _ = steps[0]
         runs: Sequence[Run] = () if state is None else state
@@ -148,7 +163,7 @@ class LinearMatcher:
                         alive.append(run)
                 elif not strict:
                     alive.append(run)
-            if begins is None or begins(value):
+            if timestamp_ms < begin_before_ms and (begins is None or begins(value)):
                 if length == 1:
                     finished.append((taken,))
                 else:
@@ -191,6 +206,10 @@ class LinearMatcher:
     def _emit(self, key: Any, finished: list[Run], now_ms: int, found: Found) -> None:
         parts = self._parts
         found.times.extend(repeat(now_ms, len(finished)))
+        if self._shape is not None:
+            names = [name for name, low, high in parts for _ in range(low, high)]
+            found.matches += [self._shape(key, [(name, *one) for name, one in zip(names, run, strict=True)]) for run in finished]
+            return
         if len(parts) == 1:
             name = parts[0][0]
             found.matches += [Match(key, run[0][0], now_ms, {name: [value for _, value in run]}) for run in finished]

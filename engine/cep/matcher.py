@@ -14,13 +14,13 @@ The start is not kept: every record may begin a match. Partial matches stay sort
 which skipping looks at them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
-from engine.cep.conditions import Event, Node, PartialMatch, taken_by
+from engine.cep.conditions import Event, Node, PartialMatch, TakenBy, path_of, taken_by
 from engine.cep.explain import Explained, ways_on
 from engine.cep.match import Match
 from engine.cep.nfa import IGNORE, PROCEED, Automaton, State
@@ -29,6 +29,8 @@ from engine.errors import RecordError
 
 OnTooMany = Literal["drop_oldest", "drop_newest", "fail"]
 NEVER = 2**63 - 1
+Shape = Callable[[Any, Sequence[TakenBy]], Any]
+"""Makes what comes out of a match from its key and its records."""
 
 
 class Partial(NamedTuple):
@@ -72,13 +74,16 @@ class Found:
 class Matcher(Protocol):
     """Finds a pattern in the records of one key after another. The state of a key is immutable; None for nothing kept."""
 
-    def run(self, state: Any, key: Any, records: Sequence[tuple[int, Any]], until_ms: int, found: Found) -> Any:
+    def run(
+        self, state: Any, key: Any, records: Sequence[tuple[int, Any]], until_ms: int, found: Found, begin_before_ms: int = NEVER
+    ) -> Any:
         """Take the next records of a key, then let time go on; return the new state.
 
         Args:
             records: (timestamp in ms, value), sorted by time; none below a time that the state has seen.
             until_ms: Time after the last record, at or above it.
             found: Takes what comes out, in order.
+            begin_before_ms: No match begins with a record of this time or later; the state goes when nothing can come of it.
         """
         ...
 
@@ -102,6 +107,7 @@ class NfaMatcher:
         value_type: Type of the values, for storing them.
         timeouts: Report partial matches that run out of time.
         max_partials: Limit on the partial matches of a key; `on_too_many` says which ones go beyond it, or that the record fails.
+        shape: Makes what comes out of a match; None for `Match` records.
     """
 
     def __init__(
@@ -113,9 +119,11 @@ class NfaMatcher:
         timeouts: bool = False,
         max_partials: int = 10_000,
         on_too_many: OnTooMany = "drop_oldest",
+        shape: Shape | None = None,
     ) -> None:
         self._automaton = automaton
         self._skip = skip
+        self._shape = shape
         self._timeouts = timeouts
         self._max_partials = max_partials
         self._on_too_many = on_too_many
@@ -123,11 +131,19 @@ class NfaMatcher:
         self.encode = self._codec.encode
         self.decode = self._codec.decode
 
-    def run(self, state: Partials | None, key: Any, records: Sequence[tuple[int, Any]], until_ms: int, found: Found) -> Partials | None:
+    def run(
+        self,
+        state: Partials | None,
+        key: Any,
+        records: Sequence[tuple[int, Any]],
+        until_ms: int,
+        found: Found,
+        begin_before_ms: int = NEVER,
+    ) -> Partials | None:
         now = EMPTY if state is None else state
         for timestamp_ms, value in records:
             now = self._advance(now, key, timestamp_ms, found)
-            now = self._take(now, key, timestamp_ms, value, found)
+            now = self._take(now, key, timestamp_ms, value, found, may_begin=timestamp_ms < begin_before_ms)
         now = self._advance(now, key, until_ms, found)
         return now if now.partials or now.waiting else None
 
@@ -175,7 +191,7 @@ class NfaMatcher:
 
     # -- records
 
-    def _take(self, now: Partials, key: Any, timestamp_ms: int, value: Any, found: Found) -> Partials:
+    def _take(self, now: Partials, key: Any, timestamp_ms: int, value: Any, found: Found, *, may_begin: bool) -> Partials:
         event: Event = (now.next_number, timestamp_ms, value)
         look = PartialMatch(key, timestamp_ms, value, self._automaton.stage_names)
         alive: list[Partial] = []
@@ -183,7 +199,8 @@ class NfaMatcher:
         states = self._automaton.states
         for partial in now.partials:
             self._step(look, event, states[partial.state], partial, alive, finished)
-        self._step(look, event, self._automaton.start, None, alive, finished)
+        if may_begin:
+            self._step(look, event, self._automaton.start, None, alive, finished)
         if not alive and not now.waiting and not finished:
             return EMPTY
         if len(alive) > self._max_partials:
@@ -267,7 +284,9 @@ class NfaMatcher:
         found.times.append(now_ms)
         found.matches.append(self._match(key, match.node, match.first, match.end_ms))
 
-    def _match(self, key: Any, node: Node, first: Event, end_ms: int) -> Match[Any]:
+    def _match(self, key: Any, node: Node, first: Event, end_ms: int) -> Any:
+        if self._shape is not None:
+            return self._shape(key, path_of(node))
         taken = taken_by(node)
         return Match(key, first[1], end_ms, {stage: taken.get(stage, []) for stage in self._automaton.stage_names})
 

@@ -17,9 +17,8 @@ A block is worked on as a whole: records are gathered by key, the state of a key
 time and key bytes, which is the order in which it would have come out record by record.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heapreplace
-from operator import itemgetter
 from typing import Any, Literal, cast
 
 from engine.block import Block, advance
@@ -32,16 +31,14 @@ from engine.cep.skip import Skip
 from engine.cep.skip import none as no_skip
 from engine.errors import ConfigError
 from engine.keys import key_codec
+from engine.operators.arrivals import Arrivals, Ties
 from engine.operators.base import Operator, OperatorContext
-from engine.operators.pending import PENDING_MS, Pair, PendingRecords
+from engine.operators.pending import PENDING_MS, Pair
 from state.errors import StateError
 from state.values import PayloadCodec, msgpack_codec
 
-Ties = Callable[[Any], Any]
 Kept = tuple[int, Any]
 """What is kept of a key: the time under which `deadlines` has it (NEVER if it has not), and the state of the matcher."""
-
-_TIME_OF = itemgetter(0)
 
 
 def detect_operator(
@@ -120,12 +117,9 @@ class Detect(Operator):
         super().__init__(context)
         self._matcher = matcher
         self._timeouts_to = timeouts_to
-        self._late_to = late_to
-        self._order = _TIME_OF if ties is None else lambda pair: (pair[0], ties(pair[1]))
-        self._ties = ties is not None
         self._pane_ms = deadline_pane_ms
         key, state = key_codec(key_type), context.state
-        self._pending = PendingRecords(context, "pending", key, value_type)
+        self._arrivals = Arrivals(context, key, value_type, late_to=late_to, ties=ties)
         self._partials = state.keyed(context.state_name("partials"), key, _kept_codec(matcher))
         self._deadlines = state.panes(context.state_name("deadlines"), key, msgpack_codec(int))
 
@@ -155,7 +149,7 @@ class Detect(Operator):
         kept = self._partials.get(key)
         if kept is not None:
             yield "partial_matches", self._matcher.explain(kept[1])
-        waiting = self._pending.of(key)
+        waiting = self._arrivals.of(key)
         if waiting:
             yield "pending", waiting
 
@@ -167,35 +161,13 @@ class Detect(Operator):
         Keys whose deadline has come are there too, perhaps without records.
         """
         watermark = block.watermark
-        due = self._pending.take(watermark)
-        keys, values, timestamps = block.keys, block.values, block.timestamps
-        if len(keys):
-            before = block.before
-            if min(timestamps) <= before[-1]:
-                keys, values, timestamps = self._without_late(block)
-            self._pending.add(keys, values, timestamps, watermark, due)
-        by_time = self._order
-        for records in due.values():
-            if len(records) > 1:
-                records.sort(key=by_time)
+        due = self._arrivals.due(block)
         for time in self._deadlines.times(watermark):
             pane = self._deadlines.pane(time)
             for key, deadline_ms in pane.cells.items() if pane.complete else pane.items():
                 if deadline_ms <= watermark and key not in due:
                     due[key] = []
         return due
-
-    def _without_late(self, block: Block) -> tuple[Sequence[Any], Sequence[Any], Sequence[int]]:
-        before, timestamps = block.before, block.timestamps
-        late = [row for row, timestamp_ms in enumerate(timestamps) if timestamp_ms <= before[row]]
-        if not late:
-            return block.keys, block.values, timestamps
-        self.context.count("late_records", len(late))
-        if self._late_to is not None:
-            gone = block.take(late)
-            self.context.send(self._late_to, gone.keys, gone.values, gone.timestamps)
-        kept = block.take([row for row, timestamp_ms in enumerate(timestamps) if timestamp_ms > before[row]])
-        return kept.keys, kept.values, kept.timestamps
 
     # -- state of a key
 

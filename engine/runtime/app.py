@@ -51,7 +51,7 @@ from engine.runtime.stores import StateFolder
 from engine.runtime.transport.protocol import Transport
 from engine.runtime.transports import make_transport
 from engine.selectors import Selector
-from engine.sources import BroadcastSource, Source, TableSource
+from engine.sources import BroadcastSource, RulesSource, Source, TableSource
 from engine.topology import Pipeline, Topology
 from engine.watermarks import Watermark
 
@@ -225,6 +225,17 @@ class App(faust.App):
             name: Names the state; the topic without it.
         """
         return self.topology.broadcast(topic, value_type, codec=codec, key=key, key_type=key_type, partitions=partitions, name=name)
+
+    def rules(self, topic: str, *, partitions: int = 1) -> RulesSource:
+        """Declare a topic of live rules, for `stream.detect(rules=…)`: compacted, made where it is missing, read whole by every task.
+
+        Rules are put, changed and removed while the workers run: `streamforge cep rules`, or records with the rule's id as key. The
+        format: `engine.cep.rules.rule`.
+
+        Args:
+            partitions: How many the topic has.
+        """
+        return self.topology.rules(topic, partitions=partitions)
 
     def pipeline(self, *sources: Source, name: str | None = None) -> Callable[[Callable[P, R]], Pipeline[P, R]]:
         """Declare a pipeline: the function takes the streams of the sources and returns a Sink, or several.

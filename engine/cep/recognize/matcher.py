@@ -81,12 +81,22 @@ class RowMatcher:
         self.encode = codec.encode
         self.decode = codec.decode
 
-    def run(self, state: Attempt | None, key: Any, records: Sequence[tuple[int, Any]], until_ms: int, found: Found) -> Attempt | None:
-        work = _Work(self, FIRST if state is None else state, key, found)
+    def run(
+        self,
+        state: Attempt | None,
+        key: Any,
+        records: Sequence[tuple[int, Any]],
+        until_ms: int,
+        found: Found,
+        begin_before_ms: int = NEVER,
+    ) -> Attempt | None:
+        work = _Work(self, FIRST if state is None else state, key, found, begin_before_ms)
         for timestamp_ms, value in records:
             work.pass_time(timestamp_ms)
             work.add(timestamp_ms, value)
         work.pass_time(until_ms)
+        if work.is_over(until_ms):
+            return None
         if state is not None and not records and not work.changed:
             return state
         return work.state()
@@ -123,8 +133,9 @@ class RowMatcher:
 class _Work:
     """The state of a key while records are taken: the same as `Attempt`, but changed in place."""
 
-    def __init__(self, matcher: RowMatcher, state: Attempt, key: Any, found: Found) -> None:
+    def __init__(self, matcher: RowMatcher, state: Attempt, key: Any, found: Found, begin_before_ms: int) -> None:
         self.matcher = matcher
+        self.begin_before_ms = begin_before_ms
         self.plan = matcher.plan
         self.key = key
         self.found = found
@@ -143,6 +154,12 @@ class _Work:
             return None
         kept = (self.base, tuple(self.rows), self.start, self.cursor, self.matches, self.covered, tuple(self.threads), self.candidate)
         return Attempt(*kept)
+
+    def is_over(self, to_ms: int) -> bool:
+        """Say whether no attempt is under way and none may begin any more."""
+        if self.start < self.end:
+            return self._row(self.start)[0] >= self.begin_before_ms
+        return self.begin_before_ms < NEVER and to_ms >= self.begin_before_ms - 1
 
     @property
     def end(self) -> int:
@@ -170,7 +187,7 @@ class _Work:
         if to_ms >= END and self.start < self.end:
             self.view.closed = self.changed = True
             last_ms = self.rows[-1][0]
-            while self.start < self.end:
+            while self.start < self.end and self._row(self.start)[0] < self.begin_before_ms:
                 self.drive(last_ms)
                 self.threads = ()
 
@@ -186,6 +203,8 @@ class _Work:
             if self.cursor == self.end:
                 return
             if self.cursor == self.start and not self.threads:
+                if self._row(self.start)[0] >= self.begin_before_ms:
+                    return
                 self._begin()
                 continue
             if self.plan.within_ms is not None and self._row(self.cursor)[0] - self._row(self.start)[0] >= self.plan.within_ms:

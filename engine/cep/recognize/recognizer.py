@@ -1,6 +1,7 @@
 """`Recognizer`: a MATCH_RECOGNIZE clause, compiled as far as it can be without the type of the records."""
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, Literal, NoReturn, get_origin
 
 import msgspec
@@ -24,15 +25,18 @@ OnTooMany = Literal["drop_oldest", "fail"]
 class Recognizer:
     """A compiled clause; `stream.detect(recognizer)` gives its rows as dicts. Make one with `cep.match_recognize`.
 
+    Args:
+        placed: The stream has its key and its order already, so PARTITION BY and ORDER BY may be left out (live rules).
+
     Attributes:
         query: The clause in its parts.
     """
 
-    def __init__(self, sql: str) -> None:
+    def __init__(self, sql: str, *, placed: bool = False) -> None:
         self.query: Query = parse_clause(sql)
-        if not self.query.partition_by:
+        if not self.query.partition_by and not placed:
             self._fail(0, "PARTITION BY is needed: without it all records of the stream would go to one partition of one worker")
-        if not self.query.order_by:
+        if not self.query.order_by and not placed:
             self._fail(0, "ORDER BY is needed: rows are matched in the order of their event time")
         query = self.query
         self._automaton = compile_row_pattern(query.pattern, query.variables)
@@ -46,7 +50,7 @@ class Recognizer:
         Raises:
             ConfigError: The type has no such field, or cannot be shown as columns.
         """
-        plan = self._plan(_fields(value_type), self._columns(value_type))
+        plan = self._plan(fields_getter(value_type), self._columns(value_type))
         return RowMatcher(plan, value_type=value_type, max_partials=max_partials, on_too_many=on_too_many)
 
     def ties(self, value_type: Any) -> Callable[[Any], Any] | None:
@@ -57,6 +61,21 @@ class Recognizer:
                 self._fail(column.at, f"the records have no field {column.name!r}")
         getters = [getter for getter in columns if getter is not None]
         return (lambda value: tuple(getter(value) for getter in getters)) if getters else None
+
+    def check_order(self, times: AbstractSet[str | None], value_type: Any) -> None:
+        """Refuse an ORDER BY that does not begin with the event time.
+
+        Args:
+            times: Fields that hold the event time of the stream; None among them where that is not known.
+        Raises:
+            ConfigError: It begins with something else, or that is not known.
+        """
+        column = self.query.order_by[0]
+        if times == {column.name} or (column.name == EVENT_TIME and EVENT_TIME not in (fields_of(value_type) or ())):
+            return
+        known = {time for time in times if time is not None}
+        advice = f"that is {', '.join(sorted(known))}" if known and None not in times else f"write ORDER BY {EVENT_TIME}, which always is"
+        self.fail(column, f"{column.name} is not known to be the event time of the stream, the only order there is; {advice}")
 
     @property
     def signature(self) -> str:
@@ -141,7 +160,9 @@ class Recognizer:
         self.query.clause.fail(offset, message)
 
 
-def _fields(value_type: Any) -> Field:
+def fields_getter(value_type: Any) -> Field:
+    """Return how expressions read the fields of a type, and its event time; asked for an unknown field, it raises LookupError."""
+
     def field(path: str) -> Expression:
         getter = _getter(value_type, path)
         if getter is None and path == EVENT_TIME:

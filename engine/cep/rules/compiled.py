@@ -1,0 +1,105 @@
+"""A rule fitted to the stream that it is for: the matcher, and what else the operator needs.
+
+Whatever is wrong with the rule is a `RecordError` with the reason: the record goes to the dead letters, and what stood before stays.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from engine.cep.conditions import TakenBy
+from engine.cep.linear import linear_matcher
+from engine.cep.matcher import Matcher, NfaMatcher, Shape
+from engine.cep.nfa import compile_pattern
+from engine.cep.recognize.measures import Recognized
+from engine.cep.recognize.recognizer import Recognizer, fields_getter
+from engine.cep.rules.expressions import Expressions
+from engine.cep.rules.pattern import make_pattern, make_skip, names_of
+from engine.cep.rules.rule import Rule, check_rule
+from engine.errors import ConfigError, RecordError
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What rules must fit.
+
+    Attributes:
+        value_type: Type of the records.
+        key_fields, time_fields: Fields that the key and the event time of the stream are; None among them where that is not known.
+    """
+
+    value_type: Any
+    key_fields: frozenset[str | None]
+    time_fields: frozenset[str | None]
+    max_partials: int = 10_000
+    on_too_many: Literal["drop_oldest", "fail"] = "drop_oldest"
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledRule:
+    """A rule that can run; its matcher gives `Recognized` rows. `ties` sorts records of the same time, None for arrival."""
+
+    rule: Rule
+    matcher: Matcher
+    within_ms: int | None
+    ties: Callable[[Any], Any] | None = None
+
+
+def compile_rule(rule: Rule, frame: Frame) -> CompiledRule | None:
+    """Return a rule as it runs; None for one that is not enabled.
+
+    Raises:
+        RecordError: It cannot run, with the reason.
+    """
+    check_rule(rule)
+    try:
+        if rule.match_recognize is not None:
+            return _from_sql(rule, rule.match_recognize, frame)
+        return None if rule.pattern is None else _from_pattern(rule, frame)
+    except ConfigError as error:
+        raise RecordError(f"rule {rule.id!r} version {rule.version}: {error}") from error
+    except RecordError as error:
+        raise RecordError(f"rule {rule.id!r} version {rule.version}: {error}") from error
+    except RecursionError as error:
+        raise RecordError(f"rule {rule.id!r} version {rule.version}: too deep") from error
+
+
+def _from_sql(rule: Rule, sql: str, frame: Frame) -> CompiledRule:
+    recognizer = Recognizer(sql, placed=True)
+    query = recognizer.query
+    if query.partition_by and {column.name for column in query.partition_by} != frame.key_fields:
+        known = ", ".join(sorted(field for field in frame.key_fields if field is not None))
+        advice = f"that is {known}" if None not in frame.key_fields else "leave PARTITION BY out"
+        recognizer.fail(query.partition_by[0], f"a rule is matched by the key of its stream; {advice}")
+    if query.order_by:
+        recognizer.check_order(frame.time_fields, frame.value_type)
+    matcher = recognizer.matcher(frame.value_type, max_partials=frame.max_partials, on_too_many=frame.on_too_many)
+    return CompiledRule(rule, matcher, query.within_ms, recognizer.ties(frame.value_type))
+
+
+def _from_pattern(rule: Rule, frame: Frame) -> CompiledRule:
+    assert rule.pattern is not None
+    names = list(names_of(rule.pattern.stages))
+    expressions = Expressions(names, fields_getter(frame.value_type))
+    pattern, skip = make_pattern(rule.pattern, expressions), make_skip(rule.skip)
+    shape = _shape(rule, expressions, pattern.stage_names)
+    limits: dict[str, Any] = {"value_type": frame.value_type, "max_partials": frame.max_partials, "on_too_many": frame.on_too_many}
+    automaton = compile_pattern(pattern, skip)
+    matcher = linear_matcher(pattern, skip, shape=shape, **limits) or NfaMatcher(automaton, skip, shape=shape, **limits)
+    return CompiledRule(rule, matcher, automaton.within_ms)
+
+
+def _shape(rule: Rule, expressions: Expressions, stages: Sequence[str]) -> Shape:
+    """Return what makes the fields of a match: as `output` says, else all values of each stage."""
+    if rule.output is None:
+
+        def everything(key: Any, path: Sequence[TakenBy]) -> Recognized:
+            return Recognized(key, {stage: [value for name, _, value in path if name == stage] for stage in stages})
+
+        return everything
+    fields = {name: expressions.field(sql, f"output {name!r}") for name, sql in rule.output.items()}
+
+    def chosen(key: Any, path: Sequence[TakenBy]) -> Recognized:
+        return Recognized(key, {name: field(path) for name, field in fields.items()})
+
+    return chosen

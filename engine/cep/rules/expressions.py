@@ -1,0 +1,110 @@
+"""Conditions and fields of a rule's pattern: the SQL expressions of MATCH_RECOGNIZE, held against a partial match or a match.
+
+    where of "large"     cents >= 100 * LAST(small.cents)          the present record counts as one of its stage
+    output               COUNT(*), FIRST(small.id), SUM(large.cents), timestamp_ms
+
+A name of a stage before a column means the last record of that stage, a column alone the record at hand (in a field: the last one of
+the match). Stages are found whatever their capitals, as names are in SQL. What needs rows without a gap (PREV, NEXT) or the count of all
+matches (MATCH_NUMBER) is for `match_recognize` alone, and refused here.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+from engine.cep.conditions import PartialMatch, TakenBy
+from engine.cep.recognize.clause import Span
+from engine.cep.recognize.expressions import Compiler, Field, Names
+from engine.cep.recognize.lexer import Clause
+from engine.cep.recognize.recognizer import EVENT_TIME
+from engine.cep.recognize.view import View, initial_accs, next_accs
+from engine.errors import ConfigError, RecordError
+
+_ONLY_SQL = ("PREV", "NEXT", "MATCH_NUMBER")
+
+
+class Expressions:
+    """Compiles the expressions of one pattern.
+
+    Args:
+        stages: Names of all stages, those of negations too.
+        field: How to read a field of a record.
+    """
+
+    def __init__(self, stages: Sequence[str], field: Field) -> None:
+        names = [stage.upper() for stage in stages]
+        if len(set(names)) < len(names):
+            raise RecordError(f"two stages differ only by capitals: {', '.join(stages)}")
+        self._names = Names(tuple(names), {})
+        self._labels = {stage: label for label, stage in enumerate(stages)}
+        self._field = field
+
+    def condition(self, stage: str, sql: str, what: str) -> Callable[..., bool]:
+        """Return a condition of a stage, as `f(value)` where the record alone decides, else as `f(value, match)`."""
+        compiler = self._compiler(sql, what)
+        label = self._labels[stage]
+        try:
+            compiled = compiler.compile(Span(0, len(sql)), own=label)
+        except ConfigError as error:
+            raise _refused(what, error) from error
+        get, labels, view = compiled.get, self._labels, View()
+        view.closed = True
+
+        if compiled.local and not compiler.folds and EVENT_TIME not in sql:
+
+            def alone(value: Any) -> bool:
+                view.row = (0, value, 0)
+                view.rows = (view.row,)
+                return bool(get(view))
+
+            return alone
+
+        def with_match(value: Any, match: PartialMatch) -> bool:
+            _lay_out(view, [*match.path(), (stage, match.timestamp_ms, value)], labels, compiler)
+            return bool(get(view))
+
+        return with_match
+
+    def field(self, sql: str, what: str) -> Callable[[Sequence[TakenBy]], Any]:
+        """Return what computes a field from the records of a match."""
+        compiler = self._compiler(sql, what)
+        try:
+            get = compiler.compile(Span(0, len(sql))).get
+        except ConfigError as error:
+            raise _refused(what, error) from error
+        labels, view = self._labels, View()
+        view.closed = True
+
+        def of_match(path: Sequence[TakenBy]) -> Any:
+            _lay_out(view, path, labels, compiler)
+            return get(view)
+
+        return of_match
+
+    def _compiler(self, sql: str, what: str) -> Compiler:
+        clause = Clause(sql)
+        try:
+            tokens = clause.tokens()
+        except ConfigError as error:
+            raise _refused(what, error) from error
+        for token, following in pairwise(tokens):
+            if token.word in _ONLY_SQL and following.text == "(":
+                raise RecordError(f"{what}: {token.word} is only for match_recognize, where rows follow each other without a gap")
+        return Compiler(clause, self._names, self._field)
+
+
+def _lay_out(view: View, path: Sequence[TakenBy], labels: dict[str, int], compiler: Compiler) -> None:
+    """Let a view look at the last record of a match, with the others before it."""
+    rows = [(timestamp_ms, value, 0) for _, timestamp_ms, value in path]
+    taken = [labels[stage] for stage, _, _ in path]
+    view.rows, view.labels, view.last = rows, taken, len(rows) - 1
+    accs, folds = initial_accs(compiler.folds), compiler.folds
+    for number, label in enumerate(taken):
+        view.number = view.position = number
+        view.row, view.label = rows[number], label
+        accs = next_accs(folds, accs, view, label)
+    view.accs = view.final_accs = accs
+
+
+def _refused(what: str, error: ConfigError) -> RecordError:
+    return RecordError(f"{what}: {str(error).removeprefix('match_recognize, ')}")

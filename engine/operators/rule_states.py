@@ -1,0 +1,221 @@
+"""The partial matches of one version of a rule in one task, and when to look at them although no record came.
+
+A version counts from `begin_ms` to `end_ms`, in event time: a match of it begins with a record of [begin_ms, end_ms). A version that is
+over lets its partial matches end by themselves (`drains`), or has none any more.
+
+State, in a slot of its own, so that a version can go as a whole:
+
+    partials    one pane: key -> (the time under which `deadlines` has the key, what the matcher keeps)
+    deadlines   panes: key -> when to look at the key again. Never later than something happens there; it may be earlier
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from engine.cep.matcher import NEVER, Found, Matcher
+from engine.cep.rules.compiled import CompiledRule
+from engine.cep.rules.rule import Rule
+from engine.keys import KeyCodec
+from engine.operators.base import OperatorContext
+from engine.operators.pending import PENDING_MS, Pair
+from state.errors import StateError
+from state.values import PayloadCodec, msgpack_codec
+
+_PANE_MAX_MS = 3_600_000
+
+Kept = tuple[int, Any]
+
+
+class Installed(Struct, frozen=True):
+    """A version of a rule that stands in a task.
+
+    Attributes:
+        begin_ms, end_ms: Its matches begin in [begin_ms, end_ms), in event time; NEVER for no end.
+        drains: After the end partial matches go on; otherwise they are forgotten then.
+    """
+
+    rule: Rule
+    begin_ms: int
+    end_ms: int = NEVER
+    drains: bool = True
+
+
+class Slot:
+    """State for one version of a rule at a time; cells once opened stay open, so slots are used again."""
+
+    def __init__(self, context: OperatorContext, number: int, key: KeyCodec) -> None:
+        self.installed: Installed | None = None
+        self.compiled: CompiledRule | None = None
+        self._matcher: Matcher | None = None
+        self._pane_ms = PENDING_MS
+        self._swept = False
+        state = context.state
+        self._partials = state.panes(context.state_name(f"rule-{number}/partials"), key, PayloadCodec(self._encode, self._decode))
+        self._deadlines = state.panes(context.state_name(f"rule-{number}/deadlines"), key, msgpack_codec(int))
+
+    def hold(self, installed: Installed, compiled: CompiledRule | None) -> None:
+        """Serve a version; None for one that finds nothing."""
+        self.installed, self.compiled = installed, compiled
+        self._matcher = None if compiled is None else compiled.matcher
+        within_ms = (compiled.within_ms if compiled is not None else None) or PENDING_MS
+        self._pane_ms = min(max(within_ms // 256, PENDING_MS), _PANE_MAX_MS)
+        self._swept = False
+
+    def rolled_back(self) -> None:
+        """What was done may have been undone."""
+        self._swept = False
+
+    def clear(self) -> None:
+        """Forget all partial matches."""
+        self._partials.pane(0).drop()
+        for time in self._deadlines.times(NEVER):
+            self._deadlines.pane(time).drop()
+
+    # -- blocks
+
+    def take(self, due: Mapping[Any, list[Pair]], watermark: int, found: Found) -> bool:
+        """Match what is due, then let time go on; return False when the version has nothing to do any more."""
+        installed, matcher = self.installed, self._matcher
+        assert installed is not None
+        if matcher is None:
+            return self.goes_on(watermark)
+        until_ms = watermark if installed.drains else min(watermark, installed.end_ms - 1)
+        run, end_ms, get = matcher.run, installed.end_ms, self._partials.pane(0).get
+        looked_at: set[Any] = set()
+        states: dict[Any, Kept] = {}
+        deadlines: dict[int, dict[Any, int]] = {}
+        if watermark >= installed.begin_ms:
+            for key, all_records in due.items():
+                records = self.fitting(all_records)
+                old = get(key)
+                if old is None and (not records or records[0][0] >= end_ms):
+                    continue
+                looked_at.add(key)
+                self._keep(
+                    key, old, run(None if old is None else old[1], key, records, until_ms, found, end_ms), watermark, states, deadlines
+                )
+        for key in self._due_keys(until_ms):
+            if key not in looked_at:
+                looked_at.add(key)
+                old = get(key)
+                if old is not None:
+                    self._keep(key, old, run(old[1], key, (), until_ms, found, end_ms), watermark, states, deadlines)
+        self._write(states, deadlines)
+        return self.goes_on(watermark)
+
+    def goes_on(self, watermark: int) -> bool:
+        """Say whether there is still something to do; at the end of a version its idle states go."""
+        installed, matcher = self.installed, self._matcher
+        assert installed is not None
+        if watermark < installed.end_ms - 1 or installed.end_ms == NEVER:
+            return True
+        if matcher is None or not installed.drains:
+            self.clear()
+            return False
+        if not self._swept:
+            self._swept = True
+            states: dict[Any, Kept] = {}
+            deadlines: dict[int, dict[Any, int]] = {}
+            for key, old in self._partials.pane(0).items():
+                state = matcher.run(old[1], key, (), watermark, Found(), installed.end_ms)
+                self._keep(key, old, state, watermark, states, deadlines)
+            self._write(states, deadlines)
+        return bool(self._partials.times(0))
+
+    def fitting(self, records: list[Pair]) -> list[Pair]:
+        """Return the records that concern this version, in its order."""
+        installed, compiled = self.installed, self.compiled
+        assert installed is not None and compiled is not None
+        begin_ms, end_ms = installed.begin_ms, NEVER if installed.drains else installed.end_ms
+        if records and (records[0][0] < begin_ms or records[-1][0] >= end_ms):
+            records = [record for record in records if begin_ms <= record[0] < end_ms]
+        if compiled.ties is not None and len(records) > 1:
+            ties = compiled.ties
+            records = sorted(records, key=lambda record: (record[0], ties(record[1])))
+        return records
+
+    # -- one key at a time (careful mode)
+
+    def state_of(self, key: Any) -> Any:
+        """Return what is kept of a key, None for nothing."""
+        kept = self._partials.pane(0).get(key)
+        return None if kept is None else kept[1]
+
+    def deadline_of(self, key: Any) -> int:
+        """Return when something happens to a key without a record, NEVER for no time."""
+        state = self.state_of(key)
+        return NEVER if state is None or self._matcher is None else self._matcher.deadline_ms(state)
+
+    def run(self, state: Any, key: Any, records: list[Pair], until_ms: int, found: Found) -> Any:
+        """Let the matcher go on with a key; its new state is not kept yet."""
+        assert self._matcher is not None and self.installed is not None
+        return self._matcher.run(state, key, records, until_ms, found, self.installed.end_ms)
+
+    def keep(self, key: Any, state: Any, watermark: int) -> None:
+        """Keep the state of a key."""
+        states: dict[Any, Kept] = {}
+        deadlines: dict[int, dict[Any, int]] = {}
+        self._keep(key, self._partials.pane(0).get(key), state, watermark, states, deadlines)
+        self._write(states, deadlines)
+
+    def due_keys(self, watermark: int) -> list[Any]:
+        """Return the keys that have to be looked at although no record came."""
+        assert self.installed is not None
+        until_ms = watermark if self.installed.drains else min(watermark, self.installed.end_ms - 1)
+        return [] if self._matcher is None else self._due_keys(until_ms)
+
+    # -- inside
+
+    def _due_keys(self, watermark: int) -> list[Any]:
+        found: dict[Any, None] = {}
+        for time in self._deadlines.times(watermark):
+            pane = self._deadlines.pane(time)
+            for key, deadline_ms in pane.cells.items() if pane.complete else pane.items():
+                if deadline_ms <= watermark:
+                    found[key] = None
+        return list(found)
+
+    def _keep(
+        self, key: Any, old: Kept | None, state: Any, watermark: int, states: dict[Any, Kept], deadlines: dict[int, dict[Any, int]]
+    ) -> None:
+        if state is None:
+            if old is not None:
+                self._partials.pane(0).delete(key)
+                self._forget_deadline(key, old[0])
+            return
+        assert self._matcher is not None
+        deadline_ms = self._matcher.deadline_ms(state)
+        if old is not None:
+            if watermark < old[0] <= deadline_ms:
+                if state is not old[1]:
+                    states[key] = (old[0], state)
+                return
+            self._forget_deadline(key, old[0])
+        states[key] = (deadline_ms, state)
+        if deadline_ms < NEVER:
+            deadlines.setdefault(deadline_ms // self._pane_ms, {})[key] = deadline_ms
+
+    def _forget_deadline(self, key: Any, deadline_ms: int) -> None:
+        if deadline_ms < NEVER:
+            self._deadlines.pane(deadline_ms // self._pane_ms * self._pane_ms).delete(key)
+
+    def _write(self, states: dict[Any, Kept], deadlines: dict[int, dict[Any, int]]) -> None:
+        self._partials.pane(0).put_many(states)
+        for pane_time, gathered in deadlines.items():
+            self._deadlines.pane(pane_time * self._pane_ms).put_many(gathered)
+
+    def _encode(self, kept: Kept) -> bytes:
+        head, state = kept[0].to_bytes(8, "big", signed=True), kept[1]
+        if isinstance(state, bytes):
+            return head + state
+        assert self._matcher is not None
+        return head + self._matcher.encode(state)
+
+    def _decode(self, raw: bytes) -> Kept:
+        if len(raw) < 8:
+            raise StateError("the state of a rule is cut off")
+        # Without a matcher (the rule no longer fits the program) it stays as it is.
+        state = raw[8:] if self._matcher is None else self._matcher.decode(raw[8:])
+        return int.from_bytes(raw[:8], "big", signed=True), state
