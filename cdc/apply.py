@@ -17,7 +17,7 @@ its row over: the deletion keeps it as `departed`, and the create under the new 
 **Snapshot reads while writes go on** need nothing more: an incremental read has the position at which its chunk was closed, and
 Debezium leaves out of the chunk what changed meanwhile.
 
-**Without a primary key** rows are told apart by all of their columns: see `apply_without_key`.
+**Without a primary key** rows are told apart by all of their columns: see `cdc.keyless`.
 
 Limits: LSNs of another database, or of the same one restored from a backup, do not compare; such a source needs a new table.
 """
@@ -118,47 +118,6 @@ def is_behind(position: Position, guard: Position) -> bool:
 def later(guard: Position, position: Position) -> Position:
     """Return the guard after a change."""
     return guard if position.lsn < guard.lsn else position
-
-
-class KeylessGuard(Struct, frozen=True):
-    """How far the changes of a table without a primary key have been applied in one partition."""
-
-    position: Position = Position()
-    snapshot: Position = Position()
-
-
-class KeylessApplied(Struct, Generic[Row], frozen=True):
-    """What a change does to a table without keys: rows to remove (one each) and to add. `clears`: all rows go first."""
-
-    guard: KeylessGuard
-    removed: tuple[Row, ...] = ()
-    added: tuple[Row, ...] = ()
-    clears: bool = False
-    is_replay: bool = False
-
-
-def apply_without_key(guard: KeylessGuard, change: Change[Any]) -> KeylessApplied[Any]:
-    """Return what a change does to a table whose rows have no key; the table counts equal rows.
-
-    Positions of streamed changes never go back in a partition, so at or below the guard is a replay. All rows of a snapshot share
-    one position; a snapshot at another one was begun anew, and replaces what there was.
-    """
-    position = change.position
-    if change.op is Op.MESSAGE:
-        raise RecordError("a message is about no row")
-    if change.op is Op.READ:
-        if position == guard.snapshot:
-            return KeylessApplied(guard, added=(change.after,))
-        if position.lsn < guard.position.lsn:
-            return KeylessApplied(guard, is_replay=True)
-        return KeylessApplied(KeylessGuard(position, position), added=(change.after,), clears=True)
-    if position <= guard.position and guard.position != guard.snapshot and position != NOWHERE:
-        return KeylessApplied(guard, is_replay=True)
-    moved = KeylessGuard(position, guard.snapshot)
-    if change.op is Op.TRUNCATE:
-        return KeylessApplied(moved, clears=True)
-    removed = () if change.before is None else (change.before,)
-    return KeylessApplied(moved, removed, () if change.after is None else (change.after,))
 
 
 def _has(row: Any, name: str) -> bool:

@@ -81,6 +81,7 @@ class Change(Struct, Generic[Row], frozen=True, kw_only=True):
         source_ms: When the database did it; `captured_ms`: when Debezium handled it (differs on a replay).
         snapshot: Debezium's mark of a snapshot read ("first", "true", "last", "incremental" ...), None for a streamed change.
         old_key: Where this create is the second half of a key change: the key before. `new_key`: of its delete, the key after.
+        run: Tells one run of the connector from another; read only where there is no key.
         schema_version: Tells rows of one shape from another: the writer's schema id, or a checksum of an inline schema.
     """
 
@@ -100,7 +101,15 @@ class Change(Struct, Generic[Row], frozen=True, kw_only=True):
     old_key: dict[str, Any] | None = None
     new_key: dict[str, Any] | None = None
     message: Message | None = None
+    run: str | None = None
     schema_version: int | None = None
+
+    @staticmethod
+    def stream_to_table(stream: Any, name: str, versions_ms: int | None) -> Any:
+        """Return the table of the rows that changes are about; `Stream.table` calls it. See `cdc.tables`."""
+        from cdc.tables import table_of_changes
+
+        return table_of_changes(stream, name, versions_ms)
 
     @property
     def row(self) -> Row | None:

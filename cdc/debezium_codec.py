@@ -175,6 +175,7 @@ class DebeziumCodec(Generic[R]):
             unavailable=unavailable,
             old_key=self._header_key(headers, "__debezium.oldkey") if op is Op.CREATE else None,
             new_key=self._header_key(headers, "__debezium.newkey") if op is Op.DELETE else None,
+            run=header_text(run) if key is None and (run := header(headers, "__debezium.context.runId")) is not None else None,
             schema_version=payload.version,
         )
 

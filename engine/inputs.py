@@ -16,7 +16,7 @@ from engine.errors import RecordError
 from engine.graph import Node, SourceSpec
 from engine.keys import KeyCodec, key_codec
 from engine.operators.base import Emit
-from engine.operators.repartition import CLAMPED_HEADER, Control
+from engine.operators.repartition import CLAMPED_HEADER, EVERYWHERE, EVERYWHERE_HEADER, Control
 from engine.records import RecordBatch
 from engine.replays import replays_in
 from engine.watermarks import SourceClock, SourceTime, Valve, ValveState, merge_times, merge_upstreams
@@ -247,7 +247,7 @@ class RepartitionInput(Input):
         if timestamps and min(timestamps) <= 0:
             timestamps = [_true_time(batch, row) for row in rows]
         return Block(
-            [self._codec.decode(batch.keys[row]) for row in rows],  # type: ignore[arg-type]  # data rows have a key
+            [EVERYWHERE if (key := batch.keys[row]) is None else self._codec.decode(key) for row in rows],
             [self._decode_value(batch.values[row]) for row in rows],  # type: ignore[arg-type]  # and a value
             timestamps,
             start,
@@ -261,7 +261,7 @@ class RepartitionInput(Input):
         rows: list[int] = []
         before: list[int] = []
         for row, key in enumerate(batch.keys):
-            if key is not None:
+            if key is not None or EVERYWHERE_HEADER in batch.headers[row]:
                 rows.append(row)
                 before.append(self._valve.watermark)
                 continue

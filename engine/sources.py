@@ -58,6 +58,11 @@ class BroadcastSource(Source):
     def open(self, graph: PipelineGraph, shared: dict[Any, Any]) -> Table[Any, Any]:
         """Return the table within one pipeline; each pipeline keeps its own."""
         stream: Stream[Any, Any] = super().open(graph, shared)
+        if hasattr(self.spec.codec.type, "stream_to_table"):
+            raise ConfigError(
+                f"{stream._what(self.name)}: a broadcast table holds values as they come, and these are changes of rows; "
+                "write the table of changes to a topic and broadcast that"
+            )
         key_type, row_type = self.spec.key_type, without_none(self.spec.codec.type)
         make = partial(TableFromStream, key_type=key_type, value_type=row_type, retention_ms=None)
         return stored_table(stream, self.name, make, row_type, None, broadcast=True)

@@ -5,15 +5,18 @@ its watermark, whether it is idle. They go to each partition that gets data in t
 second and only when something changed; the end of time, after which nothing more is to come, goes to all at once. The reader
 (`engine.inputs.RepartitionInput`) keeps the last word of each upstream.
 
-A control record has no key (a data record always has one) and the header `streamforge: watermark`. Kafka has no timestamps below
-0: an event time before 1970 travels in a header.
+A control record has no key (a data record always has one) and the header `streamforge: watermark`. A record with the key
+`EVERYWHERE` (the truncate of a source table) goes to every partition, without a key and with the header `streamforge: everywhere`;
+against the records of other partitions it has no order. Kafka has no timestamps below 0: an event time before 1970 travels in a
+header.
 """
 
-from typing import TYPE_CHECKING, Any
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from engine.block import MAX_TIME, MIN_TIME, Block
+from engine.block import MAX_TIME, MIN_TIME, Block, one_by_one
 from engine.errors import RecordError
 from engine.keys import key_codec
 from engine.operators.base import Operator
@@ -25,8 +28,18 @@ if TYPE_CHECKING:
     from engine.run import NodeContext
 
 CONTROL_HEADERS = (("streamforge", b"watermark"),)
+EVERYWHERE_HEADER = ("streamforge", b"everywhere")
 CLAMPED_HEADER = "event-time"
 _QUIET_MS = 1_000
+
+
+class Everywhere(Enum):
+    """Type of `EVERYWHERE`, the key of a record that every partition gets. Operators hand it on as far as the next repartition."""
+
+    KEY = "everywhere"
+
+
+EVERYWHERE: Final = Everywhere.KEY
 
 
 class Control(msgspec.Struct, frozen=True, array_like=True):
@@ -67,6 +80,23 @@ class RepartitionSink(Operator):
             raise RecordError("key_by gave no key (None) for the record")
         if not self._typed:
             refuse_structs(block.values, "crosses a key_by")
+        try:
+            self._send(block)
+        except (RecordError, TypeError):  # as every key codec says for this key; asking each key for it beforehand would cost more
+            if EVERYWHERE not in block.keys:
+                raise
+            for piece in one_by_one(block):
+                self._send_everywhere(piece) if EVERYWHERE in piece.keys else self._send(piece)
+
+    def _send_everywhere(self, block: Block) -> None:
+        timestamp_ms, value = block.timestamps[0], self._encode(block.values[0])
+        headers = [EVERYWHERE_HEADER] if timestamp_ms >= 0 else [EVERYWHERE_HEADER, (CLAMPED_HEADER, b"%d" % timestamp_ms)]
+        for partition in range(self._outputs.partition_count(self._topic)):
+            self._outputs.add_to(self._topic, partition, max(0, timestamp_ms), None, value, tuple(headers))
+
+    def _send(self, block: Block) -> None:
+        if not len(block):
+            return
         placed_by = list(map(self._codec.wire, block.keys))
         keys = placed_by if self._codec.encode is self._codec.wire else list(map(self._codec.encode, block.keys))
         headers = None

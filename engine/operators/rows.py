@@ -26,6 +26,8 @@ from state.values import PayloadCodec, unit_codec
 Change = tuple[Any, Any]
 """Old and new value of a row, None where there is none."""
 
+MakeCodec = Callable[[Any], PayloadCodec[Any]]
+
 _TIMES: PayloadCodec[int] = PayloadCodec(encode_time, decode_time)
 
 
@@ -54,10 +56,14 @@ class HeldRows:
 
 
 class Rows:
-    """Present values only."""
+    """Present values only.
 
-    def __init__(self, context: OperatorContext, key_type: Any, value_type: Any) -> None:
-        stored = payload_codec(tuple.__class_getitem__((value_type,)))
+    Args:
+        codec: Gives the codec of a tuple type that holds values.
+    """
+
+    def __init__(self, context: OperatorContext, key_type: Any, value_type: Any, codec: MakeCodec = payload_codec) -> None:
+        stored = codec(tuple.__class_getitem__((value_type,)))
         self._rows = context.state.panes(context.state_name("rows"), key_codec(key_type), stored)
 
     def get(self, key: Any) -> Any:
@@ -76,6 +82,10 @@ class Rows:
         else:
             return None
         return (None if row is None else row[0], value)
+
+    def supersede(self, key: Any, value: Any, timestamp_ms: int) -> Change | None:
+        """Do the same for a value that is the newest whatever its time says: with versions, its time is at least that of the last."""
+        return self.put(key, value, timestamp_ms)
 
     def items(self) -> list[tuple[Any, Any]]:
         """Return all rows (key, value), by key bytes."""
@@ -100,14 +110,14 @@ class VersionedRows(Rows):
         retention_ms: How far behind the time of the readers values can be asked for, in event time.
     """
 
-    def __init__(self, context: OperatorContext, key_type: Any, value_type: Any, retention_ms: int) -> None:
-        codec, optional = key_codec(key_type), value_type if value_type is Any else value_type | None
+    def __init__(
+        self, context: OperatorContext, key_type: Any, value_type: Any, retention_ms: int, codec: MakeCodec = payload_codec
+    ) -> None:
+        keys, optional = key_codec(key_type), value_type if value_type is Any else value_type | None
         self.retention_ms = retention_ms
-        self._latest = context.state.panes(context.state_name("rows"), codec, payload_codec(tuple.__class_getitem__((int, optional))))
-        self._earlier = context.state.mapped(
-            context.state_name("versions"), codec, _TIMES, payload_codec(tuple.__class_getitem__((optional,)))
-        )
-        self._expiries = context.state.timed(context.state_name("expiries"), codec, unit_codec)
+        self._latest = context.state.panes(context.state_name("rows"), keys, codec(tuple.__class_getitem__((int, optional))))
+        self._earlier = context.state.mapped(context.state_name("versions"), keys, _TIMES, codec(tuple.__class_getitem__((optional,))))
+        self._expiries = context.state.timed(context.state_name("expiries"), keys, unit_codec)
 
     def get(self, key: Any) -> Any:
         latest = self._latest.pane(0).get(key)
@@ -125,6 +135,10 @@ class VersionedRows(Rows):
         pane.put(key, (timestamp_ms, value))
         old = None if latest is None else latest[1]
         return None if old is None and value is None else (old, value)
+
+    def supersede(self, key: Any, value: Any, timestamp_ms: int) -> Change | None:
+        latest = self._latest.pane(0).get(key)
+        return self.put(key, value, timestamp_ms if latest is None else max(timestamp_ms, latest[0]))
 
     def at(self, key: Any, timestamp_ms: int) -> Any:
         """Return the value of a key as of a time, None if there was no row."""

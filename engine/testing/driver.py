@@ -24,7 +24,7 @@ from engine.durations import Duration, duration_ms
 from engine.errors import ConfigError
 from engine.keys import wire_bytes
 from engine.plan import Plan
-from engine.records import OutputColumns, Record, RecordBatch, TopicPartition
+from engine.records import Headers, OutputColumns, Record, RecordBatch, TopicPartition
 from engine.replays import DeadLetter, read_letter, refusal
 from engine.task import Task
 from engine.testing.wire import decode_value, key_decoder, time_ms, to_wire
@@ -92,7 +92,16 @@ class TestDriver:
 
     # -- input
 
-    def send(self, topic: str, value: Any, *, key: Any = None, at: int | datetime | None = None, partition: int | None = None) -> None:
+    def send(
+        self,
+        topic: str,
+        value: Any,
+        *,
+        key: Any = None,
+        at: int | datetime | None = None,
+        partition: int | None = None,
+        headers: Headers = (),
+    ) -> None:
         """Produce one record to a source topic and process it at once.
 
         Args:
@@ -100,9 +109,10 @@ class TestDriver:
             key: The record key; without it the source's key field decides.
             at: The Kafka timestamp, and the value's time field where a dict lacks it; the wall clock without it.
             partition: Where to put it instead of by its key.
+            headers: Pairs of name and bytes.
         """
         record = to_wire(self._plan, topic, value, key=key, at=at, partition=partition, now_ms=self.now_ms)
-        self._log(TopicPartition(topic, record.partition)).append((record.timestamp_ms, record.key, record.value, ()))
+        self._log(TopicPartition(topic, record.partition)).append((record.timestamp_ms, record.key, record.value, tuple(headers)))
         self._deliver(TopicPartition(topic, record.partition))
 
     def advance(self, duration: Duration) -> None:

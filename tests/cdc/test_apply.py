@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc import Change, Op, Position, debezium
-from cdc.apply import Applied, KeylessGuard, Stored, apply, apply_without_key, truncate
+from cdc.apply import Applied, Stored, apply, truncate
+from cdc.keyless import KeylessGuard, apply_without_key
 from engine.errors import RecordError
 from tests.cdc.captures import FOLDER, good, lines, of_topic, schemas
 

@@ -148,3 +148,15 @@ def test_broadcast_topic_is_part_of_the_plan_and_of_its_drawings() -> None:
     assert {topic["name"]: topic["role"] for topic in describe_plan(plan)["topics"]}["rates"] == "broadcast"
     assert "lookup, in rates" in draw_text(plan)
     assert "-.->" in draw_mermaid(plan)
+
+
+def test_broadcast_of_changes_is_refused() -> None:
+    from cdc import debezium
+
+    app = Topology("changes")
+    orders, rows = app.source("orders", dict), app.broadcast("rows", codec=debezium(dict))
+    with pytest.raises(ConfigError, match="these are changes of rows"):
+
+        @app.pipeline(orders, rows)
+        def looked(stream: Any, table: Any) -> Any:
+            return stream.lookup(table).to("out")

@@ -1,0 +1,108 @@
+"""Rows as bytes, so that they come back as they were: for state, and for the way to the partition of their key.
+
+A row of a Struct is MessagePack as any value of a declared type. A dict row says nothing about its types, so values that
+MessagePack does not know are extensions of it:
+
+    {"id": 1, "amount": Decimal("9.50")}         {"id": 1, "amount": Ext(1, "9.50")}
+
+Limits: the types are those that `cdc.debezium` gives. What other operators keep of dict rows (a `group_by`, a join) is theirs: there
+a `Decimal` would become text, so declare a Struct for rows that go there.
+"""
+
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, get_origin
+from uuid import UUID
+
+import msgspec
+from msgspec.msgpack import Ext
+
+from cdc.values import Beyond, Interval, Range
+from engine.agg.folding import payload_codec
+from engine.errors import RecordError
+from state.values import PayloadCodec
+
+_MICROSECOND = timedelta(microseconds=1)
+_INT64 = 1 << 63
+
+_pack = msgspec.msgpack.Encoder().encode  # a set is in no row, and columns keep their order
+
+
+def row_codec(row_type: Any) -> Callable[[Any], PayloadCodec[Any]]:
+    """Return what gives the codec of a tuple type that holds rows of a type."""
+    return _dict_codec if (get_origin(row_type) or row_type) is dict else payload_codec
+
+
+def _dict_codec(stored: Any) -> PayloadCodec[Any]:
+    unpack = msgspec.msgpack.Decoder(stored, ext_hook=_untag).decode
+    return PayloadCodec(lambda value: _pack(tuple(map(_tag, value))), unpack)
+
+
+def _tag(value: Any) -> Any:
+    """Return a value as MessagePack knows it."""
+    kind = type(value)
+    if kind in _PLAIN or (kind is int and -_INT64 <= value < 2 * _INT64):
+        return value
+    if kind is dict:
+        return {_tag_key(name): _tag(part) for name, part in value.items()}
+    if kind in (list, tuple):
+        return list(map(_tag, value))
+    extension = _EXTENSIONS.get(kind)
+    if extension is None:
+        raise RecordError(f"a {kind.__name__} in a row that is a dict cannot be kept; declare a Struct for the rows")
+    code, write = extension
+    return Ext(code, write(value))
+
+
+def _tag_key(name: Any) -> Any:
+    if type(name) is not str:
+        raise RecordError(f"{name!r} is the name of no column")
+    return name
+
+
+def _untag(code: int, data: memoryview) -> Any:
+    return _READERS[code](bytes(data))
+
+
+def _text(value: Any) -> bytes:
+    return str(value).encode()
+
+
+def _iso(value: Any) -> bytes:
+    text: str = value.isoformat()
+    return text.encode()
+
+
+def _read_range(raw: bytes) -> Range[Any]:
+    return Range(*_unpack_any(raw))
+
+
+_PLAIN = frozenset((str, bool, float, bytes, type(None)))
+_unpack_any = msgspec.msgpack.Decoder(ext_hook=_untag).decode
+_EXTENSIONS: dict[type, tuple[int, Callable[[Any], bytes]]] = {
+    Decimal: (1, _text),
+    datetime: (2, _iso),
+    date: (3, _iso),
+    time: (4, _iso),
+    timedelta: (5, lambda value: b"%d" % (value // _MICROSECOND)),
+    UUID: (6, _text),
+    Beyond: (7, _text),
+    Interval: (8, lambda value: b"%d %d %d" % (value.months, value.days, value.microseconds)),
+    Range: (9, lambda value: _pack(list(map(_tag, (getattr(value, name) for name in value.__struct_fields__))))),
+    int: (10, _text),
+}
+_READERS: dict[int, Callable[[bytes], Any]] = {
+    1: lambda raw: Decimal(raw.decode()),
+    2: lambda raw: datetime.fromisoformat(raw.decode()),
+    3: lambda raw: date.fromisoformat(raw.decode()),
+    4: lambda raw: time.fromisoformat(raw.decode()),
+    5: lambda raw: timedelta(microseconds=int(raw)),
+    6: lambda raw: UUID(raw.decode()),
+    7: lambda raw: Beyond(raw.decode()),
+    8: lambda raw: Interval(*map(int, raw.split())),
+    9: _read_range,
+    10: int,
+}
+
+__all__ = ["row_codec"]
