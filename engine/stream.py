@@ -34,7 +34,7 @@ from engine.operators.ordered import event_time_order_operator
 from engine.operators.process import Handler, ProcessFunction, process_operator, result_type
 from engine.operators.require_key import RequireKey, RequirePlace
 from engine.selectors import Selector, compile_selector, return_type
-from engine.table import Table, make_table
+from engine.table import RowChanges, Table, make_table
 from engine.triggers import Trigger
 from engine.windowed import WindowedStream
 from engine.windows import Window
@@ -256,7 +256,11 @@ class Stream(Joins[K, V]):
         make = event_time_order_operator(self._key_type, self._value_type)
         return keyed._with(keyed._node_after("in_event_time_order", make, signature="in_event_time_order"))
 
-    def table(self, name: str, versions: Duration | None = None) -> "Table[K, V]":
+    @overload
+    def table(self: "RowChanges[K, W]", name: str, versions: Duration | None = ...) -> "Table[K, W]": ...
+    @overload
+    def table(self, name: str, versions: Duration | None = ...) -> "Table[K, V]": ...
+    def table(self, name: str, versions: Duration | None = None) -> "Table[K, Any]":
         """Keep the newest value of each key, as a table that hands on its changes; a value of None deletes the row.
 
         Args:
@@ -286,6 +290,10 @@ class Stream(Joins[K, V]):
         return Sink(self._graph, node)
 
     # -- building blocks
+
+    if TYPE_CHECKING:  # what `RowChanges` knows a stream of changes by; a stream is invariant in its values
+
+        def _record_type(self) -> tuple[K, V]: ...
 
     def _what(self, operator: str) -> str:
         return f"pipeline {self._graph.name!r}, {operator}"

@@ -13,7 +13,7 @@ Like streams, tables are descriptions. The rows lie in the task of the partition
 
 import typing
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, cast, overload
 
 from engine.agg import Aggregate
 from engine.agg.aggregate import without_none
@@ -39,6 +39,28 @@ K2 = TypeVar("K2")
 V = TypeVar("V")
 W = TypeVar("W")
 S = TypeVar("S")
+K_co = TypeVar("K_co", covariant=True)
+V_co = TypeVar("V_co", covariant=True)
+
+
+class RowChange(Protocol[V_co]):
+    """A value that says what happened to a row: a table of such values holds the rows. See `cdc.tables`."""
+
+    @property
+    def row(self) -> V_co | None:
+        """The row that it is about."""
+        ...
+
+    @staticmethod
+    def stream_to_table(stream: Any, name: str, versions_ms: int | None) -> Any:
+        """Return the table of a stream of such values."""
+        ...
+
+
+class RowChanges(Protocol[K_co, V_co]):
+    """A stream of `RowChange`, to a type checker: its table holds the rows."""
+
+    def _record_type(self) -> tuple[K_co, RowChange[V_co]]: ...
 
 
 class Table(Generic[K, V]):
@@ -205,7 +227,7 @@ class GroupedTable(Generic[K, V]):
 def make_table(stream: "Stream[K, Any]", name: str, versions: Duration | None) -> Table[K, Any]:
     """Return a stream as a table: see `Stream.table`.
 
-    A class of values that are changes themselves may say how: by a static method `stream_to_table(stream, name, versions_ms)`.
+    Values that are changes themselves say how: see `RowChange`.
     """
     what = stream._what(f"table({name!r})" if isinstance(name, str) else "table")
     if not isinstance(name, str) or not name:
@@ -298,4 +320,4 @@ def _node(stream: "Stream[Any, Any]", kind: str, name: str, make: MakeOperator, 
     return stream._graph.add(Node(kind, name, inputs_of([stream]), make, key_type, given))
 
 
-__all__ = ["GroupedTable", "Table", "change_type", "make_table", "stored_table"]
+__all__ = ["GroupedTable", "RowChange", "RowChanges", "Table", "change_type", "make_table", "stored_table"]

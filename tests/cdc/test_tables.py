@@ -117,7 +117,7 @@ def test_trap_10_unavailable_values_come_from_the_stored_row_also_through_a_key_
 def change(op: str, key: int, lsn: int, row: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
     """Return one record as a connector writes it."""
     fields = {"after": row} if op != "d" else {"before": {"id": key}}
-    value = Change(op=Op(op), key={"id": key}, position=Position(0, lsn), source_ms=lsn * 1_000, **fields, **more)  # type: ignore[arg-type]
+    value = Change(op=Op(op), key={"id": key}, position=Position(0, lsn), source_ms=lsn * 1_000, **fields, **more)
     raw = debezium(dict).encode_column([value])[0]
     assert raw is not None
     if row is not None:
@@ -204,7 +204,7 @@ def test_trap_5_replays_of_any_stretch_change_nothing(data: st.DataObject) -> No
 
 
 def test_trap_6_truncate_reaches_every_partition_and_parts_rows_by_position() -> None:
-    truncate = {"key": None, "headers": [], "timestamp_ms": 20_000, "partition": 0}
+    truncate: dict[str, Any] = {"key": None, "headers": [], "timestamp_ms": 20_000, "partition": 0}
     truncate["value"] = debezium(dict).encode_column([Change(op=Op.TRUNCATE, position=Position(0, 20), source_ms=20_000)])[0]
     before = [change("c", key, key, {"id": key}) for key in range(1, 9)]
     after = [change("c", key, 30 + key, {"id": key}) for key in range(5, 12)]
