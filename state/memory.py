@@ -52,6 +52,10 @@ class MemoryStore:
         """Refuse: memory has no files."""
         raise StateError(f"a memory store cannot write a checkpoint to {folder}; use a RocksDB store")
 
+    def adopt(self, folder: Path) -> None:
+        """Refuse: memory has no files."""
+        raise StateError(f"a memory store cannot begin from the checkpoint in {folder}; use a RocksDB store")
+
     def clear(self) -> None:
         self._check()
         self._settle()

@@ -52,6 +52,10 @@ class Folder(Protocol):
         """Return the names of all files below the folder, sorted; [] if it does not exist."""
         ...
 
+    def sizes(self) -> dict[str, int]:
+        """Return the names of all files below the folder with their sizes; {} if it does not exist."""
+        ...
+
     def child(self, name: str) -> "Folder":
         """Return a folder inside this one."""
         ...
@@ -130,8 +134,11 @@ class LocalFolder:
             return file.read()
 
     def names(self) -> list[str]:
+        return sorted(self.sizes())
+
+    def sizes(self) -> dict[str, int]:
         found = (path for path in self.path.rglob("*") if path.is_file() and not path.name.endswith(".part"))
-        return sorted(path.relative_to(self.path).as_posix() for path in found)
+        return {path.relative_to(self.path).as_posix(): path.stat().st_size for path in found}
 
     def child(self, name: str) -> "LocalFolder":
         return LocalFolder(self.path / name)
@@ -177,11 +184,14 @@ class RemoteFolder:
         return content
 
     def names(self) -> list[str]:
+        return sorted(self.sizes())
+
+    def sizes(self) -> dict[str, int]:
         with self._translated():
             self._filesystem.invalidate_cache()
-            found = self._filesystem.find(self._path)
+            found = self._filesystem.find(self._path, detail=True)
         prefix = self._path.strip("/") + "/"
-        return sorted(path.strip("/").removeprefix(prefix) for path in found)
+        return {path.strip("/").removeprefix(prefix): int(entry["size"] or 0) for path, entry in found.items()}
 
     def child(self, name: str) -> "RemoteFolder":
         return RemoteFolder(f"{self.url.rstrip('/')}/{name}", self._filesystem, self._at(name))

@@ -145,6 +145,15 @@ class RocksStore:
             except Exception as error:  # the driver raises nothing more specific
                 raise StateError(f"no checkpoint of {self.path} could be written to {folder}: {error}") from error
 
+    def adopt(self, folder: Path) -> None:
+        self.close()
+        erase(self.path)
+        try:
+            folder.rename(self.path)
+        except OSError as error:
+            raise StateError(f"{folder} could not take the place of state folder {self.path}: {error}") from error
+        self._open()
+
     def clear(self) -> None:
         self.close()
         erase(self.path)

@@ -59,6 +59,14 @@ class Store(Protocol):
         """Write a consistent copy into a folder that does not exist yet; slow, call it from a thread."""
         ...
 
+    def adopt(self, folder: Path) -> None:
+        """Take what `checkpoint` wrote in the place of everything that is here; the folder is used up. Slow, call it from a thread.
+
+        Raises:
+            StateError: It cannot be used; the store is closed, or has what it had: `clear` it.
+        """
+        ...
+
     def clear(self) -> None:
         """Delete everything, position included: the store is rebuilt from the changelog."""
         ...

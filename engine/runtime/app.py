@@ -13,8 +13,8 @@ for state and exactly-once (`Table`, `processing_guarantee`, …) is refused, wi
 
 Environment variables beat arguments: STREAMFORGE_BROKER, STREAMFORGE_STATE_DIR, STREAMFORGE_PARTITIONS,
 STREAMFORGE_COMMIT_INTERVAL, STREAMFORGE_CHECKPOINT_INTERVAL, STREAMFORGE_ON_ERROR, STREAMFORGE_MAX_AHEAD and STREAMFORGE_MAX_SKEW
-("none" switches either off), STREAMFORGE_GRACE; `--datadir` of the command line beats STREAMFORGE_STATE_DIR. Faust's own settings
-have the same prefix, such as STREAMFORGE_WEB_PORT and STREAMFORGE_WEB_BIND.
+("none" switches either off), STREAMFORGE_GRACE, STREAMFORGE_CHECKPOINTS, STREAMFORGE_CHECKPOINTS_KEPT; `--datadir` of the command
+line beats STREAMFORGE_STATE_DIR. Faust's own settings have the same prefix, such as STREAMFORGE_WEB_PORT and STREAMFORGE_WEB_BIND.
 """
 
 import asyncio
@@ -32,6 +32,7 @@ from yarl import URL
 from engine.codecs import Codec
 from engine.durations import Duration
 from engine.errors import ConfigError
+from engine.runtime.checkpointing import Checkpoints
 from engine.runtime.clock import Clock, SystemClock
 from engine.runtime.faust_seam import commands
 from engine.runtime.faust_seam.app_files import answer_to_file_name
@@ -54,6 +55,8 @@ from engine.selectors import Selector
 from engine.sources import BroadcastSource, RulesSource, Source, TableSource
 from engine.topology import Pipeline, Topology
 from engine.watermarks import Watermark
+from state.checkpoint import RemotePlace
+from state.remote import open_folder
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -71,7 +74,10 @@ class App(faust.App):
         state_dir: Folder of the local state, one sub-folder a task.
         partitions: Number of partitions of every topic of the app.
         commit_interval: How often a task commits.
-        checkpoint_interval: How often local state is made to survive a crash of the machine.
+        checkpoint_interval: How often a checkpoint of local state is taken; what is in it survives a crash of the machine.
+        checkpoints: Where checkpoints are kept besides the state folder, for a worker without its disk: "file:///folder",
+            "gs://bucket/folder" or "s3://bucket/folder".
+        checkpoints_kept: How many checkpoints of each task stay there.
         on_error: "dlq" sends bad records to `<id>-dlq`, "fail" stops the worker.
         max_ahead: A record more than this ahead of the wall clock moves no watermark; None switches that off.
         max_skew: A source partition whose watermark is more than this ahead of the slowest active one is paused until the other has
@@ -102,6 +108,8 @@ class App(faust.App):
         standbys: int = 0,
         grace: Duration = "10s",
         web_token: str | None = None,
+        checkpoints: str | None = None,
+        checkpoints_kept: int = 3,
         **options: Any,
     ) -> None:
         given = {
@@ -116,6 +124,8 @@ class App(faust.App):
             "standbys": standbys,
             "grace": grace,
             "web_token": web_token,
+            "checkpoints": checkpoints,
+            "checkpoints_kept": checkpoints_kept,
             **options,
         }
         known = {*self.Settings.setting_names(), "monitor", "config_source", "loop", "beacon"}
@@ -359,8 +369,14 @@ class App(faust.App):
             ),
             metrics=self.metrics,
             create_sources=self._in_memory,
+            checkpoints=None if self.open_store is not None else self._checkpoints(folder.path),
         )
         return self.runner
+
+    def _checkpoints(self, folder: Path) -> Checkpoints:
+        url = self.options.checkpoints
+        remote = None if url is None else RemotePlace(open_folder(url))
+        return Checkpoints(folder, self.topology.app_id, remote=remote, kept=self.options.checkpoints_kept)
 
     async def on_first_start(self) -> None:
         """Make the state folder, parents too."""

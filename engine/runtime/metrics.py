@@ -27,11 +27,19 @@ _COUNTERS = {
     "open_failures": "Attempts to open the task that failed",
     "restored_entries": "Changelog entries read by restores",
     "restore_seconds": "Seconds spent in restores",
-    "rebuilds": "Restores that could not trust the local store and began at the start of the changelog",
+    "rebuilds": "Restores that could not trust the local store and began at a checkpoint or at the start of the changelog",
+    "checkpoints": "Checkpoints taken and kept wherever they shall be",
+    "checkpoint_failures": "Checkpoints that could not be taken or kept",
+    "checkpoint_files": "Files that checkpoints added to the places where they are kept; others were there already",
+    "checkpoint_bytes": "Bytes of these files",
+    "checkpoint_pause_seconds": "Seconds that the task stood still for checkpoints",
 }
 _GAUGES = {
     "running": "1 while the task takes input, 0 while it opens, waits or has failed",
     "restore_lag": "Changelog offsets that the running restore still has to read",
+    "checkpoint_offset": "Changelog offset of the last checkpoint that this worker took",
+    "checkpoint_overdue": "1 while the last good checkpoint is older than three intervals although there were changes",
+    "checkpoint_pause_longest_s": "Longest time that the task stood still for a checkpoint, seconds",
     "queued_records": "Records fetched and not yet processed",
     "held_partitions": "Source partitions that wait for slower ones (max_skew)",
 }
@@ -54,6 +62,14 @@ class TaskMetrics:
     restored_entries: int = 0
     restore_seconds: float = 0.0
     rebuilds: int = 0
+    checkpoints: int = 0
+    checkpoint_failures: int = 0
+    checkpoint_files: int = 0
+    checkpoint_bytes: int = 0
+    checkpoint_pause_seconds: float = 0.0
+    checkpoint_offset: int = 0
+    checkpoint_overdue: int = 0
+    checkpoint_pause_longest_s: float = 0.0
     running: int = 0
     restore_lag: int = 0
     queued_records: int = 0

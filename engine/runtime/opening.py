@@ -40,10 +40,6 @@ class Opened:
     identity: bytes
     positions: dict[TopicPartition, int]
 
-    async def flush(self) -> None:
-        """Make the store survive a crash of the machine."""
-        await in_thread(self.store.flush)
-
     async def close(self) -> None:
         """Let go of the producer and the store."""
         await _let_go(self.producer, self.store)
@@ -64,7 +60,9 @@ async def open_task(shell: Shell, number: int, inputs: Sequence[TopicPartition])
         fenced_s = clock.monotonic_s()
         store = await _open_store(shell, number)
         changelog = TopicPartition(plan.changelog_topic, number)
-        restored = await restore(transport, producer, store, changelog, clock=clock, metrics=shell.metrics.task(number))
+        restored = await restore(
+            transport, producer, store, changelog, clock=clock, metrics=shell.metrics.task(number), checkpoints=shell.checkpoints
+        )
         task = await _make_task(shell, number, store)
         positions = await _positions(shell, inputs, task.positions)
     except BaseException:

@@ -14,6 +14,8 @@ from typing import Any
 
 from engine.durations import duration_ms
 from engine.errors import ConfigError
+from state.errors import StateError
+from state.remote import open_folder
 
 PREFIX = "STREAMFORGE_"
 _TOKEN_LENGTH_MIN = 16
@@ -45,6 +47,7 @@ class Options:
         state_dir: Folder of the stores; `<state_dir>/<app id>/<task number>`.
         max_ahead_ms, max_skew_ms: None when the limit is switched off.
         web_token: What whoever looks into the state must show; None: only this machine may.
+        checkpoints: Address of the place for checkpoints, None for none but beside the stores.
     """
 
     app_id: str
@@ -58,6 +61,8 @@ class Options:
     max_skew_ms: int | None
     grace_s: float
     web_token: str | None
+    checkpoints: str | None
+    checkpoints_kept: int
 
 
 _DEFAULTS: dict[str, Any] = {
@@ -72,6 +77,8 @@ _DEFAULTS: dict[str, Any] = {
     "standbys": 0,
     "grace": "10s",
     "web_token": None,
+    "checkpoints": None,
+    "checkpoints_kept": 3,
 }
 
 
@@ -113,6 +120,8 @@ def read_options(
         max_skew_ms=None if values["max_skew"] in (None, "none") else duration_ms(values["max_skew"], f"{what}: max_skew", minimum_ms=1),
         grace_s=duration_ms(values["grace"], f"{what}: grace") / 1_000,
         web_token=_token(what, values["web_token"]),
+        checkpoints=_place(what, values["checkpoints"]),
+        checkpoints_kept=_number(what, "checkpoints_kept", values["checkpoints_kept"]),
     )
     return options, {name: value for name, value in given.items() if name not in _DEFAULTS}
 
@@ -135,6 +144,18 @@ def _token(what: str, token: object) -> str | None:
     if token is not None and (not isinstance(token, str) or len(token) < _TOKEN_LENGTH_MIN or not token.isascii()):
         raise ConfigError(f"{what}: web_token must be an ASCII text of at least {_TOKEN_LENGTH_MIN} characters")
     return token
+
+
+def _place(what: str, url: object) -> str | None:
+    if url in (None, "none"):
+        return None
+    if not isinstance(url, str) or "://" not in url:
+        raise ConfigError(f"{what}: checkpoints={url!r}; give an address such as 'file:///folder', 'gs://bucket/folder' or 's3://bucket'")
+    try:
+        open_folder(url)
+    except StateError as error:
+        raise ConfigError(f"{what}: checkpoints={url!r}: {error}") from None
+    return url
 
 
 def _number(what: str, name: str, value: object) -> int:

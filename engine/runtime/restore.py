@@ -4,16 +4,19 @@
                            └ store: next_offset     └ end: the last stable offset
 
 It ends by position >= end offset, never by comparing the last record seen: what is at the end may be a marker. The store is
-trusted only as far as `state.changelog.judge` allows; else it is cleared and rebuilt from the start, and the log says why.
+trusted only as far as `state.changelog.judge` allows; else it begins anew from a checkpoint that passes the same judgement, or from
+the start of the log, and the log says why.
 """
 
 import asyncio
 import logging
 import uuid
 from dataclasses import dataclass
+from functools import partial
 
 from engine.errors import ConfigError, FencedError, UnavailableError
 from engine.records import OutputColumns, RecordBatch, TopicPartition
+from engine.runtime.checkpointing import Checkpoints, begin_from_checkpoint
 from engine.runtime.clock import Clock
 from engine.runtime.metrics import TaskMetrics
 from engine.runtime.threads import in_thread
@@ -54,9 +57,11 @@ async def restore(
     *,
     clock: Clock,
     metrics: TaskMetrics,
+    checkpoints: Checkpoints | None = None,
 ) -> Restored:
     """Bring a store to the end of its changelog partition, whose writer (`producer`) has fenced all others.
 
+    A store that cannot be trusted is replaced by the newest checkpoint that can, or else built from the start of the changelog.
     It may be cancelled at any point and begun again: the store is always what some readers of the log have seen, and reads on.
 
     Raises:
@@ -70,11 +75,14 @@ async def restore(
     if identity is None:
         identity = await _make_identity(producer, store, changelog, clock)
         return Restored(identity, 0, clock.monotonic_s() - started_s, "state is new and empty")
-    verdict = judge(store.position, identity=identity, begin=begin, end=end, now_ms=clock.now_ms())
+    judged = partial(judge, identity=identity, begin=begin, end=end, now_ms=clock.now_ms())
+    verdict = judged(store.position)
     if not verdict.usable:
         metrics.rebuilds += 1
         log.info("%s-%d: the state %s", *changelog, verdict.reason)
         await in_thread(store.clear)
+        if checkpoints is not None:
+            verdict = await begin_from_checkpoint(checkpoints, store, changelog, judged) or verdict
     start = store.position.next_offset if verdict.usable else begin
     entries = await _follow(transport, store, identity, changelog, start, end, clock, metrics)
     if (await transport.end_offsets([changelog]))[changelog] != end:

@@ -19,6 +19,7 @@ from engine.plan import Plan
 from engine.records import RecordBatch, TopicPartition
 from engine.runtime.alignment import Alignment
 from engine.runtime.breakdown import describe
+from engine.runtime.checkpointing import Checkpoints
 from engine.runtime.clock import Clock, SystemClock
 from engine.runtime.lifecycle import Phase
 from engine.runtime.metrics import Metrics
@@ -42,6 +43,7 @@ class Runner:
         deliver: How a batch reaches its pipelines; None processes it directly.
         clock: None for the machine's.
         create_sources: Create missing source topics too (tests, bounded runs); otherwise they must exist.
+        checkpoints: Where checkpoints of the stores are kept; None for nowhere: stores are only flushed.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Runner:
         limits: Limits | None = None,
         metrics: Metrics | None = None,
         create_sources: bool = False,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         clock = clock or SystemClock()
         self.plan = plan
@@ -66,6 +69,7 @@ class Runner:
         self._create_sources = create_sources
         take = prepared(deliver or self._process, plan, self._limits)
         self._shell = Shell(plan, transport, open_store, take, clock, self._limits, self.metrics, Pulse(clock.monotonic_s()))
+        self._shell.checkpoints = checkpoints
         if self._limits.max_skew_ms is not None:
             self._shell.alignment = Alignment(self._limits.max_skew_ms, plan)
         self._stopping = asyncio.Event()
@@ -156,6 +160,8 @@ class Runner:
             self._purge.cancel()
         await self._close_all(self._limits.grace_s)
         await self.transport.stop()
+        if self._shell.checkpoints is not None:
+            await self._shell.checkpoints.close()
         self._stopped.set()
 
     def raise_failure(self) -> None:

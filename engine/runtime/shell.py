@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from engine.plan import Plan
 from engine.records import RecordBatch, TopicPartition
 from engine.runtime.alignment import Alignment
+from engine.runtime.checkpointing import Checkpoints
 from engine.runtime.clock import Clock
 from engine.runtime.metrics import Metrics
 from engine.runtime.quiet import Pulse
@@ -24,7 +25,7 @@ class Limits:
 
     Attributes:
         commit_interval_ms: A task commits when this much time has passed since its last commit and anything has changed.
-        checkpoint_interval_ms: How often a store is made to survive a crash of the machine.
+        checkpoint_interval_ms: How often a checkpoint of each store is taken, which also makes it survive a crash of the machine.
         commit_records_max: Input or output records after which a task commits early.
         commit_bytes_max: The same for the bytes of output values: a transaction has to get through within 10 s.
         queue_records_max: Fetched records that wait for a task; then its partitions are paused until half are gone.
@@ -62,6 +63,7 @@ class Shell:
         open_store: Opens (or creates) the store of a task number; called in a thread, since it may take long.
         deliver: Takes a batch to the pipelines that read it; returns when all of them are done with it.
         alignment: Who waits for whom; None when nobody has to.
+        checkpoints: Where checkpoints are kept; None where stores are only flushed.
         output_partitions: Number of partitions of each output topic.
         record_bytes_max: Largest record that each of them takes; tasks look into it as they run.
     """
@@ -75,6 +77,7 @@ class Shell:
     metrics: Metrics
     pulse: Pulse
     alignment: Alignment | None = None
+    checkpoints: Checkpoints | None = None
     output_partitions: dict[str, int] = field(default_factory=dict)
     record_bytes_max: dict[str, int] = field(default_factory=dict)
 

@@ -21,6 +21,7 @@ from engine.records import RecordBatch, TopicPartition
 from engine.runtime.alignment import align
 from engine.runtime.breakdown import RefusedOutputError, TaskDroppedError, describe
 from engine.runtime.broadcast_feed import BroadcastFeed
+from engine.runtime.checkpointing import TaskCheckpoints
 from engine.runtime.cutting import PieceSize, cut_piece
 from engine.runtime.intake import EndOfInput, Intake
 from engine.runtime.lifecycle import Lifecycle, Phase
@@ -61,8 +62,8 @@ class TaskRunner:
         self._records_since_commit = 0
         self._counters_before: Counter[tuple[str, str, str]] = Counter()
         self._attempts = 0
-        self._commit_due_s = self._flush_due_s = self._tick_due_s = self._ticked_s = self._wall_ahead_s = 0.0
-        self._flushed = True
+        self._commit_due_s = self._tick_due_s = self._ticked_s = self._wall_ahead_s = 0.0
+        self._checkpoints: TaskCheckpoints | None = None
 
     # -- what the runner calls
 
@@ -166,7 +167,9 @@ class TaskRunner:
         self.positions = dict(opened.positions)
         self.committed = dict(opened.positions)
         self._commit_due_s = now_s + self._shell.limits.commit_interval_ms / 1_000
-        self._flush_due_s = now_s + self._shell.limits.checkpoint_interval_ms / 1_000
+        self._checkpoints = TaskCheckpoints(
+            self._shell.checkpoints, self.number, self._shell.limits.checkpoint_interval_ms, self._shell.clock, self._metrics
+        )
         self._tick_due_s = self._ticked_s = now_s
         self._wall_ahead_s = self._shell.clock.now_ms() / 1_000 - now_s
         self._records_since_commit = 0
@@ -224,6 +227,8 @@ class TaskRunner:
             self._shell.alignment.leave(self.inputs)
         self._metrics.running = self._metrics.held_partitions = 0
         self._busy = self._committing = False
+        if self._checkpoints is not None:
+            self._checkpoints.stop()
         if self._broadcasts is not None:
             await self._broadcasts.close()
         if opened is not None:
@@ -246,7 +251,7 @@ class TaskRunner:
         await self._commit()
 
     async def _turn(self) -> None:
-        """Do what is due: tell the clock, commit, flush."""
+        """Do what is due: tell the clock, commit, take a checkpoint."""
         limits, clock = self._shell.limits, self._shell.clock
         now_s = clock.monotonic_s()
         assert self._opened is not None and self._broadcasts is not None
@@ -258,9 +263,8 @@ class TaskRunner:
         if now_s >= self._commit_due_s or self._is_commit_full():
             await self._commit()
             self._commit_due_s = clock.monotonic_s() + limits.commit_interval_ms / 1_000
-        if now_s >= self._flush_due_s:
-            await self._flush()
-            self._flush_due_s = clock.monotonic_s() + limits.checkpoint_interval_ms / 1_000
+        if self._checkpoints is not None:
+            await self._checkpoints.take_if_due(self._opened.store)
 
     def _is_commit_full(self) -> bool:
         assert self._opened is not None
@@ -357,7 +361,8 @@ class TaskRunner:
                 raise TaskDroppedError(f"the store did not take a commit: {error}") from error
             self.committed.update(commit.offsets)
             self._attempts = 0
-            self._flushed = False
+            if self._checkpoints is not None and commit.changes:
+                self._checkpoints.changed()
             metrics.commits += 1
             metrics.commit_seconds += shell.clock.monotonic_s() - started_s
             metrics.output_records += sum(map(len, commit.outputs.values()))
@@ -387,10 +392,3 @@ class TaskRunner:
             self._metrics.commit_failures += 1
             raise TaskDroppedError(describe(error)) from error
         return Position(opened.identity, ends[changelog], now_ms) if commit.changes else opened.store.position
-
-    async def _flush(self) -> None:
-        """Make the store survive a crash of the machine; it runs in a thread, since it may take long."""
-        assert self._opened is not None
-        if not self._flushed:
-            await self._opened.flush()
-            self._flushed = True

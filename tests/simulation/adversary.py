@@ -14,7 +14,9 @@ POINTS = (
         "fetch", "produce", "txn_offset_commit", "end_txn", "end_txn", "init_producer", "list_offsets", "offset_fetch", "join_group",
         "sync_group", "delete_records",
     ) for moment in ("before", "after")),
-    *(f"{write} {moment}" for write in ("open", "apply", "apply", "flush", "clear", "close") for moment in ("before", "after")),
+    *(f"{write} {moment}" for write in (
+        "open", "apply", "apply", "flush", "clear", "close", "put", "adopt",
+    ) for moment in ("before", "after")),
     "deliver before", "deliver before",
 )  # fmt: skip
 
@@ -41,6 +43,7 @@ class Adversary:
             (1, self._jump),
             (1, self._fill_disk),
             (2, self._start_another),
+            (2, self._spoil),
         ]
         self._weights = [weight for weight, _ in harms]
         self._harms = [harm for _, harm in harms]
@@ -88,10 +91,10 @@ class Adversary:
     def _start_again(self, name: str) -> None:
         disk, fate = self._world.disks[name], self._random.random()
         what = "with its disk"
-        if fate < 0.15:
+        if fate < 0.25:
             disk.lose()
             what = "with an empty disk"
-        elif fate < 0.4:
+        elif fate < 0.45:
             disk.go_back()
             what = "with an older disk"
         self._world.trace.say(f"{name} comes again {what}")
@@ -103,6 +106,10 @@ class Adversary:
 
     def _fill_disk(self, process: Process) -> None:
         process.full_disk = True
+
+    def _spoil(self, process: Process) -> None:
+        for _ in range(self._random.choice([1, 1, 3])):
+            self._world.trace.say(f"in the place of checkpoints {self._world.bucket.spoil()}")
 
     # -- network
 

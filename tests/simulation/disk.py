@@ -4,14 +4,22 @@ A write is all or nothing, as a RocksDB WriteBatch is; the process may die right
 a store that is open already fails, as RocksDB's lock makes it.
 """
 
+import logging
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Literal, Protocol
 
+import msgspec
+
+from engine.runtime.checkpointing import Checkpoints
+from state.checkpoint import Shelf
 from state.errors import StateError
 from state.memory import MemoryStore
 from state.store import Change, Position
+
+log = logging.getLogger("state.simulated")
 
 Moment = Literal["before", "after"]
 _COPIES_MAX = 4
@@ -85,6 +93,79 @@ class Disk:
                 volume.copies.clear()
 
 
+class Bucket:
+    """The object store of an app, which all workers share; what is in it may get lost or damaged."""
+
+    def __init__(self, random: Random) -> None:
+        self.files: dict[str, bytes] = {}
+        self._random = random
+
+    def spoil(self) -> str:
+        """Lose, tear or change one file; return what was done."""
+        if not self.files:
+            return "nothing: there is no file"
+        name = self._random.choice(sorted(self.files))
+        content, fate = self.files[name], self._random.randrange(3)
+        if fate == 0 or not content:
+            del self.files[name]
+            return f"{name} is lost"
+        at = self._random.randrange(len(content))
+        if fate == 1:
+            self.files[name] = content[:at]
+            return f"{name} is torn at {at}"
+        self.files[name] = content[:at] + bytes([content[at] ^ 1 << self._random.randrange(8)]) + content[at + 1 :]
+        return f"{name} has another bit at {at}"
+
+
+class SimulatedPlace:
+    """A `Place` as one process sees it: of no effect once that process is dead."""
+
+    def __init__(self, bucket: Bucket, owner: Owner) -> None:
+        self._bucket = bucket
+        self._owner = owner
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        start = folder.rstrip("/") + "/"
+        found = {name.removeprefix(start): len(content) for name, content in self._files().items() if name.startswith(start)}
+        return {name: size for name, size in found.items() if "/" not in name}
+
+    def read(self, name: str) -> bytes:
+        if name not in self._files():
+            raise StateError(f"{name} is not there")
+        return self._files()[name]
+
+    def write(self, name: str, content: bytes) -> None:
+        self._owner.at_store("put", "before", -1, Position())
+        self._files()[name] = content
+        self._owner.at_store("put", "after", -1, Position())
+
+    def put(self, name: str, source: Path) -> None:
+        self.write(name, source.read_bytes())
+
+    def get(self, name: str, target: Path) -> None:
+        target.write_bytes(self.read(name))
+
+    def delete(self, name: str) -> None:
+        self._files().pop(name, None)
+
+    def _files(self) -> dict[str, bytes]:
+        if not self._owner.alive:
+            raise StateError("the process is dead")
+        return self._bucket.files
+
+
+class SimulatedCheckpoints(Checkpoints):
+    """The genuine checkpoints, kept in a simulated place only; copies on their way there are genuine files."""
+
+    def __init__(self, folder: Path, bucket: Bucket, owner: Owner) -> None:
+        super().__init__(folder, "sim")
+        self._place = SimulatedPlace(bucket, owner)
+
+    def shelves(self, number: int) -> list[Shelf]:
+        """Return the shelf of a task."""
+        return [Shelf(self._place, f"sim/{number}", kept=3, say=log.warning)]
+
+
 class SimulatedStore:
     """A `Store` as one process has it open: of no effect once that process is dead."""
 
@@ -114,7 +195,25 @@ class SimulatedStore:
         self._write("flush", self.position, lambda content: content.flush())
 
     def checkpoint(self, folder: Path) -> None:
-        raise StateError(f"a simulated store cannot write a checkpoint to {folder}")
+        """Write one file that has the content of all."""
+        position = self.position
+        entries = list(self._content().scan(b"", b"\xff" * 64))
+        folder.mkdir(parents=True)
+        where = (position.identity, position.next_offset, position.time_ms)
+        (folder / "entries.sst").write_bytes(msgspec.msgpack.encode((where, entries)))
+
+    def adopt(self, folder: Path) -> None:
+        raw = (folder / "entries.sst").read_bytes()
+        shutil.rmtree(folder)
+        (identity, next_offset, time_ms), entries = msgspec.msgpack.decode(
+            raw, type=tuple[tuple[bytes, int, int], list[tuple[bytes, bytes]]]
+        )
+        position = Position(identity, next_offset, time_ms)
+        self.owner.at_store("adopt", "before", self._number, position)
+        if not (self.is_open and self.owner.alive):
+            raise StateError("the store is closed, or its process is dead")
+        self._volume.replace(entries, position)
+        self.owner.at_store("adopt", "after", self._number, position)
 
     def clear(self) -> None:
         self._write("clear", Position(), lambda content: content.clear())

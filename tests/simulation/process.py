@@ -8,6 +8,7 @@ import asyncio
 import contextvars
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -22,14 +23,14 @@ from engine.runtime.transport.memory_membership import GroupTimes
 from engine.task import Task
 from engine.testing.clock import LoopClock
 from state.store import Position, Store
-from tests.simulation.disk import Disk, Moment
+from tests.simulation.disk import Bucket, Disk, Moment, SimulatedCheckpoints
 from tests.simulation.network import Line, SimulatedTransport, Weather
 
 SESSION_S = 3.0
 TIMES = GroupTimes(session_timeout_s=SESSION_S, heartbeat_interval_s=0.6, rebalance_timeout_s=4.0)
 TRANSACTION_TIMEOUTS_S = (3.0, 10.0)
 LIMITS = Limits(
-    commit_interval_ms=200, checkpoint_interval_ms=3_000, tick_ms=200, close_timeout_s=1.0, grace_s=1.5, retry_first_s=0.05,
+    commit_interval_ms=200, tick_ms=200, close_timeout_s=1.0, grace_s=1.5, retry_first_s=0.05,
     retry_max_s=1.0, purge_interval_s=2.0,
 )  # fmt: skip
 PROCESS: contextvars.ContextVar["Process | None"] = contextvars.ContextVar("process", default=None)
@@ -63,6 +64,7 @@ class Process:
 
     Args:
         name: Of the worker: processes that follow each other under one name have the same disk.
+        folder: For files on their way to and from the bucket, which holds the checkpoints of all workers.
         on_store: Told of each write that has happened: (operation, task number, position).
         say: Takes lines for the trace.
 
@@ -80,6 +82,8 @@ class Process:
         weather: Weather,
         random: Random,
         *,
+        folder: Path,
+        bucket: Bucket,
         on_store: Callable[[str, int, Position], None],
         say: Callable[[str], None],
     ) -> None:
@@ -108,11 +112,15 @@ class Process:
         limits = replace(
             LIMITS,
             commit_interval_ms=random.choice([50, 200, 1_000]),
+            checkpoint_interval_ms=random.choice([400, 1_000, 3_000]),
             commit_records_max=random.choice([1, 5, 100_000]),
             queue_records_max=random.choice([1, 10, 50_000] if not has_idleness else [50, 50_000]),
             piece_records_max=random.choice([1, 4, 16, 1_000]),
         )
-        self.runner = Runner(plan, self.transport, open_store=self._open_store, deliver=self._deliver, clock=self.clock, limits=limits)
+        self.runner = Runner(
+            plan, self.transport, open_store=self._open_store, deliver=self._deliver, clock=self.clock, limits=limits,
+            checkpoints=SimulatedCheckpoints(folder, bucket, self),
+        )  # fmt: skip
 
     def start(self) -> None:
         """Begin to run."""

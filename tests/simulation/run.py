@@ -38,7 +38,7 @@ async def _run(seed: int) -> Outcome:
     loop.set_task_factory(task_factory)
     world = World(seed)
     loop.set_exception_handler(lambda _, context: world.trace.say(f"{context.get('message')}: {context.get('exception')}"))
-    with world.trace.listening():
+    with world.folder, world.trace.listening():
         await _play(world)
     return Outcome(seed, world.errors, world.trace.lines)
 

@@ -1,6 +1,8 @@
 """What one seed makes: a broker, an app, workers and their disks, traffic; and how it all comes to rest again."""
 
 import asyncio
+import tempfile
+from pathlib import Path
 from random import Random
 
 from engine.errors import UnavailableError
@@ -10,7 +12,7 @@ from engine.testing.clock import LoopClock, virtual_loop
 from engine.topics import TopicSpec
 from state.store import Position
 from tests.simulation.app import PIPELINES, AppChoice, make_plan
-from tests.simulation.disk import Disk
+from tests.simulation.disk import Bucket, Disk
 from tests.simulation.ledger import Ledger
 from tests.simulation.loop import Trace
 from tests.simulation.network import Weather
@@ -26,6 +28,7 @@ class World:
 
     Attributes:
         errors: What has been found wrong so far.
+        folder: For files; whoever made the world cleans it up.
         processes: All that ever ran, in the order in which they began.
         furthest_ms: The furthest that any wall clock was ever ahead.
     """
@@ -50,6 +53,8 @@ class World:
         self.errors: list[str] = []
         self.processes: list[Process] = []
         self.disks: dict[str, Disk] = {}
+        self.bucket = Bucket(Random(f"{seed} bucket"))
+        self.folder = tempfile.TemporaryDirectory(prefix="simulation-")
         self.furthest_ms = 0
         self._seeds = Random(f"{seed} processes")
         self.trace.say(f"seed {seed}: {self.choice}")
@@ -59,7 +64,7 @@ class World:
         disk = self.disks.setdefault(name, Disk(Random(self._seeds.random())))
         process = Process(
             name, self.plan, self.broker, self.clock, disk, self.weather, Random(self._seeds.random()),
-            on_store=self._on_store, say=self.trace.say,
+            folder=Path(self.folder.name) / f"{len(self.processes)}", bucket=self.bucket, on_store=self._on_store, say=self.trace.say,
         )  # fmt: skip
         self.processes.append(process)
         self.trace.say(f"{name} starts")

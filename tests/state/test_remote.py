@@ -40,6 +40,13 @@ def test_folder_deletes_files_and_itself(folder: Folder) -> None:
     assert folder.names() == []
 
 
+def test_folder_tells_sizes(folder: Folder) -> None:
+    assert folder.sizes() == {}
+    folder.write("files/a", b"12345")
+    folder.write("b", b"")
+    assert folder.sizes() == {"b": 0, "files/a": 5}
+
+
 def test_folder_missing_file_is_named(folder: Folder) -> None:
     folder.write("a", b"1")
     with pytest.raises(StateError, match=r"no file _metadata\.json in .*copies"):

@@ -17,7 +17,7 @@ def read(environ: dict[str, str] | None = None, **given: Any) -> tuple[Options, 
 
 def test_options_defaults_are_those_of_the_documentation() -> None:
     options, rest = read()
-    assert options == Options("shop", "memory://", Path("var/state"), 12, 200, 60_000, "dlq", 3_600_000, None, 10.0, None)
+    assert options == Options("shop", "memory://", Path("var/state"), 12, 200, 60_000, "dlq", 3_600_000, None, 10.0, None, None, 3)
     assert rest == {}
 
 
@@ -50,6 +50,10 @@ def test_options_environment_beats_the_argument() -> None:
         ({"partitions": "many"}, "whole number"),
         ({"commit_interval": 5}, "commit_interval"),
         ({"commit_interval": "0s"}, "positive"),
+        ({"checkpoints": "var/checkpoints"}, "give an address such as"),
+        ({"checkpoints": "nosuch://bucket"}, "nosuch"),
+        ({"checkpoints": 7}, "give an address"),
+        ({"checkpoints_kept": 0}, "at least 1"),
     ],
 )
 def test_options_wrong_one_says_what_to_write(given: dict[str, Any], message: str) -> None:
