@@ -44,7 +44,7 @@ from engine.runtime.faust_seam.state_pages import state_pages
 from engine.runtime.faust_seam.structs import StructRegistry
 from engine.runtime.faust_seam.web import metrics_page
 from engine.runtime.metrics import Metrics
-from engine.runtime.options import read_options
+from engine.runtime.options import Options, read_options
 from engine.runtime.runner import Runner
 from engine.runtime.shell import Limits, OpenStore
 from engine.runtime.state_reader import StateReader
@@ -139,14 +139,8 @@ class App(faust.App):
         self.open_store: OpenStore | None = None
         self.runner: Runner | None = None
         self._channels: dict[str, BatchChannel] = {}
-        rest.setdefault("env_prefix", "STREAMFORGE_")
-        rest.setdefault("web_bind", "127.0.0.1")
-        rest.setdefault("broker_session_timeout", 10.0)
-        rest.setdefault("broker_rebalance_timeout", 15.0)
-        rest.setdefault("TableManager", NoTables)
-        rest.setdefault("Serializers", StructRegistry)
         urls = self.options.broker.replace(",", ";")
-        rest |= {"datadir": str(self.options.state_dir), "topic_partitions": self.options.partitions, "topic_disable_leader": True}
+        rest = _for_faust(self.options, rest)
         super().__init__(id, broker=urls, **rest)
         new_partitions = self.options.partitions if self._in_memory else None
         connection = Connection(lambda: self.make_transport(f"{id}-agents"), partitions=new_partitions)
@@ -381,6 +375,20 @@ class App(faust.App):
     async def on_first_start(self) -> None:
         """Make the state folder, parents too."""
         await asyncio.to_thread(lambda: self.state_dir.mkdir(parents=True, exist_ok=True))
+
+
+def _for_faust(options: Options, rest: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that Faust gets: what was given, our defaults, and what is settled here."""
+    defaults = {
+        "env_prefix": "STREAMFORGE_",
+        "web_bind": "127.0.0.1",
+        "broker_session_timeout": 10.0,
+        "broker_rebalance_timeout": 15.0,
+        "TableManager": NoTables,
+        "Serializers": StructRegistry,
+    }
+    settled = {"datadir": str(options.state_dir), "topic_partitions": options.partitions, "topic_disable_leader": True}
+    return defaults | rest | settled
 
 
 def _check_leader(on_leader: bool) -> None:
