@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 from engine.codecs import JsonCodec
 from engine.durations import duration_ms
 from engine.errors import ConfigError
-from engine.graph import Node, SideSpec
+from engine.graph import MakeOperator, Node, SideSpec
 from engine.operators.join import Bounds, How, JoinSpec, Within, join_operator
 from engine.operators.lookup import LookupHow, as_of_operator, lookup_operator
 from engine.operators.merge import Merge
+from engine.operators.window_join import WindowJoinSpec, joining_window, window_join_operator
 from engine.selectors import Selector, compile_selector
+from engine.windows import Window
 
 if TYPE_CHECKING:
     from engine.stream import Stream
@@ -34,7 +36,7 @@ class Joins(Generic[K, V]):
         self,
         other: "Stream[K, W]",
         *,
-        within: Within,
+        within: Within | Window,
         how: Literal["inner"] = ...,
         bounds: Bounds = ...,
         late_to: str | None = ...,
@@ -45,7 +47,7 @@ class Joins(Generic[K, V]):
         self,
         other: "Stream[K, W]",
         *,
-        within: Within,
+        within: Within | Window,
         how: How,
         bounds: Bounds = ...,
         late_to: str | None = ...,
@@ -55,21 +57,22 @@ class Joins(Generic[K, V]):
         self,
         other: "Stream[K, W]",
         *,
-        within: Within,
+        within: Within | Window,
         how: How = "inner",
         bounds: Bounds = "[]",
         late_to: str | None = None,
         name: str = "join",
     ) -> "Stream[K, Any]":
-        """Pair the records of a key in this stream and another whose event times lie within a distance of each other.
+        """Pair the records of a key in this stream and another that lie within a distance of each other, or in the same window.
 
         Args:
-            within: (lo, hi), signed: lo <= other.timestamp - this.timestamp <= hi, such as ("-1m", "5m").
+            within: (lo, hi), signed: lo <= other.timestamp - this.timestamp <= hi, such as ("-1m", "5m"); or a tumbling or hopping
+                window: pairs come out when it closes, once for each window that holds both.
             how: Whether a record without partner comes out too, the missing side None: "inner" (never), "left", "right", "outer".
-            bounds: "[]" takes both ends in; "(" and ")" leave an end out.
-            late_to: Topic for records that came after the watermark; they are counted in any case.
+            bounds: "[]" takes both ends in; "(" and ")" leave an end out. For distances only.
+            late_to: Topic for records that came too late; they are counted in any case.
         Returns:
-            Pairs (this value, other value), at the later of the two times.
+            Pairs (this value, other value), at the later of the two times, or those of a window at its end - 1 ms.
         """
         return _join(cast("Stream[K, V]", self), other, within, how, bounds, late_to, name)
 
@@ -128,35 +131,47 @@ def merge_streams(streams: "Sequence[Stream[Any, Any]]") -> "Stream[Any, Any]":
 def _join(
     left: "Stream[Any, Any]",
     right: "Stream[Any, Any]",
-    within: Within,
+    within: Within | Window,
     how: How,
     bounds: Bounds,
     late_to: str | None,
     name: str,
 ) -> "Stream[Any, tuple[Any, Any]]":
-    """Return the interval join of two streams: see `Stream.join`."""
+    """Return the join of two streams: see `Stream.join`."""
     what = left._what(name)
     check_same_keys([left, right], name)
-    if not isinstance(within, tuple) or len(within) != 2:
-        raise ConfigError(f"{what}: within={within!r} is not a pair of durations; write one such as ('-1m', '5m')")
-    lower_ms, upper_ms = (duration_ms(bound, f"within of {what}", minimum_ms=None) for bound in within)
-    spec = JoinSpec(
-        lower_ms,
-        upper_ms,
-        how,
-        bounds=bounds,
-        late_to=late_to,
-        key_type=left._key_type,
-        left_type=left._value_type,
-        right_type=right._value_type,
-    )
-    make = join_operator(spec, what)
+    types = (left._key_type, left._value_type, right._value_type)
+    if isinstance(within, Window):
+        make, signature = _joined_by_window(within, how, bounds, late_to, types, what)
+    else:
+        make, signature = _joined_by_distance(within, how, bounds, late_to, types, what)
     streams = [left._placed(name), right._placed(name)]
     value_type = pair_type(left._value_type, right._value_type, how)
     sides = () if late_to is None else (SideSpec(late_to, JsonCodec(Any)),)
-    signature = f"{name} {lower_ms} {upper_ms} {how}" + ("" if bounds == "[]" else f" {bounds}")
-    node = Node("join", name, inputs_of(streams), make, left._key_type, value_type, signature, sides)
+    node = Node("join", name, inputs_of(streams), make, left._key_type, value_type, f"{name} {signature}", sides)
     return streams[0]._with(left._graph.add(node), value_type=value_type)
+
+
+def _joined_by_distance(
+    within: Within, how: How, bounds: Bounds, late_to: str | None, types: tuple[Any, Any, Any], what: str
+) -> tuple[MakeOperator, str]:
+    if not isinstance(within, tuple) or len(within) != 2:
+        raise ConfigError(
+            f"{what}: within={within!r} is not a pair of durations; write one such as ('-1m', '5m'), or a window such as "
+            "windows.tumbling('1m')"
+        )
+    lower_ms, upper_ms = (duration_ms(bound, f"within of {what}", minimum_ms=None) for bound in within)
+    spec = JoinSpec(lower_ms, upper_ms, how, bounds, late_to, *types)
+    return join_operator(spec, what), f"{lower_ms} {upper_ms} {how}" + ("" if bounds == "[]" else f" {bounds}")
+
+
+def _joined_by_window(
+    within: Window, how: How, bounds: Bounds, late_to: str | None, types: tuple[Any, Any, Any], what: str
+) -> tuple[MakeOperator, str]:
+    if bounds != "[]":
+        raise ConfigError(f"{what}: bounds={bounds!r} is for distances; a window holds its start and not its end")
+    spec = WindowJoinSpec(joining_window(within, what), how, late_to, *types)
+    return window_join_operator(spec, what), f"{within!r} {how}"
 
 
 def _lookup(stream: "Stream[Any, Any]", table: "Table[Any, Any]", on: Selector | None, how: LookupHow, name: str) -> "Stream[Any, Any]":

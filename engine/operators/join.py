@@ -80,7 +80,7 @@ class IntervalJoin(Operator):
         self._time = MergedTime(cast("NodeContext", context), 2)
         codec = key_codec(spec.key_type)
         self._held: tuple[MapCells[Any, _Place, _Held], ...] = tuple(
-            context.state.mapped(context.state_name(name), codec, _PLACES, msgpack_codec(tuple.__class_getitem__((value_type, bool))))
+            context.state.mapped(context.state_name(name), codec, PLACES, msgpack_codec(tuple.__class_getitem__((value_type, bool))))
             for name, value_type in (("left", spec.left_type), ("right", spec.right_type))
         )
         self._untyped = (spec.left_type is Any, spec.right_type is Any)
@@ -133,7 +133,7 @@ class IntervalJoin(Operator):
             if not other_matched and spec.outer[1 - side]:
                 others.put(key, other_place, (other, True))
         ours.put(key, place, (value, matched))
-        self._drops.put(timestamp_ms + spec.kept_ms[side], key, True, bytes((side,)) + _PLACES.encode(place))
+        self._drops.put(timestamp_ms + spec.kept_ms[side], key, True, bytes((side,)) + PLACES.encode(place))
 
     def _advance(self, until: int, out: "_Output") -> None:
         """Drop what can have no partner any more."""
@@ -143,7 +143,7 @@ class IntervalJoin(Operator):
             return
         for due_ms, key, sub, _ in self._drops.due(until):
             self._drops.delete(due_ms, key, sub)
-            side, place = sub[0], _PLACES.decode(sub[1:])
+            side, place = sub[0], PLACES.decode(sub[1:])
             held = self._held[side].get(key, place)
             assert held is not None, "a record is dropped once"
             self._held[side].delete(key, place)
@@ -223,7 +223,13 @@ def _decode_place(raw: bytes) -> _Place:
     return decode_time(raw), int.from_bytes(raw[TIME_BYTES:], "big")
 
 
-_PLACES: PayloadCodec[_Place] = PayloadCodec(_encode_place, _decode_place)
+PLACES: PayloadCodec[_Place] = PayloadCodec(_encode_place, _decode_place)
+
+
+def check_how(how: str, what: str) -> None:
+    """Refuse an unknown `how` with a ConfigError."""
+    if how not in ("inner", "left", "right", "outer"):
+        raise ConfigError(f"{what}: how={how!r} is not known; use 'inner', 'left', 'right' or 'outer'")
 
 
 def join_operator(spec: JoinSpec, what: str = "join") -> Callable[[OperatorContext], Operator]:
@@ -238,9 +244,8 @@ def join_operator(spec: JoinSpec, what: str = "join") -> Callable[[OperatorConte
         raise ConfigError(f"{what}: no time lies within ({spec.lower_ms} ms, {spec.upper_ms} ms); give the lower bound first")
     if spec.inside_ms[0] > spec.inside_ms[1]:
         raise ConfigError(f"{what}: no whole millisecond lies within ({spec.lower_ms} ms, {spec.upper_ms} ms) with bounds={spec.bounds!r}")
-    if spec.how not in ("inner", "left", "right", "outer"):
-        raise ConfigError(f"{what}: how={spec.how!r} is not known; use 'inner', 'left', 'right' or 'outer'")
+    check_how(spec.how, what)
     return lambda context: IntervalJoin(context, spec)
 
 
-__all__ = ["Bounds", "How", "IntervalJoin", "JoinSpec", "Within", "join_operator"]
+__all__ = ["PLACES", "Bounds", "How", "IntervalJoin", "JoinSpec", "Within", "check_how", "join_operator"]

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
+from engine import windows
 from engine.errors import ConfigError
 from engine.testing.driver import TestDriver
 from engine.topology import Topology
@@ -54,6 +55,10 @@ def numbers(value: Any) -> tuple[int | None, int | None]:
         (lambda v, b: v.join(b, within=("0s", "1s"), bounds="[["), "bounds="),
         (lambda v, b: v.join(b, within=("0ms", "1ms"), bounds="()"), "no whole millisecond"),
         (lambda v, b: v.join(b.key_by("ts"), within=("0s", "1s")), "keys differ, str and int"),
+        (lambda v, b: v.join(b, within=windows.session("1m")), r"within=session\(60000ms\) does not join streams"),
+        (lambda v, b: v.join(b, within=windows.sliding("1m")), "does not join streams, because the records decide"),
+        (lambda v, b: v.join(b, within=windows.tumbling("1m"), bounds="()"), "a window holds its start and not its end"),
+        (lambda v, b: v.join(b, within=windows.tumbling("1m"), how="cross"), "how='cross'"),
         (lambda v, b: v.join(7, within=("0s", "1s")), "7 is not a stream"),
     ],
 )
@@ -163,6 +168,44 @@ def test_join_over_partitions_equals_every_pair_that_fits(
         driver.finish()
         out = sorted(((r.key, *numbers(r.value), r.timestamp_ms) for r in driver.read("out")), key=repr)
     assert out == pairs_that_fit(sides["views"], sides["buys"], lo + exclusive, hi - exclusive, how)
+
+
+def pairs_of_windows(
+    lefts: list[tuple[str, int, int]], rights: list[tuple[str, int, int]], size: int, every: int, how: str
+) -> list[tuple[str, int | None, int | None, int]]:
+    """Return (key, left, right, time) of every pair in every window, by looking into all windows that there can be."""
+    found: list[tuple[str, int | None, int | None, int]] = []
+    for key in sorted({row[0] for row in [*lefts, *rights]}):
+        for start in range(-60, 60, every):
+            left, right = ([number for name, number, ts in rows if name == key and start <= ts < start + size] for rows in (lefts, rights))
+            end = start + size - 1
+            found += [(key, one, other, end) for one in left for other in right]
+            found += [(key, one, None, end) for one in left if not right and how in ("left", "outer")]
+            found += [(key, None, other, end) for other in right if not left and how in ("right", "outer")]
+    return sorted(found, key=repr)
+
+
+@settings(max_examples=examples(60), deadline=None)
+@given(RECORDS, st.sampled_from([(10, 10), (12, 4), (9, 5)]), st.sampled_from(["inner", "left", "right", "outer"]), st.booleans())
+def test_join_by_window_over_partitions_equals_every_pair_of_every_window(
+    records: list[tuple[str, str, int, str]], window: tuple[int, int], how: Any, rekeyed: bool
+) -> None:
+    size, every = window
+
+    def declare(views: Any, buys: Any) -> Any:
+        right = buys.key_by("user") if rekeyed else buys
+        return views.join(right, within=windows.hopping(f"{size}ms", every=f"{every}ms"), how=how)
+
+    with TestDriver(joined(declare), partitions=3) as driver:
+        sides: dict[str, list[tuple[str, int, int]]] = {"views": [], "buys": []}
+        for number, (topic, user, ts, failure) in enumerate(records, start=1):
+            driver.send(topic, Seen(number, user, ts))
+            sides[topic].append((user, number, ts))
+            if failure:
+                getattr(driver, failure)()
+        driver.finish()
+        out = sorted(((r.key, *numbers(r.value), r.timestamp_ms) for r in driver.read("out")), key=repr)
+    assert out == pairs_of_windows(sides["views"], sides["buys"], size, every, how)
 
 
 @settings(max_examples=examples(40), deadline=None)

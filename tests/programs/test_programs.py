@@ -12,6 +12,7 @@ from tests.programs import (
     minute_revenue,
     patient_sessions,
     price_drop,
+    quiet_sensors,
     shipping_labels,
     welcome,
 )
@@ -143,3 +144,20 @@ def test_checked_parcels_that_wait_for_a_price_go_on_once_it_is_there() -> None:
             del checked_parcels.prices["NO"]
         assert [record.value for record in driver.read("priced-parcels")] == [{"parcel_id": "p1", "cents": 1_400}]
         assert weights == [2_000] * 3 and driver.read("weights") == [], "they were weighed before"
+
+
+def test_quiet_sensors_are_told_from_those_that_report_when_the_minute_is_over() -> None:
+    with TestDriver(quiet_sensors.app, partitions=2) as driver:
+        for sensor in ("attic", "cellar"):
+            driver.send("schedule", quiet_sensors.Expected(sensor, MINUTE_MS))
+        for sensor, celsius, ts in (("attic", 31.5, MINUTE_MS + 59_999), ("cellar", 12.0, 2 * MINUTE_MS), ("attic", 30.0, MINUTE_MS)):
+            driver.send("readings", quiet_sensors.Reading(sensor, celsius, ts))
+        assert driver.read("verdicts") == []
+        driver.finish()
+        found = [(record.timestamp_ms, record.key, record.value) for record in driver.read("verdicts")]
+    assert sorted(found, key=str) == [
+        (119_999, "attic", {"verdict": "fine", "celsius": 30.0}),
+        (119_999, "attic", {"verdict": "fine", "celsius": 31.5}),
+        (119_999, "cellar", {"verdict": "silent"}),
+        (179_999, "cellar", {"verdict": "unexpected", "celsius": 12.0}),
+    ]

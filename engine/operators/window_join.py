@@ -1,0 +1,164 @@
+"""Window join of two streams: every pair of records of a key that lie in the same window, when the window closes.
+
+    left.join(right, within=windows.tumbling("1m"))
+
+    left     x 10:00:05   y 10:00:50        z 10:01:10
+    right         a 10:00:30                           b 10:02:00
+    window   [10:00 ──────────────────── 10:01)[10:01 ─────── 10:02)[10:02 …
+    pairs    (x, a) (y, a)                                            how="left": (z, None)
+
+With windows that overlap a pair comes out once for each window that holds both. A result has the time of a window's result, its end
+- 1 ms. Records of a key are kept once, however many windows hold them, each until the last window that does has closed; the next
+window of a key is put down for closing when a record comes that is in it, and when the one before it closes.
+
+A record is late when all its windows are closed; it is counted ("late_records"), sent to `late_to` if given, and joins nothing.
+
+Source: Flink's window join (DataStream API); outer joins as in its SQL window join.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from engine.block import Block
+from engine.errors import ConfigError
+from engine.keys import key_codec
+from engine.operators.base import Operator, OperatorContext
+from engine.operators.join import PLACES, How, check_how
+from engine.operators.merge import MergedTime
+from engine.operators.undeclared import refuse_structs
+from engine.operators.window_plan import Results, send_late
+from engine.windows import FixedWindow, Span, Window
+from state.overlay import MapCells
+from state.values import msgpack_codec, unit_codec
+
+if TYPE_CHECKING:
+    from engine.run import NodeContext
+
+_Place = tuple[int, int]  # event time, number of arrival
+
+
+@dataclass(frozen=True, slots=True)
+class WindowJoinSpec:
+    """A declared window join."""
+
+    window: FixedWindow
+    how: How = "inner"
+    late_to: str | None = None
+    key_type: Any = str
+    left_type: Any = Any
+    right_type: Any = Any
+
+    @property
+    def outer(self) -> tuple[bool, bool]:
+        """Whether a record of the left, of the right comes out without a partner."""
+        return self.how in ("left", "outer"), self.how in ("right", "outer")
+
+
+class WindowJoin(Operator):
+    """Records of both sides by key and event time, and the ends of windows that have to close."""
+
+    def __init__(self, context: OperatorContext, spec: WindowJoinSpec) -> None:
+        super().__init__(context)
+        self._spec, self._window = spec, spec.window
+        # A join stands in a graph, whose context also knows which inputs are idle.
+        self._time = MergedTime(cast("NodeContext", context), 2)
+        codec = key_codec(spec.key_type)
+        self._held: tuple[MapCells[Any, _Place, Any], ...] = tuple(
+            context.state.mapped(context.state_name(name), codec, PLACES, msgpack_codec(tuple.__class_getitem__((value_type,))))
+            for name, value_type in (("left", spec.left_type), ("right", spec.right_type))
+        )
+        self._untyped = (spec.left_type is Any, spec.right_type is Any)
+        self._closes = context.state.timed(context.state_name("closes"), codec, unit_codec)
+        self._arrivals = context.state.keyed(context.state_name("arrivals"), key_codec(str), msgpack_codec(int), merge=max)
+
+    def process(self, block: Block, port: int = 0) -> None:
+        if self._untyped[port]:
+            refuse_structs(block.values, "is kept by a join")
+        block = self._time.merge(block, port)
+        results = Results(self, block)
+        window, held = self._window, self._held[port]
+        arrival = first = self._arrivals.get("") or 0
+        late = []
+        for key, value, timestamp_ms, reached in zip(block.keys, block.values, block.timestamps, block.before, strict=True):
+            self._close(reached, results)
+            start = window.next_start(max(timestamp_ms, reached + 1) - window.size_ms + 1)
+            if start > timestamp_ms:
+                last = window.last_start(timestamp_ms)
+                late.append((key, value, timestamp_ms, Span(last, last + window.size_ms), reached))
+                continue
+            held.put(key, (timestamp_ms, arrival), (value,))
+            self._closes.put(start + window.size_ms - 1, key, True)
+            arrival += 1
+        if arrival > first:
+            self._arrivals.put("", arrival)
+        self._close(block.watermark, results)
+        send_late(self.context, self._spec.late_to, late)
+        results.finish()
+
+    def rolled_back(self) -> None:
+        self._time.rolled_back()
+
+    def inspect(self, key: Any) -> Iterator[tuple[str, Any]]:
+        for name, held in zip(("left", "right"), self._held, strict=True):
+            yield name, [(timestamp_ms, value) for (timestamp_ms, _), (value,) in held.items(key)]
+
+    def _close(self, until: int, results: Results) -> None:
+        """Close the windows that end up to a time, in order; closing one may bring up the next of the key."""
+        while (due_ms := self._closes.next_time()) is not None and due_ms <= until:
+            for _, key, _, _ in self._closes.due(due_ms):
+                self._closes.delete(due_ms, key)
+                pairs = self._pairs(key, due_ms + 1 - self._window.size_ms)
+                if pairs:
+                    results.add((key,) * len(pairs), lambda low, high, pairs=pairs: pairs[low:high], due_ms=due_ms, timestamp_ms=due_ms)  # type: ignore[misc]
+
+    def _pairs(self, key: Any, start: int) -> list[tuple[Any, Any]]:
+        """Return what comes of a key's window, and drop the records that no later one holds."""
+        window = self._window
+        end, following = start + window.size_ms, start + window.every_ms
+        inside: list[list[Any]] = []
+        goes_on = False
+        for held in self._held:
+            values = []
+            for place, (value,) in held.items(key):
+                if place[0] >= start and place[0] < end:
+                    values.append(value)
+                if place[0] < following:
+                    held.delete(key, place)
+                elif place[0] < following + window.size_ms:
+                    goes_on = True
+            inside.append(values)
+        if goes_on:
+            self._closes.put(following + window.size_ms - 1, key, True)
+        lefts, rights = inside
+        if lefts and rights:
+            return [(left, right) for left in lefts for right in rights]
+        left_alone, right_alone = self._spec.outer
+        return [(left, None) for left in lefts if left_alone] + [(None, right) for right in rights if right_alone]
+
+
+def window_join_operator(spec: WindowJoinSpec, what: str = "join") -> Callable[[OperatorContext], Operator]:
+    """Return what makes the operator for a task; port 0 is the left input, port 1 the right one.
+
+    Raises:
+        ConfigError: The window is not one of a fixed size, or `how` is unknown.
+    """
+    check_how(spec.how, what)
+    return lambda context: WindowJoin(context, spec)
+
+
+def joining_window(window: Window, what: str) -> FixedWindow:
+    """Return a window that can join streams.
+
+    Raises:
+        ConfigError: Where its windows lie depends on the records of a key, which the two sides do not share.
+    """
+    if not isinstance(window, FixedWindow):
+        raise ConfigError(
+            f"{what}: within={window!r} does not join streams, because the records decide where such windows lie; "
+            "use windows.tumbling(...), windows.hopping(...), or a distance such as ('-1m', '5m')"
+        )
+    return window
+
+
+__all__ = ["WindowJoin", "WindowJoinSpec", "joining_window", "window_join_operator"]
