@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
+from typing import Any
 
 from engine.errors import RecordError
 from engine.records import Headers, OutputColumns, TopicPartition
@@ -76,19 +77,17 @@ class Outputs:
             for key, value, timestamp_ms, row_headers, place in zip(keys, values, timestamps, headers, placed_by or keys, strict=True):
                 partitions[self._hash(place) % count].append(timestamp_ms, key, value, row_headers)
             return
-        hashes, known = self._hashes, self._hashes.get
-        for key, value, timestamp_ms, place in zip(keys, values, timestamps, placed_by or keys, strict=True):
-            number = known(place)
-            if number is None:
-                number = self._hash(place)
-            columns = partitions[number % count]
-            columns.timestamps.append(timestamp_ms)
-            columns.keys.append(key)
-            columns.values.append(value)
-            if columns.headers is not None:
-                columns.headers.append(())
-        if len(hashes) > _HASHES_MAX:
-            hashes.clear()
+        places = placed_by or keys
+        hashes = list(map(self._hashes.get, places))
+        if None in hashes:
+            hashes = list(map(self._hash, places))
+        used = {number % count for number in set(hashes)}  # type: ignore[operator]  # no None among them
+        if len(used) == 1:  # the rule where keys stay what they were
+            _extend(partitions[used.pop()], timestamps, keys, values)
+        else:
+            _spread(partitions, hashes, timestamps, keys, values)
+        if len(self._hashes) > _HASHES_MAX:
+            self._hashes.clear()
 
     def fits(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = ()) -> bool:
         """Return whether a topic takes a record of this size."""
@@ -167,3 +166,30 @@ def _record_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> i
     """Return the size of a batch that holds only this record, or a little more."""
     size = _OVERHEAD_BYTES + len(key or b"") + len(value or b"")
     return size + sum(len(name) + len(content or b"") + 10 for name, content in headers) if headers else size
+
+
+def _extend(columns: OutputColumns, timestamps: Sequence[int], keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> None:
+    """Add records to one partition."""
+    columns.timestamps += timestamps
+    columns.keys += keys
+    columns.values += values
+    if columns.headers is not None:
+        columns.headers += [()] * len(keys)
+
+
+def _spread(
+    partitions: Sequence[OutputColumns],
+    hashes: Sequence[Any],
+    timestamps: Sequence[int],
+    keys: Sequence[bytes | None],
+    values: Sequence[bytes | None],
+) -> None:
+    """Add records to the partitions that their hashes give."""
+    count = len(partitions)
+    for number, timestamp_ms, key, value in zip(hashes, timestamps, keys, values, strict=True):
+        columns = partitions[number % count]
+        columns.timestamps.append(timestamp_ms)
+        columns.keys.append(key)
+        columns.values.append(value)
+        if columns.headers is not None:
+            columns.headers.append(())

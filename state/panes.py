@@ -55,8 +55,13 @@ class PaneCells(Generic[K, V]):
 
     def times(self, until_ms: int) -> list[int]:
         """Return the times up to and including `until_ms` at which there are panes, ascending."""
-        times = self._known_times()
-        return [time for time in times[: bisect_right(times, until_ms)] if self._exists(time)]
+        times, panes, exists = self._known_times(), self._panes.get, self._exists
+        found = []
+        for time in times[: bisect_right(times, until_ms)]:
+            pane = panes(time)
+            if exists(time) if pane is None or not pane.complete else pane.cells:
+                found.append(time)
+        return found
 
     def next_time(self) -> int | None:
         """Return the earliest time at which there is a pane, None if there is none."""

@@ -102,7 +102,7 @@ class RepetitionMatcher:
         return tuple(run) or None
 
     def deadline_ms(self, state: Run) -> int:
-        return state[0][0] + self._within_ms if self._within_ms < NEVER else NEVER
+        return state[0][0] + self._within_ms if state and self._within_ms < NEVER else NEVER
 
     def explain(self, state: Run) -> list[Explained]:
         parts, within_ms = [(self._name, 0, self._length)], None if self._within_ms == NEVER else self._within_ms
@@ -182,7 +182,7 @@ class LinearMatcher:
         return tuple(runs) or None
 
     def deadline_ms(self, state: Runs) -> int:
-        return NEVER if self._within_ms is None else state[0][0][0] + self._within_ms
+        return state[0][0][0] + self._within_ms if state and self._within_ms is not None else NEVER
 
     def explain(self, state: Runs) -> list[Explained]:
         return [_explained(run, self._parts, self._within_ms) for run in state]

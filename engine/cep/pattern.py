@@ -14,7 +14,7 @@ The words and their meaning follow Apache Flink's CEP library; what that library
 neighbours on a repeated stage, a negation at the end of a group) works here or is a ConfigError.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -311,14 +311,10 @@ def _stage(contiguity: Contiguity, what: str | Pattern, where: User | None, of: 
         raise ConfigError(f"{contiguity}: {what!r} is neither the name of a stage nor a pattern")
     if of is not None and not isinstance(of, type):
         raise ConfigError(f"{contiguity}({what!r}): of={of!r} is not a type")
-    kind = None if of is None else Predicate(_is_a(of), wants_match=False)
+    kind = None if of is None else Predicate(of.__instancecheck__, wants_match=False)
     asked = None if where is None else condition(where, f"where of stage {what!r}")
     found = None if kind is None and asked is None else all_of(kind, asked)
     return Stage(what, contiguity, condition=found)
-
-
-def _is_a(kind: type[Any]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, kind)
 
 
 def _shape(stage: Stage) -> str:

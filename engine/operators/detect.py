@@ -12,17 +12,18 @@ State, all of it gone when nothing is pending or half matched:
     partials    key -> what the matcher keeps, and the time under which `deadlines` has the key
     deadlines   panes: key -> when to look at the key again although no record came. Never later than something happens there;
                 it may be earlier, so that a deadline that moves back need not be moved in state each time
+                (plain sequences keep it more simply: `engine.operators.expiring`)
 
 A block is worked on as a whole: records are gathered by key, the state of a key is touched once, and what comes out is sorted by
 time and key bytes, which is the order in which it would have come out record by record.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from heapq import heapify, heappop, heapreplace
 from typing import Any, Literal, cast
 
 from engine.block import Block, advance
-from engine.cep.linear import linear_matcher
+from engine.cep.linear import LinearMatcher, RepetitionMatcher, linear_matcher
 from engine.cep.match import Match
 from engine.cep.matcher import NEVER, Found, Matcher, NfaMatcher, OnTooMany
 from engine.cep.nfa import compile_pattern
@@ -33,12 +34,10 @@ from engine.errors import ConfigError
 from engine.keys import key_codec
 from engine.operators.arrivals import Arrivals, Ties
 from engine.operators.base import Operator, OperatorContext
+from engine.operators.expiring import ExpiringStates, Kept
 from engine.operators.pending import PENDING_MS, Pair
 from state.errors import StateError
 from state.values import PayloadCodec, msgpack_codec
-
-Kept = tuple[int, Any]
-"""What is kept of a key: the time under which `deadlines` has it (NEVER if it has not), and the state of the matcher."""
 
 
 def detect_operator(
@@ -83,6 +82,7 @@ def detect_operator(
         found = NfaMatcher(automaton, skip, value_type=value_type, timeouts=timeouts, max_partials=max_partials, on_too_many=on_too_many)
     chosen = found
     within_ms = automaton.within_ms or PENDING_MS
+    pane_ms = min(max(within_ms // 256, PENDING_MS), 3_600_000)
 
     def make(context: OperatorContext) -> "Detect":
         return Detect(
@@ -93,7 +93,8 @@ def detect_operator(
             timeouts_to=timeouts_to,
             late_to=late_to,
             ties=ties,
-            deadline_pane_ms=min(max(within_ms // 256, PENDING_MS), 3_600_000),
+            deadline_pane_ms=pane_ms,
+            panes_a_step=max(within_ms // 16 // pane_ms, 1),
         )
 
     return make
@@ -113,6 +114,7 @@ class Detect(Operator):
         late_to: str | None,
         ties: Ties | None,
         deadline_pane_ms: int,
+        panes_a_step: int = 1,
     ) -> None:
         super().__init__(context)
         self._matcher = matcher
@@ -122,6 +124,9 @@ class Detect(Operator):
         self._arrivals = Arrivals(context, key, value_type, late_to=late_to, ties=ties)
         self._partials = state.keyed(context.state_name("partials"), key, _kept_codec(matcher))
         self._deadlines = state.panes(context.state_name("deadlines"), key, msgpack_codec(int))
+        is_plain = isinstance(matcher, (LinearMatcher, RepetitionMatcher))
+        step_ms = deadline_pane_ms * panes_a_step
+        self._expiring = ExpiringStates(matcher, self._partials, self._deadlines, step_ms) if is_plain else None
 
     def process(self, block: Block, port: int = 0) -> None:
         """Take a block in, and give out what its watermark makes certain."""
@@ -130,13 +135,11 @@ class Detect(Operator):
             return
         due = self._due(block)
         found = Found()
-        run, get, watermark, kept_of = self._matcher.run, self._partials.get, block.watermark, self._kept
-        new_deadlines: dict[int, dict[Any, int]] = {}
-        for key, records in due.items():
-            old = get(key)
-            state = run(None if old is None else old[1], key, records, watermark, found)
-            kept_of(key, old, state, watermark, new_deadlines)
-        self._put_deadlines(new_deadlines)
+        watermark = block.watermark
+        if self._expiring is not None:
+            self._expiring.advance(due, watermark, found)
+        else:
+            self._advance(due, watermark, found)
         self._count_dropped(found)
         if found.timeouts:
             self._send_timeouts(found)
@@ -145,9 +148,19 @@ class Detect(Operator):
         before = [time - 1 if time > start else start for time in times]
         self.emit(Block([match.key for match in matches], matches, times, start, watermark, before))
 
+    def _advance(self, due: Mapping[Any, list[Pair]], watermark: int, found: Found) -> None:
+        """Let the matcher take the records that are due, key by key."""
+        run, get, kept_of = self._matcher.run, self._partials.get, self._kept
+        new_deadlines: dict[int, dict[Any, int]] = {}
+        for key, records in due.items():
+            old = get(key)
+            state = run(None if old is None else old[1], key, records, watermark, found)
+            kept_of(key, old, state, watermark, new_deadlines)
+        self._put_deadlines(new_deadlines)
+
     def inspect(self, key: Any) -> Iterator[tuple[str, Any]]:
         kept = self._partials.get(key)
-        if kept is not None:
+        if kept is not None and kept[1]:
             yield "partial_matches", self._matcher.explain(kept[1])
         waiting = self._arrivals.of(key)
         if waiting:
@@ -173,7 +186,7 @@ class Detect(Operator):
 
     def _kept(self, key: Any, old: Kept | None, state: Any, watermark: int, new_deadlines: dict[int, dict[Any, int]]) -> None:
         """Keep the new state of a key, and see that `deadlines` has it in time."""
-        if state is None:
+        if not state:
             if old is not None:
                 self._partials.delete(key)
                 self._forget_deadline(key, old[0])

@@ -1,0 +1,63 @@
+"""Outputs: every way of adding records puts them where one after the other would."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.outputs import Outputs
+from engine.records import OutputColumns, TopicPartition
+from state.hashing import key_hash
+
+KEYS = st.sampled_from([b"a", b"b", b"c", b"user-1", None])
+
+
+def outputs() -> Outputs:
+    return Outputs({"narrow": 1}, partitions=3, own_partition=2, key_hash=key_hash)
+
+
+def placed_singly(batches: list[list[tuple[bytes | None, int]]], count: int) -> dict[int, OutputColumns]:
+    """Return where the records of a topic belong, one after the other."""
+    found = [OutputColumns() for _ in range(count)]
+    for batch in batches:
+        for key, number in batch:
+            place = (2 if key is None else key_hash(key)) % count
+            found[place].append(number, key, b"%d" % number)
+    return {place: columns for place, columns in enumerate(found) if len(columns)}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    # Batches of one key take the way of a single partition, mixed ones mostly the other one.
+    st.lists(
+        st.one_of(
+            st.lists(st.tuples(KEYS, st.integers(0, 99)), max_size=6),
+            st.builds(lambda key, numbers: [(key, number) for number in numbers], KEYS, st.lists(st.integers(0, 99), max_size=6)),
+        ),
+        max_size=5,
+    ),
+    st.sampled_from([("wide", 3), ("narrow", 1)]),
+)
+def test_add_a_batch_equals_adding_its_records_singly(batches: list[list[tuple[bytes | None, int]]], topic: tuple[str, int]) -> None:
+    made = outputs()
+    name, count = topic
+    for batch in batches:
+        mark = made.mark()
+        made.add(name, [b"gone"], [b"x"], [1])
+        made.rollback(mark)
+        made.add(name, [key for key, _ in batch], [b"%d" % number for _, number in batch], [number for _, number in batch])
+    assert made.records == sum(map(len, batches))
+    assert {place.partition: columns for place, columns in made.take().items()} == placed_singly(batches, count)
+
+
+def test_add_behind_records_with_headers_gives_each_its_own() -> None:
+    made = outputs()
+    made.add("narrow", [b"a"], [b"1"], [1], [(("name", b"value"),)])
+    made.add("narrow", [b"b", b"c"], [b"2", None], [2, 3])
+    columns = made.take()[TopicPartition("narrow", 0)]
+    assert columns.headers == [(("name", b"value"),), (), ()]
+    assert columns.values == [b"1", b"2", None]
+
+
+def test_add_places_by_other_bytes_than_the_key() -> None:
+    made = outputs()
+    made.add("wide", [b"x", b"y"], [b"1", b"2"], [1, 2], placed_by=[b"a", b"a"])
+    assert list(made.take()) == [TopicPartition("wide", key_hash(b"a") % 3)]
