@@ -19,10 +19,11 @@ import msgspec
 from msgspec import Struct
 
 from cdc.avro_types import schema_of
-from cdc.avro_values import Resolver, Writer
+from cdc.avro_values import Resolver, Writer, check_schema
 from cdc.debezium_codec import Fetches, schemas_of
 from cdc.framing import Schemas
-from cdc.registry.client import STRATEGIES, Registry, SubjectStrategy
+from cdc.registry.client import STRATEGIES, NotFoundError, Reference, Registry, SubjectStrategy
+from cdc.registry.rules import names_of, reader_breaks
 from engine.codecs import Decoded
 from engine.errors import ConfigError, RecordError
 from engine.records import RecordBatch
@@ -40,6 +41,7 @@ class Format(Protocol):
     kind: str
     record_name: str
     schema: str
+    references: Sequence[Reference]
 
     def reader(self, found: Any) -> Callable[[bytes], Any]:
         """Return the function that reads records of a schema of the registry."""
@@ -97,6 +99,30 @@ class SchemaCodec(Generic[V]):
         self._readers: dict[int, Callable[[bytes], Any]] = {}
         self._id: int | None = None
 
+    @property
+    def registry(self) -> Registry | None:
+        """The registry, None where schemas come from a mapping or a function."""
+        return self._schemas if isinstance(self._schemas, Registry) else None
+
+    @property
+    def schema(self) -> str:
+        """The schema of the declared type as the registry knows it, "" for dict."""
+        return self._form.schema
+
+    @property
+    def kind(self) -> str:
+        """AVRO, JSON or PROTOBUF."""
+        return self._form.kind
+
+    @property
+    def references(self) -> Sequence[Reference]:
+        """What the schema builds on."""
+        return self._form.references
+
+    def subject_of(self, topic: str) -> str:
+        """Return the subject of a topic's values."""
+        return self._subject(topic, self._form.record_name)
+
     async def prepare(self, batch: RecordBatch) -> None:
         """Fetch the schemas that a batch refers to."""
         if isinstance(self._schemas, Fetches):
@@ -104,6 +130,30 @@ class SchemaCodec(Generic[V]):
             unknown = ids - self._readers.keys()
             if unknown:
                 await self._schemas.fetch_ids(sorted(unknown))
+
+    async def prepare_source(self, topic: str) -> None:
+        """See whether what is written to a topic now can be read; called when the worker starts.
+
+        Raises:
+            ConfigError: It cannot: every new record would be a dead letter.
+            UnavailableError: The registry does not answer.
+        """
+        registry, subject = self.registry, self.subject_of(topic)
+        if registry is None or not self.schema or self.kind != "AVRO":
+            return
+        try:
+            latest = await registry.version(subject)
+        except NotFoundError:
+            return  # nothing is written under this name
+        writer = latest.schema
+        if writer.kind != "AVRO":
+            raise ConfigError(f"source {topic!r}: version {latest.version} of {subject!r} is {writer.kind}, and its codec reads AVRO")
+        reasons = reader_breaks(msgspec.json.decode(self.schema), check_schema(writer.text, writer.resolved), names_of(writer.resolved))
+        if reasons:
+            raise ConfigError(
+                f"source {topic!r}: records of version {latest.version} of {subject!r} cannot be read as {self._form.record_name}: "
+                + "; ".join(reasons)
+            )
 
     async def prepare_sink(self, topic: str) -> None:
         """Register the schema for a topic, or look it up; called before the first record is written.
@@ -118,7 +168,7 @@ class SchemaCodec(Generic[V]):
             raise ConfigError(f"sink {topic!r}: there is no schema for {self.type!r}; declare a Struct")
         subject = self._subject(topic, self._form.record_name)
         if self._auto_register:
-            found = await self._schemas.register(subject, self._form.schema, kind=self._form.kind)
+            found = await self._schemas.register(subject, self._form.schema, kind=self._form.kind, references=self._form.references)
         else:
             found = await self._look_up(subject)
         if self._id not in (None, found):
@@ -130,7 +180,7 @@ class SchemaCodec(Generic[V]):
     async def _look_up(self, subject: str) -> int:
         assert isinstance(self._schemas, Registry)
         try:
-            return await self._schemas.look_up(subject, self._form.schema, kind=self._form.kind)
+            return await self._schemas.look_up(subject, self._form.schema, kind=self._form.kind, references=self._form.references)
         except RecordError as error:
             raise ConfigError(
                 f"the schema of {self._form.record_name} is not registered under {subject!r} (auto_register=False): {error}"
@@ -172,6 +222,7 @@ class SchemaCodec(Generic[V]):
 
 class _Avro:
     kind = "AVRO"
+    references: Sequence[Reference] = ()
 
     def __init__(self, row_type: Any, namespace: str | None) -> None:
         self._type = row_type
@@ -207,6 +258,7 @@ class _Avro:
 
 class _Json:
     kind = "JSON"
+    references: Sequence[Reference] = ()
 
     def __init__(self, row_type: Any) -> None:
         self._type = row_type

@@ -4,8 +4,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from cdc.avro_values import check_schema
-from cdc.registry.rules import named_types
 from cdc.registry.store import Version
 
 Query = Mapping[str, str]
@@ -46,14 +44,6 @@ def checked_body(body: Any) -> Mapping[str, Any]:
     if not isinstance(body, Mapping):
         raise ApiError(42201, "Empty schema" if body is None else "the request is not a JSON object")
     return body
-
-
-def names_in(texts: list[str]) -> dict[str, Any]:
-    """Return the named types of schemas by full name; each may build on those before it."""
-    found: dict[str, Any] = {}
-    for text in texts:
-        named_types(check_schema(text, texts[: texts.index(text)]), found)
-    return found
 
 
 def version_number(version: str) -> int | None:

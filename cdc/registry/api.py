@@ -24,11 +24,10 @@ from cdc.registry.answers import (
     checked_body,
     is_true,
     kind_and_references,
-    names_in,
     shown,
     version_number,
 )
-from cdc.registry.rules import DEFAULT_LEVEL, LEVELS, check
+from cdc.registry.rules import DEFAULT_LEVEL, LEVELS, check, names_of
 from cdc.registry.store import SchemaStore, Version
 from engine.errors import RecordError
 
@@ -217,7 +216,7 @@ class RegistryApi:
                 parsed = check_schema(text, texts)
             else:
                 parsed = check_json(text)
-            return kind, text, tuple(references), parsed, names_in(texts)
+            return kind, text, tuple(references), parsed, names_of(texts)
         except (RecordError, KeyError, TypeError, ValueError) as error:
             raise ApiError(42201, f"Invalid schema: {error}") from error
 
@@ -254,7 +253,7 @@ class RegistryApi:
         return [(v.version, check_schema(v.text, self._texts(v.references))) for v in versions]
 
     def _names_of(self, versions: list[Version]) -> dict[str, Any]:
-        return {name: schema for v in versions for name, schema in names_in(self._texts(v.references)).items()}
+        return {name: schema for v in versions for name, schema in names_of(self._texts(v.references)).items()}
 
     def _level(self, subject: str) -> str:
         return (self._store.setting("level", subject) if subject else None) or self._store.setting("level") or DEFAULT_LEVEL

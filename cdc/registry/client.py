@@ -201,8 +201,14 @@ class Registry:
         self, subject: str, schema: str, *, kind: str = "AVRO", references: Sequence[Reference] = (), normalize: bool = False
     ) -> int:
         """Return the id of a schema that is registered under a subject; NotFoundError if it is not."""
+        return (await self.find(subject, schema, kind=kind, references=references, normalize=normalize)).id
+
+    async def find(
+        self, subject: str, schema: str, *, kind: str = "AVRO", references: Sequence[Reference] = (), normalize: bool = False
+    ) -> SubjectVersion:
+        """Return the version under which a subject has a schema; NotFoundError if it does not."""
         answer = await self._call("POST", f"/subjects/{_path(subject)}{_query(normalize)}", _body(schema, kind, references))
-        return int(answer["id"])
+        return SubjectVersion(subject, answer["version"], answer["id"], RegisteredSchema(schema, kind, tuple(references)))
 
     async def check(
         self, subject: str, schema: str, *, version: int | str = "latest", kind: str = "AVRO", references: Sequence[Reference] = ()

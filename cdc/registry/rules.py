@@ -19,6 +19,8 @@ Source: Apache Avro 1.12 specification, section "Schema Resolution"; Confluent d
 from collections.abc import Sequence
 from typing import Any
 
+from cdc.avro_values import check_schema
+
 LEVELS = ("NONE", "BACKWARD", "BACKWARD_TRANSITIVE", "FORWARD", "FORWARD_TRANSITIVE", "FULL", "FULL_TRANSITIVE")
 DEFAULT_LEVEL = "BACKWARD"
 
@@ -63,6 +65,21 @@ def breaks(*, reader: Any, writer: Any, known: dict[str, Any] | None = None) -> 
     return _Comparison(named_types(reader, dict(known or {})), named_types(writer, dict(known or {}))).compare(reader, writer, "", "", "")
 
 
+def reader_breaks(reader: Any, writer: Any, named: dict[str, Any] | None = None) -> list[str]:
+    """Return why records of a schema cannot be read as a Struct's; what the outermost record is called does not count."""
+    if isinstance(writer, dict) and "name" in writer:
+        reader = {**reader, "aliases": [writer["name"].split(".")[-1], *reader.get("aliases", ())], "name": writer["name"]}
+    return breaks(reader=reader, writer=writer, known=named)
+
+
+def names_of(texts: Sequence[str]) -> dict[str, Any]:
+    """Return the named types of schemas by full name; each may build on those before it."""
+    found: dict[str, Any] = {}
+    for number, text in enumerate(texts):
+        named_types(check_schema(text, texts[:number]), found)
+    return found
+
+
 class _Comparison:
     """One comparison; pairs of records that are being compared are taken for compatible, so that recursion ends."""
 
@@ -95,7 +112,7 @@ class _Comparison:
         if kind == "map":
             return self.compare(reader["values"], writer["values"], reader_space, writer_space, f"{path}{{}}")
         if kind in ("record", "error", "enum", "fixed"):
-            if not _same_name(reader, writer, writer_space):
+            if not _same_name(reader, writer, reader_space, writer_space):
                 return [f"{path or 'the value'}: {kind} {writer['name']} would be read as {reader['name']}"]
             if kind == "enum":
                 return _enum(reader, writer, path)
@@ -131,12 +148,12 @@ def _enum(reader: Any, writer: Any, path: str) -> list[str]:
     return [f"{path or reader['name']}: symbols {', '.join(missing)} are unknown to the reader, whose enum has no default"]
 
 
-def _same_name(reader: Any, writer: Any, writer_space: str) -> bool:
-    name = writer["name"].split(".")[-1]
-    if reader["name"].split(".")[-1] == name:
+def _same_name(reader: Any, writer: Any, reader_space: str, writer_space: str) -> bool:
+    if reader["name"].split(".")[-1] == writer["name"].split(".")[-1]:
         return True
-    aliases = reader.get("aliases", ())
-    return _full_name(writer, writer_space) in aliases or name in aliases
+    space = _space(reader, reader_space)
+    aliases = [alias if "." in alias or not space else f"{space}.{alias}" for alias in reader.get("aliases", ())]
+    return _full_name(writer, writer_space) in aliases
 
 
 def named_types(schema: Any, found: dict[str, Any], space: str = "") -> dict[str, Any]:

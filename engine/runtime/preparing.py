@@ -44,8 +44,26 @@ class PreparesSink(Protocol):
         ...
 
 
-async def prepare_sinks(plan: Plan) -> None:
-    """Prepare the codecs of all topics that a plan writes to."""
+@runtime_checkable
+class PreparesSource(Protocol):
+    """A codec that can see at the start whether it will be able to decode."""
+
+    async def prepare_source(self, topic: str) -> None:
+        """Check what stands in a topic; called once, when the worker starts.
+
+        Raises ConfigError if its records can never be decoded, UnavailableError if that cannot be seen now.
+        """
+        ...
+
+
+async def prepare_codecs(plan: Plan) -> None:
+    """Prepare the codecs of all topics that a plan reads or writes."""
+    for topic, spec in plan.fed_topics.items():
+        if isinstance(spec.codec, PreparesSource):
+            try:
+                await spec.codec.prepare_source(topic)
+            except UnavailableError as error:
+                log.warning("source %s is not checked at the start: %s", topic, error)  # its partitions will wait
     for graph in plan.graphs.values():
         for node in graph.nodes:
             sinks: list[SinkSpec | SideSpec] = [*node.sides] if node.sink is None else [node.sink, *node.sides]

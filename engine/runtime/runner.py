@@ -23,7 +23,7 @@ from engine.runtime.checkpointing import Checkpoints
 from engine.runtime.clock import Clock, SystemClock
 from engine.runtime.lifecycle import Phase
 from engine.runtime.metrics import Metrics
-from engine.runtime.preparing import prepare_sinks, prepared
+from engine.runtime.preparing import prepare_codecs, prepared
 from engine.runtime.quiet import Pulse
 from engine.runtime.shell import Deliver, Limits, OpenStore, Shell
 from engine.runtime.task_runner import TaskRunner
@@ -119,7 +119,7 @@ class Runner:
         specs = plan.topic_specs(create_sources=self._create_sources)
         await transport.ensure_topics(specs)
         await self._shell.look_at_topics([spec.name for spec in specs])
-        await prepare_sinks(plan)
+        await prepare_codecs(plan)
         await transport.subscribe(plan.input_topics, self)
 
     async def turn(self) -> None:

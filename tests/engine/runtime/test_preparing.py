@@ -6,7 +6,7 @@ import pytest
 from engine.codecs import Decoded
 from engine.errors import UnavailableError
 from engine.records import RecordBatch
-from engine.runtime.preparing import prepare_sinks, prepared
+from engine.runtime.preparing import prepare_codecs, prepared
 from engine.runtime.shell import Limits
 from engine.stream import Sink, Stream
 from engine.topology import Topology
@@ -73,7 +73,7 @@ def test_prepared_without_such_a_codec_changes_nothing() -> None:
     assert prepared(deliver, plan_of(value_type=str), LIMITS) is deliver
 
 
-async def test_prepare_sinks_reaches_every_topic_that_is_written() -> None:
+async def test_prepare_codecs_reaches_every_topic_that_is_written() -> None:
     codec = Awaited(0)
     app = Topology("waits", partitions=1)
 
@@ -81,5 +81,5 @@ async def test_prepare_sinks_reaches_every_topic_that_is_written() -> None:
     def copy(lines: Stream[str, str]) -> list[Sink]:
         return [lines.to("one", codec=codec), lines.to("two", codec=codec), lines.to("three")]
 
-    await prepare_sinks(app.plan())
+    await prepare_codecs(app.plan())
     assert codec.sinks == ["one", "two"]
