@@ -15,3 +15,7 @@ class FencedError(StreamForgeError):
 
 class UnavailableError(StreamForgeError):
     """A service did not answer, or answered that it cannot for the moment: retry with bounded back-off."""
+
+
+class DiskError(StateError):
+    """The disk takes nothing more, or the process may open no more files: the state may be sound, so it is kept; try again."""

@@ -17,6 +17,7 @@
 Sources: RocksDB wiki, "Basic operations" (iterators, status), "WAL recovery modes", "Write buffer manager", "Checkpoints".
 """
 
+import contextlib
 import shutil
 import time  # noqa: TID251  # a store is I/O: it waits for the folder's lock
 from collections.abc import Generator, Iterable, Iterator
@@ -39,7 +40,7 @@ from rocksdict import (
     WriteBufferManager,
 )
 
-from state.errors import StateError
+from state.errors import DiskError, StateError
 from state.store import Change, Position
 
 _POSITION_KEY = b""
@@ -124,7 +125,7 @@ class RocksStore:
         try:
             db.write(batch)
         except Exception as error:  # the driver raises nothing more specific
-            raise StateError(f"state folder {self.path} cannot be written: {error}") from error
+            raise self._unusable("cannot be written", error) from error
         self._position = position
 
     def flush(self) -> None:
@@ -133,7 +134,7 @@ class RocksStore:
             try:
                 db.flush()
             except Exception as error:  # the driver raises nothing more specific
-                raise StateError(f"state folder {self.path} cannot be flushed: {error}") from error
+                raise self._unusable("cannot be flushed", error) from error
 
     def checkpoint(self, folder: Path) -> None:
         """Write a consistent copy; files are hard links as long as the folder is on the same file system."""
@@ -164,7 +165,10 @@ class RocksStore:
             for scan in list(self._scans):
                 scan.close()
             db, self._db = self._db, None
-            if db is not None:
+            if db is None:
+                return
+            # If what is in memory cannot be written (a full disk), the store is behind as after a kill -9, and closed all the same.
+            with contextlib.suppress(Exception):
                 db.close()
 
     def _open(self) -> None:
@@ -209,7 +213,13 @@ class RocksStore:
             del options
 
     def _unusable(self, what: str, error: Exception) -> StateError:
+        if any(sign in str(error) for sign in _OF_THE_MACHINE):
+            return DiskError(f"state folder {self.path} {what}: {error}; make room for it, it is as it was")
         return StateError(f"state folder {self.path} {what}: {error}; delete the folder, it is restored from the changelog")
+
+
+_OF_THE_MACHINE = ("No space left", "File too large", "Disk quota", "Too many open files", "Permission denied", "Read-only file system")
+"""What RocksDB says of a disk or a process that has reached a limit. The store itself may be sound."""
 
 
 def erase(path: Path) -> None:

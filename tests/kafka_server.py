@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -71,14 +71,18 @@ class KafkaServer:
     Args:
         settings: Broker settings on top of ours, as Kafka spells them.
         heap_mb: The JVM's heap.
+        lines: Ports for further plain listeners, each told to its clients as the broker's address: something else must listen there
+            and carry the bytes to the port that `line_ports` has for it.
     """
 
-    def __init__(self, settings: Mapping[str, str] | None = None, *, heap_mb: int = 384) -> None:
+    def __init__(self, settings: Mapping[str, str] | None = None, *, heap_mb: int = 384, lines: Sequence[int] = ()) -> None:
         self._settings = dict(settings or {})
         self._heap_mb = heap_mb
         self._folder: Path | None = None
         self._log: Path | None = None
         self._ports = (0, 0, 0)
+        self._lines = tuple(lines)
+        self.line_ports: list[int] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
 
@@ -115,6 +119,7 @@ class KafkaServer:
         class_path = jars(java)
         if self._folder is None:
             self._ports = free_ports()
+            self.line_ports = [free_ports()[0] for _ in self._lines]
             self._folder = self._format(java, class_path)
             self._log = CACHE / "logs" / f"kafka-{self._ports[0]}.log"
             self._log.parent.mkdir(parents=True, exist_ok=True)
@@ -210,6 +215,10 @@ class KafkaServer:
         folder = Path(tempfile.mkdtemp(prefix="kafka-server-"))
         (folder / "log4j2.properties").write_text(_LOG4J)
         settings = broker_settings(folder, self._ports, certificates(java)) | self._settings
+        for number, (told, port) in enumerate(zip(self._lines, self.line_ports, strict=True)):
+            settings["listeners"] += f",LINE{number}://127.0.0.1:{port}"
+            settings["advertised.listeners"] += f",LINE{number}://127.0.0.1:{told}"
+            settings["listener.security.protocol.map"] += f",LINE{number}:PLAINTEXT"
         (folder / "server.properties").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         command = [
             java,

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from state.errors import StateError
+from state.errors import DiskError, StateError
 from state.rocks import RocksMemory, RocksStore, erase
 from state.store import Store
 
@@ -11,13 +11,15 @@ log = logging.getLogger(__name__)
 
 
 def open_rocks_store(path: Path, memory: RocksMemory | None = None) -> Store:
-    """Open the store in a folder; one that cannot be opened is deleted, since the changelog holds everything in it.
+    """Open the store in a folder; one that is broken is deleted, since the changelog holds everything in it.
 
     Raises:
-        StateError: Another process holds it, or the disk does not take it.
+        StateError: Another process holds it, or the disk does not take it: the store may be sound, and is left alone.
     """
     try:
         return RocksStore(path, memory=memory)
+    except DiskError:
+        raise
     except StateError as error:
         erase(path)  # raises if another process holds it
         log.warning("%s; deleted", error)

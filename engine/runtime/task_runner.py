@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from engine.block import MIN_TIME
-from engine.errors import ConfigError, FencedError, StateError, UnavailableError
+from engine.errors import ConfigError, DiskError, FencedError, StateError, UnavailableError
 from engine.records import RecordBatch, TopicPartition
 from engine.runtime.alignment import align
 from engine.runtime.breakdown import RefusedOutputError, TaskDroppedError, describe
@@ -144,7 +144,7 @@ class TaskRunner:
                     await self._serve()
                     return
                 except (RefusedOutputError, TaskDroppedError, StateError) as error:
-                    if isinstance(error, StateError):
+                    if isinstance(error, StateError) and not isinstance(error, DiskError):
                         await self._empty_store()
                     if self.phase is Phase.CLOSING:  # perhaps only since the store is being emptied
                         log.warning("task %d: closed without a last commit: %s", self.number, describe(error))

@@ -13,6 +13,8 @@ FAULTS = {
     "old-disk": "kill -9 of a worker whose state folder is replaced by a copy from earlier while it is down",
     "broker": "kill -9 of the broker, started again",
     "broker-freeze": "SIGSTOP of the broker for some seconds",
+    "cut": "the network between a worker and the broker is cut until others have taken its tasks over; it must find out",
+    "full-disk": "the disk of a worker takes no more writes for a while; it must go on by itself when there is room again",
     "rebalance": "a further worker joins and leaves twice, once by SIGTERM and once by kill -9",
 }
 

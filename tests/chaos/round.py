@@ -10,11 +10,12 @@ from pathlib import Path
 from agents import app
 from engine.runtime.transport.kafka import KafkaSettings, KafkaTransport
 from tests.chaos.feed import Feed, read_input
+from tests.chaos.line import Line
 from tests.chaos.plan import Step
 from tests.chaos.results import TOPICS, Results, Row, places
 from tests.chaos.verdict import Expected, Verdict
 from tests.chaos.worker import Worker
-from tests.kafka_server import KafkaServer
+from tests.kafka_server import KafkaServer, free_ports
 from tests.oracle.shop import PARTITIONS
 
 SESSION_TIMEOUT_S = 3
@@ -28,6 +29,7 @@ _PATIENT = {"broker.session.timeout.ms": "15000"}
 """A frozen broker must not lose its partitions for it, since nobody else could lead them: Kafka 4.3.1 forgets the markers of
 transactions whose partition has no leader at that moment, and the transaction stays open there for ever (KAFKA-20734)."""
 _NEVER_COMPACTED = {"min.compaction.lag.ms": str(2**62)}
+_DISK_FULL = "the store did not take a commit"
 _ZOMBIE = "a newer producer owns|member_id was not recognized|generation id is not +current|revoked: "
 
 Say = Callable[[str], None]
@@ -75,7 +77,9 @@ class Round:
         self._events = events
         self._folder = folder
         self._say = say
-        self._server = KafkaServer(_PATIENT if any(step.fault == "broker-freeze" for step in plan) else None)
+        self._lines = [Line(free_ports()[0]) for _ in range(workers)] if any(step.fault == "cut" for step in plan) else []
+        patient = _PATIENT if any(step.fault == "broker-freeze" for step in plan) else None
+        self._server = KafkaServer(patient, lines=[line.port for line in self._lines])
         self._count = workers
         self._workers: list[Worker] = []
         self._results: Results
@@ -92,6 +96,8 @@ class Round:
         finally:
             for worker in self._workers:
                 worker.kill()
+            for line in self._lines:
+                await line.stop()
             await asyncio.to_thread(self._server.stop, keep_log=not outcome.good)
             outcome.seconds = round(time.time() - self._begun_s, 1)
         return outcome
@@ -99,11 +105,16 @@ class Round:
     async def _run(self) -> None:
         outcome, bootstrap = self.outcome, self._server.bootstrap
         environ = {
-            "STREAMFORGE_BROKER": f"kafka://{bootstrap}",
             "STREAMFORGE_BROKER_SESSION_TIMEOUT": str(SESSION_TIMEOUT_S),
             "STREAMFORGE_BROKER_REBALANCE_TIMEOUT": str(_REBALANCE_TIMEOUT_S),
         }
-        self._workers = [Worker(f"worker-{number}", "agents", self._folder, environ) for number in range(self._count + 1)]
+        addresses = [f"127.0.0.1:{line.port}" for line in self._lines]
+        for line, port in zip(self._lines, self._server.line_ports, strict=True):
+            await line.start(port)
+        for number in range(self._count + 1):
+            address = addresses[number] if number < len(addresses) else bootstrap
+            environ["STREAMFORGE_BROKER"] = f"kafka://{address}"
+            self._workers.append(Worker(f"worker-{number}", "agents", self._folder, environ))
         for worker in self._workers[: self._count]:
             worker.start()
         feed = Feed(bootstrap, self._events, outcome.seed)
@@ -162,6 +173,8 @@ class Round:
             "kill-both": self._kill_both,
             "restart": self._restart,
             "freeze": self._freeze,
+            "cut": self._cut,
+            "full-disk": self._full_disk,
             "lost-disk": self._lost_disk,
             "old-disk": self._old_disk,
             "broker": self._kill_broker,
@@ -196,22 +209,38 @@ class Round:
         return hit_s, numbers
 
     async def _freeze(self, step: Step, victim: Worker) -> tuple[float, set[int]]:
-        """Freeze, until all its tasks run elsewhere; resume, and see that it was a zombie and found out."""
+        return await self._away(step, victim, victim.freeze, victim.resume)
+
+    async def _cut(self, step: Step, victim: Worker) -> tuple[float, set[int]]:
+        line = self._lines[step.victim]
+        return await self._away(step, victim, line.cut, line.mend)
+
+    async def _full_disk(self, step: Step, victim: Worker) -> tuple[float, set[int]]:
+        numbers, hit_s, mark = victim.numbers(), time.time(), victim.said()
+        victim.fill_disk()
+        if await victim.until_said(_DISK_FULL, mark, 30.0) is None:
+            self.outcome.failures.append(f"{step}: {victim.name} did not say that its disk takes no more")
+        await asyncio.sleep(2 * step.down_s)
+        victim.free_disk()
+        return hit_s, numbers
+
+    async def _away(self, step: Step, victim: Worker, leave: Callable[[], None], come_back: Callable[[], None]) -> tuple[float, set[int]]:
+        """Keep a worker away until all its tasks run elsewhere; let it go on, and see that it was a zombie and found out."""
         others = [worker for worker in self._workers if worker.running and worker is not victim]
         marks = {worker.name: worker.said() for worker in others}
         numbers, hit_s = victim.numbers(), time.time()
-        victim.freeze()
+        leave()
         taken = await self._until(
             lambda: numbers <= {number for worker in others for _, number in worker.opened(marks[worker.name])}, _RECOVERED_S
         )
         if not taken:
-            self.outcome.failures.append(f"{step}: nobody took over all of {sorted(numbers)} from the frozen {victim.name}")
+            self.outcome.failures.append(f"{step}: nobody took over all of {sorted(numbers)} from {victim.name}")
         await asyncio.sleep(step.down_s)
         mark = victim.said()
-        victim.resume()
+        come_back()
         evidence = await victim.until_said(_ZOMBIE, mark, 30.0)
         if evidence is None:
-            self.outcome.failures.append(f"{step}: {victim.name} was resumed and did not find out that it owns nothing any more")
+            self.outcome.failures.append(f"{step}: {victim.name} came back and did not find out that it owns nothing any more")
         else:
             self._tell(f"{victim.name} found out: {evidence[:160]}")
         return hit_s, numbers

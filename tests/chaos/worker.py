@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -41,6 +42,7 @@ class Worker:
         self._environ = {**os.environ, "PYTHONUNBUFFERED": "1", **environ, "STREAMFORGE_STATE_DIR": str(self.state)}
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
+        self._writer: subprocess.Popen[bytes] | None = None
         self._born_at = 0
 
     def start(self) -> None:
@@ -48,10 +50,14 @@ class Worker:
         assert self._process is None, f"{self.name} runs already"
         self._born_at = self.said()
         command = [sys.executable, "-m", "engine", "worker", self._app, "--web-port", str(free_ports()[0])]
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command, env=self._environ, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
+        with self.log.open("ab") as log:  # by way of a process of its own, which a full disk does not hit
+            self._writer = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=log, start_new_session=True)
+        says = self._writer.stdin
+        assert says is not None
+        self._process = subprocess.Popen(
+            command, env=self._environ, stdin=subprocess.DEVNULL, stdout=says, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        says.close()
         self._watchdog = subprocess.Popen(
             ["/bin/sh", "-c", 'read -r _; kill -9 "$0"', str(self._process.pid)], stdin=subprocess.PIPE, start_new_session=True
         )
@@ -86,6 +92,16 @@ class Worker:
         """Go on after `freeze`."""
         assert self._process is not None, f"{self.name} does not run"
         os.kill(self._process.pid, signal.SIGCONT)
+
+    def fill_disk(self) -> None:
+        """Let no file of it grow any more: each write fails (EFBIG), as on a full disk."""
+        assert self._process is not None, f"{self.name} does not run"
+        resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+    def free_disk(self) -> None:
+        """Let its files grow again."""
+        assert self._process is not None, f"{self.name} does not run"
+        resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, resource.getrlimit(resource.RLIMIT_FSIZE))
 
     @property
     def running(self) -> bool:
@@ -164,8 +180,10 @@ class Worker:
         return held
 
     def _gone(self) -> None:
-        process, watchdog = self._process, self._watchdog
-        self._process = self._watchdog = None
+        process, watchdog, writer = self._process, self._watchdog, self._writer
+        self._process = self._watchdog = self._writer = None
+        if writer is not None:
+            writer.wait()
         if process is not None and watchdog is not None and watchdog.stdin is not None:
             watchdog.kill()
             watchdog.wait()

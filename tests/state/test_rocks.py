@@ -1,6 +1,7 @@
 """The RocksDB store: what survives, what is noticed, and what is let go."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from state.errors import StateError
+from engine.runtime.stores import open_rocks_store
+from state.errors import DiskError, StateError
 from state.memory import MemoryStore
 from state.rocks import RocksMemory, RocksStore, erase
 from state.store import Position
@@ -183,3 +185,21 @@ def test_open_and_close_many_times_leaks_no_file_handles(tmp_path: Path) -> None
         store.close()
         counts.append(len(os.listdir("/proc/self/fd")))
     assert counts[-1] <= counts[4]
+
+
+def test_close_on_a_full_disk_lets_go_of_the_folder_and_loses_only_what_was_refused(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path / "store")
+    store.apply([(b"k", b"1")], AT)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(DiskError, match="cannot be written"):
+            store.apply([(b"k", b"2")], Position(AT.identity, 18, AT.time_ms))
+        store.close()
+        with pytest.raises(DiskError, match=r"cannot be opened.*make room"):
+            open_rocks_store(tmp_path / "store")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with_room = RocksStore(tmp_path / "store")
+    assert (with_room.get(b"k"), with_room.position.next_offset) == (b"1", AT.next_offset)
+    with_room.close()
