@@ -40,6 +40,7 @@ _GAUGES = {
     "checkpoint_offset": "Changelog offset of the last checkpoint that this worker took",
     "checkpoint_overdue": "1 while the last good checkpoint is older than three intervals although there were changes",
     "checkpoint_pause_longest_s": "Longest time that the task stood still for a checkpoint, seconds",
+    "restore_seconds_left": "Seconds that the running restore still takes, as far as its speed so far tells",
     "queued_records": "Records fetched and not yet processed",
     "held_partitions": "Source partitions that wait for slower ones (max_skew)",
 }
@@ -72,6 +73,7 @@ class TaskMetrics:
     checkpoint_pause_longest_s: float = 0.0
     running: int = 0
     restore_lag: int = 0
+    restore_seconds_left: float = 0.0
     queued_records: int = 0
     held_partitions: int = 0
     held: bool = False

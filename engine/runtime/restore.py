@@ -18,11 +18,12 @@ from engine.errors import ConfigError, FencedError, UnavailableError
 from engine.records import OutputColumns, RecordBatch, TopicPartition
 from engine.runtime.checkpointing import Checkpoints, begin_from_checkpoint
 from engine.runtime.clock import Clock
+from engine.runtime.following import Follower
 from engine.runtime.metrics import TaskMetrics
 from engine.runtime.threads import in_thread
 from engine.runtime.transport.protocol import TransactionalProducer, Transport
 from engine.task import Commit
-from state.changelog import identity_record, judge, read_identity, restore_changes
+from state.changelog import identity_record, judge, read_identity
 from state.errors import StateError
 from state.store import Position, Store
 
@@ -31,7 +32,6 @@ log = logging.getLogger(__name__)
 SETTLED_S, SETTLED_AGAIN_S = 10.0, 0.05
 READ_TIMEOUT_S = 1.0
 PROGRESS_S = 5.0
-IN_THREAD_RECORDS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,30 +171,30 @@ async def _follow(
     metrics: TaskMetrics,
 ) -> int:
     """Apply the changelog from `start` on until the position has reached `end`; return the number of entries."""
-    entries, time_ms = 0, store.position.time_ms
-    said_s = clock.monotonic_s()
-    reader = await transport.open_reader(changelog, start)
+    follower = Follower(transport, store, identity, changelog, start)
+    begun_s = said_s = clock.monotonic_s()
+    await follower.open()
     try:
-        while reader.position < end:
-            metrics.restore_lag = end - reader.position
-            batch = await reader.read(READ_TIMEOUT_S)
-            if batch is None:
-                continue
-            changes = restore_changes(batch.keys, batch.values)
-            time_ms = batch.timestamps[-1] if len(batch) else time_ms
-            position = Position(identity, batch.next_offset, time_ms)
-            if len(changes) < IN_THREAD_RECORDS:
-                store.apply(changes, position)
-            else:
-                await in_thread(store.apply, changes, position)
-            entries += len(changes)
-            if clock.monotonic_s() - said_s >= PROGRESS_S:
-                said_s = clock.monotonic_s()
-                log.info("%s-%d: restored up to %d of %d", *changelog, reader.position, end)
+        while follower.read_up_to < end:
+            metrics.restore_lag = end - follower.read_up_to
+            await follower.step(READ_TIMEOUT_S)
+            now_s = clock.monotonic_s()
+            if follower.read_up_to > start:
+                metrics.restore_seconds_left = (now_s - begun_s) * (end - follower.read_up_to) / (follower.read_up_to - start)
+            if now_s - said_s >= PROGRESS_S:
+                said_s = now_s
+                log.info(
+                    "%s-%d: restored up to %d of %d, about %.0f s left",
+                    *changelog,
+                    follower.read_up_to,
+                    end,
+                    metrics.restore_seconds_left,
+                )
     finally:
-        metrics.restore_lag = 0
-        await reader.close()
-    return entries
+        metrics.restore_lag, metrics.restore_seconds_left = 0, 0.0
+        await follower.close()
+    follower.check()
+    return follower.entries
 
 
 def changelog_columns(commit: Commit, now_ms: int) -> OutputColumns:

@@ -14,6 +14,7 @@ from functools import partial
 
 from tests.bench.latency import Latency, run_latency
 from tests.bench.measured import cores, pin
+from tests.bench.restore import Restores, run_restores
 from tests.bench.throughput import Rate, run_control, run_job
 from tests.bench.topics import make_topics, send_orders
 from tests.bench.workload import answers
@@ -30,6 +31,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--n", type=int, default=500_000, help="number of orders (500000)")
     parser.add_argument("--jobs", default=",".join(JOBS), help="which of A0, B and C, with commas (all)")
     parser.add_argument("--latency", action=argparse.BooleanOptionalAction, default=True, help="measure latency too (yes)")
+    parser.add_argument("--restore", action=argparse.BooleanOptionalAction, default=True, help="measure a restore too (yes)")
+    parser.add_argument("--entries", type=int, default=1_000_000, help="changelog entries to restore (1000000)")
     parser.add_argument("--rate", type=int, default=5_000, help="orders a second of the latency run (5000)")
     parser.add_argument("--seconds", type=float, default=20.0, help="how long latency is measured (20)")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds that a job may take (300)")
@@ -43,8 +46,10 @@ def options() -> argparse.Namespace:
     return found
 
 
-async def run(chosen: argparse.Namespace, server: KafkaServer, say: Callable[[str], None]) -> tuple[list[Rate], Latency | None]:
-    """Send the orders, run the control, the jobs, and the latency run."""
+async def run(
+    chosen: argparse.Namespace, server: KafkaServer, say: Callable[[str], None]
+) -> tuple[list[Rate], Latency | None, Restores | None]:
+    """Send the orders, run the control, the jobs, the latency run and the restore."""
     places = cores()
     if places is not None:
         os.sched_setaffinity(0, {places[0]})
@@ -76,7 +81,11 @@ async def run(chosen: argparse.Namespace, server: KafkaServer, say: Callable[[st
         )
         if latency.trouble:
             say(latency.trouble)
-    return rates, latency
+    restores = None
+    if chosen.restore:
+        restores = await run_restores(bootstrap, chosen.entries, core, chosen.timeout)
+        tell_restores(say, restores)
+    return rates, latency, restores
 
 
 def tell(say: Callable[[str], None], rate: Rate, control: Rate) -> None:
@@ -93,6 +102,19 @@ def tell(say: Callable[[str], None], rate: Rate, control: Rate) -> None:
         say(rate.trouble)
 
 
+def tell_restores(say: Callable[[str], None], restores: Restores) -> None:
+    """Say how fast the topic was read, and restored."""
+    for way in restores.per_second:
+        say(f"restore  {way:<8} {restores.per_second[way]:>9,} entries/s  {restores.per_cpu_second[way]:>9,} per cpu second")
+    verdict = "every entry is there" if restores.right else "NOT all entries are there"
+    say(
+        f"restore of {restores.entries:,} entries of 100 bytes: {restores.ratio('getmany'):.2f} of getmany "
+        f"and {restores.ratio('reader'):.2f} of the reader, by cpu time; {verdict}"
+    )
+    if restores.trouble:
+        say(restores.trouble)
+
+
 def main() -> int:
     """Run the bench; return the exit status."""
     chosen = options()
@@ -105,15 +127,17 @@ def main() -> int:
         say(f"NO BENCH: {error}")
         return 2
     try:
-        rates, latency = asyncio.run(run(chosen, server, say))
+        rates, latency, restores = asyncio.run(run(chosen, server, say))
     finally:
         server.stop()
     good = all(rate.equal for rate in rates) and (latency is None or 0 < latency.seen == latency.sent)
+    good = good and (restores is None or restores.right)
     if chosen.json:
         document = {
             "orders": chosen.n,
             "rates": [{**dataclasses.asdict(rate), "equal": None if rate.wrong is None else rate.equal} for rate in rates],
             "latency": None if latency is None else dataclasses.asdict(latency),
+            "restore": None if restores is None else dataclasses.asdict(restores),
             "good": good,
         }
         print(json.dumps(document, indent=2))

@@ -43,7 +43,9 @@ def test_read_identity_of_an_unknown_format_raises_state_error(value: bytes | No
 
 def test_restore_changes_of_a_batch_are_its_entries_in_order_without_the_identity() -> None:
     identity_key, identity = identity_record(UNIQUE)
-    assert restore_changes([identity_key, b"a", b"b", b"a"], [identity, b"1", None, b"2"]) == [(b"a", b"1"), (b"b", None), (b"a", b"2")]
+    changes = [(b"a", b"1"), (b"b", None), (b"a", b"2")]
+    assert list(restore_changes([identity_key, b"a", b"b", b"a"], [identity, b"1", None, b"2"])) == changes
+    assert list(restore_changes([b"a", b"b", b"a"], [b"1", None, b"2"])) == changes
 
 
 @pytest.mark.parametrize("key", [None, b""])
