@@ -73,7 +73,7 @@ class App(faust.App):
         broker: "kafka://host:9092,host2:9092" or "memory://".
         state_dir: Folder of the local state, one sub-folder a task.
         partitions: Number of partitions of every topic of the app.
-        commit_interval: How often a task commits.
+        commit_interval: How often a task commits; "0ms": as soon as one commit is through, the next takes what has come in.
         checkpoint_interval: How often a checkpoint of local state is taken; what is in it survives a crash of the machine.
         checkpoints: Where checkpoints are kept besides the state folder, for a worker without its disk: "file:///folder",
             "gs://bucket/folder" or "s3://bucket/folder".

@@ -113,7 +113,7 @@ def read_options(
         broker=_broker(what, values["broker"]),
         state_dir=Path(values["state_dir"]),
         partitions=_number(what, "partitions", values["partitions"]),
-        commit_interval_ms=duration_ms(values["commit_interval"], f"{what}: commit_interval", minimum_ms=1),
+        commit_interval_ms=duration_ms(values["commit_interval"], f"{what}: commit_interval"),
         checkpoint_interval_ms=duration_ms(values["checkpoint_interval"], f"{what}: checkpoint_interval", minimum_ms=1),
         on_error=values["on_error"],
         max_ahead_ms=None if values["max_ahead"] in (None, "none") else duration_ms(values["max_ahead"], f"{what}: max_ahead"),

@@ -24,7 +24,8 @@ class Limits:
     """Bounds of a worker. Every buffer has one, and every wait.
 
     Attributes:
-        commit_interval_ms: A task commits when this much time has passed since its last commit and anything has changed.
+        commit_interval_ms: A task commits when this much time has passed since its last commit and anything has changed; 0: commits follow
+            one another (`engine.runtime.pacing`).
         checkpoint_interval_ms: How often a checkpoint of each store is taken, which also makes it survive a crash of the machine.
         commit_records_max: Input or output records after which a task commits early.
         commit_bytes_max: The same for the bytes of output values: a transaction has to get through within 10 s.

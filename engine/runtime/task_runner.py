@@ -26,6 +26,7 @@ from engine.runtime.cutting import PieceSize, cut_piece
 from engine.runtime.intake import EndOfInput, Intake
 from engine.runtime.lifecycle import Lifecycle, Phase
 from engine.runtime.opening import Opened, OutsideLogError, open_task
+from engine.runtime.pacing import CommitPace
 from engine.runtime.questions import Questions
 from engine.runtime.quiet import GAP_S, is_quiet
 from engine.runtime.restore import changelog_columns
@@ -59,10 +60,10 @@ class TaskRunner:
         self._broadcasts: BroadcastFeed | None = None
         self._running: asyncio.Task[None] | None = None
         self._piece = PieceSize(shell.limits.piece_ms / 1_000, shell.limits.piece_records_max)
-        self._records_since_commit = 0
+        self._pace = CommitPace(shell.limits)
         self._counters_before: Counter[tuple[str, str, str]] = Counter()
         self._attempts = 0
-        self._commit_due_s = self._tick_due_s = self._ticked_s = self._wall_ahead_s = 0.0
+        self._tick_due_s = self._ticked_s = self._wall_ahead_s = 0.0
         self._checkpoints: TaskCheckpoints | None = None
 
     # -- what the runner calls
@@ -166,13 +167,12 @@ class TaskRunner:
         await self._broadcasts.open()
         self.positions = dict(opened.positions)
         self.committed = dict(opened.positions)
-        self._commit_due_s = now_s + self._shell.limits.commit_interval_ms / 1_000
+        self._pace.restart(now_s)
         self._checkpoints = TaskCheckpoints(
             self._shell.checkpoints, self.number, self._shell.limits.checkpoint_interval_ms, self._shell.clock, self._metrics
         )
         self._tick_due_s = self._ticked_s = now_s
         self._wall_ahead_s = self._shell.clock.now_ms() / 1_000 - now_s
-        self._records_since_commit = 0
         self._counters_before = Counter(self._metrics.counters)
         self._active_s.clear()
         self._doubt = None
@@ -246,13 +246,14 @@ class TaskRunner:
             if self._intake:
                 await self._take(self._intake.pop())
             else:
-                await self._intake.wait(self._tick_due_s - self._shell.clock.monotonic_s())
-            await self._turn()
+                now_s = self._shell.clock.monotonic_s()
+                await self._intake.wait(min(self._tick_due_s - now_s, self._pace.wait_s(self._opened.task, now_s)))
+            await self._turn(more=bool(self._intake))
         await self._commit()
 
-    async def _turn(self) -> None:
-        """Do what is due: tell the clock, commit, take a checkpoint."""
-        limits, clock = self._shell.limits, self._shell.clock
+    async def _turn(self, *, more: bool) -> None:
+        """Do what is due: tell the clock, commit, take a checkpoint; `more`: input is at hand that is not processed."""
+        clock = self._shell.clock
         now_s = clock.monotonic_s()
         assert self._opened is not None and self._broadcasts is not None
         self._broadcasts.take()
@@ -260,20 +261,11 @@ class TaskRunner:
         self._metrics.held_partitions = self._intake.held
         if now_s >= self._tick_due_s:
             self._tick(now_s)
-        if now_s >= self._commit_due_s or self._is_commit_full():
+        if self._pace.is_due(self._opened.task, now_s, more=more):
             await self._commit()
-            self._commit_due_s = clock.monotonic_s() + limits.commit_interval_ms / 1_000
+            self._pace.restart(clock.monotonic_s())
         if self._checkpoints is not None:
             await self._checkpoints.take_if_due(self._opened.store)
-
-    def _is_commit_full(self) -> bool:
-        assert self._opened is not None
-        limits, outputs = self._shell.limits, self._opened.task.outputs
-        return (
-            self._records_since_commit >= limits.commit_records_max
-            or outputs.records >= limits.commit_records_max
-            or outputs.payload_bytes >= limits.commit_bytes_max
-        )
 
     async def _take(self, item: RecordBatch | EndOfInput) -> None:
         assert self._opened is not None
@@ -308,14 +300,14 @@ class TaskRunner:
             self._intake.done(len(piece))
             self._metrics.records += len(piece)
             self._metrics.batches += 1
-            self._records_since_commit += len(piece)
+            self._pace.records += len(piece)
             await asyncio.sleep(0)
             start += len(piece)
             if alignment is not None and is_aligned:
                 alignment.went(partition, len(piece), task.sources[partition.topic].watermark - before)
             if start >= len(batch):
                 return
-            await self._turn()
+            await self._turn(more=True)
             if self._intake.is_held(partition):
                 self._intake.set_aside(cut_piece(batch, start, len(batch)))
                 return
@@ -352,7 +344,6 @@ class TaskRunner:
         now_ms = shell.clock.now_ms()
         self._committing = True
         commit = opened.task.prepare_commit(now_ms)
-        self._records_since_commit = 0
         if commit is not None:
             position = await self._transact(opened, commit, now_ms)
             try:

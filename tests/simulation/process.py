@@ -111,7 +111,7 @@ class Process:
         has_idleness = any(source.watermark.idle_ms is not None for source in plan.sources.values())
         limits = replace(
             LIMITS,
-            commit_interval_ms=random.choice([50, 200, 1_000]),
+            commit_interval_ms=random.choice([0, 50, 200, 1_000]),
             checkpoint_interval_ms=random.choice([400, 1_000, 3_000]),
             commit_records_max=random.choice([1, 5, 100_000]),
             queue_records_max=random.choice([1, 10, 50_000] if not has_idleness else [50, 50_000]),

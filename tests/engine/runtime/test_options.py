@@ -49,7 +49,7 @@ def test_options_environment_beats_the_argument() -> None:
         ({"partitions": 2.5}, "whole number"),
         ({"partitions": "many"}, "whole number"),
         ({"commit_interval": 5}, "commit_interval"),
-        ({"commit_interval": "0s"}, "positive"),
+        ({"commit_interval": "-1s"}, "at least 0 ms"),
         ({"checkpoints": "var/checkpoints"}, "give an address such as"),
         ({"checkpoints": "nosuch://bucket"}, "nosuch"),
         ({"checkpoints": 7}, "give an address"),

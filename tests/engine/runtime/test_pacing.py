@@ -1,0 +1,84 @@
+"""When a task commits: by the interval, when a transaction is full, and one after the other."""
+
+from dataclasses import replace
+
+import pytest
+
+from engine.records import RecordBatch
+from engine.runtime.pacing import BUSY_S, IDLE_S, CommitPace
+from engine.runtime.shell import Limits
+from engine.task import Task
+from engine.testing.clock import virtual_loop, virtual_time
+from state.memory import MemoryStore
+from tests.engine.runtime.worker_world import FAST, World, numbering
+
+LIMITS = Limits(commit_interval_ms=1_000, commit_records_max=3, commit_bytes_max=10_000)
+LATENCY = replace(LIMITS, commit_interval_ms=0)
+
+
+def task_with(records: int) -> Task:
+    """Return a task that has taken so many records, each of which gave one output; none: only its offset has moved."""
+    task = Task(numbering(partitions=1).plan(), 0, MemoryStore(), now_ms=0)
+    values: list[bytes | None] = [b'{"user": "ann", "page": "p", "ts": %d}' % number for number in range(records)]
+    batch = RecordBatch("clicks", 0, range(records), [0] * records, [b"ann"] * records, values, position=0, next_offset=records + 1)
+    task.process("number", batch, 0)
+    task.finish_batch(batch)
+    return task
+
+
+def pace_of(limits: Limits, records: int) -> CommitPace:
+    """Return a pace whose last commit was at 10 s, with so many records since."""
+    pace = CommitPace(limits)
+    pace.records = 99
+    pace.restart(10.0)
+    pace.records = records
+    return pace
+
+
+@pytest.mark.parametrize(("now_s", "expected"), [(10.0, False), (10.999, False), (11.0, True)])
+@pytest.mark.parametrize("more", [True, False])
+def test_interval_is_kept_with_and_without_input(now_s: float, expected: bool, more: bool) -> None:
+    assert pace_of(LIMITS, 1).is_due(task_with(1), now_s, more=more) is expected
+
+
+@pytest.mark.parametrize("limits", [LIMITS, LATENCY])
+def test_full_transaction_is_due_at_once(limits: Limits) -> None:
+    assert pace_of(limits, 3).is_due(task_with(0), 10.0, more=True)
+    assert pace_of(limits, 0).is_due(task_with(3), 10.0, more=True)
+    assert pace_of(replace(limits, commit_bytes_max=20), 0).is_due(task_with(1), 10.0, more=True)
+
+
+def test_latency_commits_at_once_when_all_input_is_taken() -> None:
+    assert pace_of(LATENCY, 1).is_due(task_with(1), 10.0, more=False)
+    assert pace_of(LATENCY, 1).wait_s(task_with(1), 10.0) == 0.0
+
+
+def test_latency_keeps_a_distance_while_there_is_more() -> None:
+    pace, task = pace_of(LATENCY, 1), task_with(1)
+    assert not pace.is_due(task, 10.0 + BUSY_S - 0.01, more=True)
+    assert pace.is_due(task, 10.0 + BUSY_S, more=True)
+
+
+def test_latency_lets_progress_wait_that_nobody_sees() -> None:
+    pace, task = pace_of(LATENCY, 0), task_with(0)
+    assert task.dirty
+    assert not pace.is_due(task, 10.0, more=False)
+    assert pace.wait_s(task, 10.02) == pytest.approx(IDLE_S - 0.02)
+
+
+def test_wait_is_until_the_commit_and_for_ever_when_there_is_none() -> None:
+    assert pace_of(LIMITS, 1).wait_s(task_with(1), 10.4) == pytest.approx(0.6)
+    assert pace_of(LIMITS, 0).wait_s(Task(numbering(partitions=1).plan(), 0, MemoryStore(), now_ms=0), 10.4) == float("inf")
+
+
+@virtual_time
+async def test_runner_for_latency_does_not_wait_for_a_tick() -> None:
+    """Ticks are 100 ms apart, and nothing else wakes the task: the memory broker and the check take 70 ms at most."""
+    world = World(numbering(partitions=1))
+    worker = world.worker(limits=replace(FAST, commit_interval_ms=0))
+    for number in range(1, 6):
+        world.click("ann")
+        begun_s = virtual_loop().time()
+        await world.until(ann=number)
+        assert number == 1 or virtual_loop().time() - begun_s <= 0.07
+    await worker.stop()
