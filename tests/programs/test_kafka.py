@@ -2,6 +2,8 @@
 
 import json
 import os
+import pstats
+import re
 import signal
 import socket
 import subprocess
@@ -92,8 +94,13 @@ def test_minute_revenue_on_two_workers_is_the_same_as_on_files(kafka: KafkaServe
     listed = json.loads(streamforge(env, "topics", "list", "--app", app, "--json"))
     assert {row["name"]: row["partitions"] for row in listed}["revenue"] == 4
     assert "orders" in streamforge(env, "topics", "list")
-    with worker(env, tmp_path / "worker.log", app, "--workers", "2", "--web-port", free_port()):
+    profile = tmp_path / "profile"
+    with worker(env, tmp_path / "worker.log", app, "--workers", "2", "--web-port", free_port(), "--profile", str(profile)):
         streamforge(env, "send", "orders", str(tmp_path / "orders.jsonl"), "--app", app)
         lines = streamforge(env, "tail", "revenue", "--app", app, "--from-start", "--limit", str(len(expected))).splitlines()
         assert sorted(json.dumps(json.loads(line)["value"]) for line in lines) == expected
     assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["worker-0", "worker-1"]
+    shares = re.findall(r"worker (\d): ([\d,]+) records, \d+ % \(tasks ([\d ]+)\)", (tmp_path / "worker.log").read_text())
+    assert [number for number, _, _ in shares] == ["0", "1"]
+    assert len({task for _, _, tasks in shares for task in tasks.split()}) == 4
+    assert all(pstats.Stats(f"{profile}.{number}").total_calls > 0 for number in range(2))  # type: ignore[attr-defined]

@@ -7,11 +7,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 
 from engine.runtime.app import App
 from engine.runtime.cli.connection import Target, refuse_memory
+from engine.runtime.cli.observing import observed, shares
 from engine.runtime.loading import load_app
 
 _KILL_AFTER_S = 30.0
@@ -30,11 +34,20 @@ _LEVELS = ["debug", "info", "warn", "error"]
     help="Port of the first worker; each next one has the next.",
 )
 @click.option("--log-level", type=click.Choice(_LEVELS), default="info", show_default=True)
+@click.option(
+    "--profile",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Write what cProfile counts into a file at the end; FILE.0, FILE.1 and so on with several workers.",
+)
+@click.option("--note", type=click.Path(path_type=Path), hidden=True, help="Where to say at the end what was done.")
 @click.option("--parent", type=int, hidden=True, help="End when this process is no longer the parent.")
-def worker(pipelines: str, workers: int, web_port: int, log_level: str, parent: int | None) -> None:
+def worker(
+    pipelines: str, workers: int, web_port: int, log_level: str, profile: Path | None, note: Path | None, parent: int | None
+) -> None:
     """Run PIPELINES on Kafka. Workers share the partitions; start more, here or elsewhere, at any time.
 
-    Each of several workers keeps its state in a folder of its own, STATE_DIR/worker-0 and so on, and finds it again.
+    Each of several workers keeps its state in a folder of its own, STATE_DIR/worker-0 and so on, and finds it again. In the end the
+    share of each in the records is printed.
     """
     app = load_app(pipelines, App)
     refuse_memory("worker", app.options.broker)
@@ -43,8 +56,9 @@ def worker(pipelines: str, workers: int, web_port: int, log_level: str, parent: 
         end_with(parent)
     if workers == 1:
         sys.argv = [sys.argv[0], "worker", "--loglevel", log_level, "--web-port", str(web_port)]
-        app.main()
-    raise SystemExit(_run_processes(pipelines, str(app.state_dir), workers, web_port, log_level))
+        with observed(app.metrics, profile=profile, note=note):
+            app.main()
+    raise SystemExit(_run_processes(pipelines, str(app.state_dir), workers, web_port, log_level, profile))
 
 
 async def _check(app: App) -> None:
@@ -53,13 +67,31 @@ async def _check(app: App) -> None:
         await transport.ensure_topics(app.topology.plan().topic_specs())
 
 
-def _run_processes(pipelines: str, state_dir: str, workers: int, web_port: int, log_level: str) -> int:
+def _run_processes(pipelines: str, state_dir: str, workers: int, web_port: int, log_level: str, profile: Path | None) -> int:
     """Run one process a worker; when one ends, end all. Return the first exit status that is not 0."""
+    with TemporaryDirectory(prefix="streamforge-") as folder:
+        notes = [Path(folder) / str(number) for number in range(workers)]
+        children = _start(pipelines, state_dir, web_port, log_level, profile, notes)
+        statuses = _wait_for_all(children)
+        for line in shares(notes):
+            print(line, file=sys.stderr)
+    return next((abs(status) for status in statuses if status), 0)
+
+
+def _start(
+    pipelines: str, state_dir: str, web_port: int, log_level: str, profile: Path | None, notes: Sequence[Path]
+) -> list[subprocess.Popen[bytes]]:
     children = []
-    for number in range(workers):
+    for number, note in enumerate(notes):
         command = [sys.executable, "-m", "engine", "worker", pipelines, "--web-port", str(web_port + number), "--log-level", log_level]
-        command += ["--parent", str(os.getpid())]
+        command += ["--parent", str(os.getpid()), "--note", str(note)]
+        command += [] if profile is None else ["--profile", f"{profile}.{number}"]
         children.append(subprocess.Popen(command, env={**os.environ, "STREAMFORGE_STATE_DIR": f"{state_dir}/worker-{number}"}))
+    return children
+
+
+def _wait_for_all(children: Sequence[subprocess.Popen[bytes]]) -> list[int]:
+    """Wait until one of the processes ends or a signal comes, end all, and return their exit statuses."""
     asked = False
 
     def stop(*_: object) -> None:
@@ -74,7 +106,7 @@ def _run_processes(pipelines: str, state_dir: str, workers: int, web_port: int, 
     signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches the workers too: they are of the same group
     os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
     stop()
-    return next((abs(status) for status in [_wait(child) for child in children] if status), 0)
+    return [_wait(child) for child in children]
 
 
 def end_with(parent: int) -> None:
