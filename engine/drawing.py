@@ -73,16 +73,21 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
 
 
 def topic_role(plan: Plan, topic: str) -> str:
-    """Return what a topic is to an app: "source", "broadcast", "output", "repartition", "changelog" or "dead letters"."""
+    """Return what a topic is to an app: source, broadcast, output, repartition, changelog, control, audit, epochs or dead letters."""
     if topic in plan.sources:
         return "source"
     if topic in plan.broadcasts:
         return "broadcast"
     if topic in plan.internal_topics:
         return "repartition"
-    if topic == plan.changelog_topic:
-        return "changelog"
-    return "dead letters" if topic == plan.dead_letter_topic else "output"
+    roles = {
+        plan.changelog_topic: "changelog",
+        plan.control_topic: "control",
+        plan.audit_topic: "audit",
+        plan.epochs_topic: "epochs",
+        plan.dead_letter_topic: "dead letters",
+    }
+    return roles.get(topic, "output")
 
 
 def _tree(plan: Plan, graph: PipelineGraph, node: Node, indent: str) -> Iterator[str]:

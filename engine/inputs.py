@@ -16,7 +16,7 @@ from engine.errors import RecordError
 from engine.graph import Node, SourceSpec
 from engine.keys import KeyCodec, key_codec
 from engine.operators.base import Emit
-from engine.operators.repartition import CLAMPED_HEADER, EVERYWHERE, EVERYWHERE_HEADER, Control
+from engine.operators.repartition import BARRIER_HEADERS, CLAMPED_HEADER, EVERYWHERE, EVERYWHERE_HEADER, Barrier, Control
 from engine.records import RecordBatch
 from engine.replays import replays_in
 from engine.watermarks import SourceClock, SourceTime, Valve, ValveState, merge_times, merge_upstreams
@@ -217,7 +217,11 @@ class SourceInput(Input):
 
 
 class RepartitionInput(Input):
-    """The reading half of a repartition: records, and the watermark of all upstream tasks together."""
+    """The reading half of a repartition: records, and the watermark of all upstream tasks together.
+
+    Attributes:
+        barriers: For a savepoint that is being taken the upstream tasks that have nothing more to say before it.
+    """
 
     def __init__(self, state: TaskState, node: Node, name: str, plan: "Plan") -> None:
         self._epoch = plan.epoch
@@ -227,6 +231,12 @@ class RepartitionInput(Input):
             name, key_codec(str), msgpack_codec(ValveState), merge=partial(merge_upstreams, upstreams=plan.partitions)
         )
         self._valve = Valve(plan.partitions, self._cells.get(""))
+        self._upstreams = plan.partitions
+        self.barriers: dict[str, set[int]] = {}
+
+    def is_drained(self, savepoint: str) -> bool:
+        """Return whether everything that belongs to a savepoint has been read."""
+        return len(self.barriers.get(savepoint, ())) == self._upstreams
 
     @property
     def watermark(self) -> int:
@@ -264,6 +274,11 @@ class RepartitionInput(Input):
             if key is not None or EVERYWHERE_HEADER in batch.headers[row]:
                 rows.append(row)
                 before.append(self._valve.watermark)
+                continue
+            if BARRIER_HEADERS[0] in batch.headers[row]:
+                barrier = msgspec.json.decode(batch.values[row] or b"", type=Barrier)
+                if barrier.epoch == self._epoch:
+                    self.barriers.setdefault(barrier.savepoint, set()).add(barrier.upstream)
                 continue
             control = msgspec.json.decode(batch.values[row] or b"", type=Control)
             if control.epoch == self._epoch:

@@ -7,7 +7,7 @@ after reads it. Both parts run in the same task numbers, and one task runs the p
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engine.errors import ConfigError
 from engine.graph import Node, PipelineGraph, SourceSpec
@@ -16,6 +16,8 @@ from engine.topics import OWN_RECORD_BYTES_MAX, TopicSpec
 
 INTERNAL_RETENTION_MS = -1
 DELETE_RETENTION_MS = 7 * 24 * 3_600_000
+CONTROL_RETENTION_MS = 7 * 24 * 3_600_000
+"""What is asked for is done at once; afterwards a key that was to be erased must not stand there for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,8 @@ class Plan:
 
     @property
     def input_topics(self) -> tuple[str, ...]:
-        """Every topic of which a task reads its own partition: sources, then repartition topics."""
-        return (*self.sources, *self.repartitions.values())
+        """Every topic of which a task reads its own partition: sources, repartition topics, what people tell the tasks."""
+        return (*self.sources, *self.repartitions.values(), self.control_topic)
 
     @property
     def internal_topics(self) -> tuple[str, ...]:
@@ -71,6 +73,31 @@ class Plan:
     def dead_letter_topic(self) -> str:
         """Where bad records go."""
         return f"{self.app_id}-dlq"
+
+    @property
+    def control_topic(self) -> str:
+        """Where edits of state and savepoints are asked for (`engine.control`)."""
+        return f"{self.app_id}-control"
+
+    @property
+    def audit_topic(self) -> str:
+        """What became of what was asked for, with who, when and why; one partition, kept for ever."""
+        return f"{self.app_id}-audit"
+
+    @property
+    def epochs_topic(self) -> str:
+        """Which epoch the app is in: one partition, one key."""
+        return f"{self.app_id}-epochs"
+
+    def in_epoch(self, epoch: int) -> "Plan":
+        """Return the plan with the internal topics of another epoch."""
+        names = {topic: f"{topic.removesuffix(f'-{self.epoch}')}-{epoch}" for topic in self.repartitions.values()}
+        return replace(
+            self,
+            epoch=epoch,
+            repartitions={node: names[topic] for node, topic in self.repartitions.items()},
+            pipelines={name: tuple(names.get(topic, topic) for topic in topics) for name, topics in self.pipelines.items()},
+        )
 
     def transactional_id(self, number: int) -> str:
         """Return the id of the one producer of a task."""
@@ -94,6 +121,9 @@ class Plan:
         for topic, spec in self.outputs.items():
             specs.setdefault(topic, spec)
         specs.setdefault(self.dead_letter_topic, TopicSpec(self.dead_letter_topic, self.partitions, retention_ms=-1, config=large))
+        specs[self.control_topic] = TopicSpec(self.control_topic, self.partitions, retention_ms=CONTROL_RETENTION_MS, config=large)
+        specs[self.audit_topic] = TopicSpec(self.audit_topic, 1, retention_ms=-1, config=large)
+        specs[self.epochs_topic] = TopicSpec(self.epochs_topic, 1, compacted=True)
         return list(specs.values())
 
 

@@ -84,7 +84,13 @@ class NodeContext:
 
 
 class PipelineRun:
-    """Operators of one pipeline in one task."""
+    """Operators of one pipeline in one task.
+
+    Attributes:
+        inputs, broadcasts: By topic.
+        inputs_of: What leads to a node.
+        upstream_of: What leads to each repartition topic that the pipeline writes.
+    """
 
     def __init__(self, task: "Task", graph: PipelineGraph) -> None:
         self.task = task
@@ -94,6 +100,7 @@ class PipelineRun:
         self.inputs: dict[str, Input] = {}
         self.broadcasts: dict[str, Input] = {}
         self.inputs_of: dict[Node, tuple[Input, ...]] = {}
+        self.upstream_of: dict[str, tuple[Input, ...]] = {}
         self.operators: dict[str, Operator] = {}
         self._graph = graph
         self._build()
@@ -130,6 +137,10 @@ class PipelineRun:
         """Let operators emit what comes out once a commit; upstream ones first."""
         for operator in self.operators.values():
             self._attempt(operator.before_commit, operator.before_commit)
+
+    def held_whole(self) -> list[str]:
+        """Return the names of operators that only broadcast topics lead to: every task holds all of their state."""
+        return [node.name for node in self._graph.nodes if node.name in self.operators and not self.inputs_of[node]]
 
     # -- errors
 
@@ -201,6 +212,7 @@ class PipelineRun:
                 self.operators[node.name] = RepartitionSink(context, node, topic, task.outputs, task.plan.epoch)
                 repartition = RepartitionInput(task.state, node, context.state_name("upstreams"), task.plan)
                 self.inputs[topic] = repartition
+                self.upstream_of[topic] = upstream
                 self.inputs_of[node] = (repartition,)
             else:
                 self.inputs_of[node] = upstream

@@ -20,6 +20,7 @@ from typing import Any
 
 from engine.block import Block
 from engine.broadcasts import BroadcastPositions
+from engine.control import ControlInput
 from engine.dead_letters import record_headers, without_payload
 from engine.errors import ConfigError
 from engine.inputs import SourceState
@@ -29,7 +30,9 @@ from engine.plan import Plan
 from engine.records import OutputColumns, RecordBatch, TopicPartition
 from engine.run import PipelineRun
 from engine.topics import OWN_RECORD_BYTES_MAX
+from state.catalog import Catalog
 from state.hashing import key_hash
+from state.memory import MemoryStore
 from state.overlay import TaskState
 from state.store import Change, Position, Store
 from state.values import msgpack_codec
@@ -108,6 +111,7 @@ class Task:
             TopicPartition(topic, number): self._offsets.get(topic) for topic in plan.input_topics
         }
         self._broadcasts = BroadcastPositions(self)
+        self.control = ControlInput(self)
         self.sources = {topic: SourceState(self, spec) for topic, spec in plan.sources.items()}
         self.runs = {name: PipelineRun(self, graph) for name, graph in plan.graphs.items()}
         for run in self.runs.values():
@@ -127,8 +131,10 @@ class Task:
             run.feed(source, source.block(batch, now_ms))
 
     def finish_batch(self, batch: RecordBatch) -> None:
-        """Every pipeline that reads the topic has worked on the batch: its offset moves."""
+        """Every pipeline that reads the topic has worked on the batch: its offset moves. Commands are obeyed here."""
         self.dirty = True
+        if batch.topic == self.plan.control_topic:
+            self.control.take(batch)
         self._offsets.put(batch.topic, batch.next_offset)
         self.positions[TopicPartition(batch.topic, batch.partition)] = batch.next_offset
         self.state.forget()
@@ -254,6 +260,10 @@ class Task:
         """Return the watermark of each input, by "pipeline/topic"."""
         return {f"{name}/{topic}": source.watermark for name, run in self.runs.items() for topic, source in run.inputs.items()}
 
+    def catalog(self) -> Catalog:
+        """Return what the entries of the store are."""
+        return self.state.catalog(frozenset(f"{name}/{operator}" for name, run in self.runs.items() for operator in run.held_whole()))
+
     def inspect(self, pipeline: str, key: Any, operator: str | None = None) -> dict[str, Any]:
         """Return the state of a key in a pipeline: name and value; names that two operators share have the operator in front."""
         run = self.runs[pipeline]
@@ -286,3 +296,8 @@ class Task:
 def _default_limits(plan: Plan) -> Mapping[str, int]:
     """Return the largest record of the topics that this engine makes for itself, as they are made."""
     return dict.fromkeys((*plan.internal_topics, plan.dead_letter_topic), OWN_RECORD_BYTES_MAX)
+
+
+def catalog_of(plan: Plan) -> Catalog:
+    """Return what the entries of a store of this plan are."""
+    return Task(plan, 0, MemoryStore(), now_ms=0).catalog()

@@ -56,6 +56,7 @@ class StateSpec:
         name: "pipeline/operator/state", or "_task/…" for what the task itself keeps.
         sub: Codec of what stands below the key (mapped only).
         merge: Makes one value of those of several tasks; None for a state of keys.
+        by_hand: A person may put an entry: it says all by itself, and its operator keeps nothing elsewhere in step with it.
     """
 
     name: str
@@ -65,6 +66,7 @@ class StateSpec:
     sub: Codec[Any] | None = None
     merge: Merge | None = None
     view: View | None = None
+    by_hand: bool = False
 
     @property
     def is_of_task(self) -> bool:
@@ -174,6 +176,10 @@ class Catalog:
         pipeline, operator, _ = spec.parts
         return f"{pipeline}/{operator}" in self.whole
 
+    def all_names(self) -> list[str]:
+        """Return the names of all states, those of the task too, sorted."""
+        return sorted(self._by_name)
+
     def names(self) -> list[str]:
         """Return the names of all states of keys, sorted."""
         return sorted(name for name, spec in self._by_name.items() if not spec.is_of_task)
@@ -231,20 +237,26 @@ class Catalog:
         return raw_key, encode_value(spec, row["value"], old)
 
 
-def encode_value(spec: StateSpec, plain: Any, old: bytes | None) -> bytes:
-    """Return the stored form of a value as a person writes it.
+def read_value(spec: StateSpec, plain: Any, old: Any) -> Any:
+    """Return the value that a person means; `old` is the one that it takes the place of, None for nothing.
 
     Raises:
         StateError: It does not fit the state's type, or the state holds what only its operator can write.
     """
-    codec = stored(spec.value, spec.name)
-    before = None if old is None else codec.decode(old)
     try:
-        if spec.view is not None:
-            return codec.encode(spec.view.read(plain, before))
-        return codec.encode(_read(spec.value, plain))
+        return _read(spec.value, plain) if spec.view is None else spec.view.read(plain, old)
+    except (*DECODE_ERRORS, AttributeError, OverflowError) as error:
+        raise StateError(f"state {spec.name!r}: the value does not fit: {error}") from error
+
+
+def encode_value(spec: StateSpec, plain: Any, old: bytes | None) -> bytes:
+    """Return the stored form of a value as a person writes it, with the errors of `read_value`."""
+    codec = stored(spec.value, spec.name)
+    value = read_value(spec, plain, None if old is None else codec.decode(old))
+    try:
+        return codec.encode(value)
     except (*DECODE_ERRORS, AttributeError, OverflowError, AssertionError) as error:
-        raise StateError(f"state {spec.name!r}: the value does not fit its type: {error}") from error
+        raise StateError(f"state {spec.name!r}: the value does not fit: {error}") from error
 
 
 def parse_key(spec: StateSpec, text: str) -> Any:

@@ -72,22 +72,23 @@ class TaskState:
         self._parts: dict[KeyCodec[Any], KeyParts[Any]] = {}  # states with the same type of key share what they know of keys
         self._specs: dict[bytes, StateSpec] = {}
 
-    def keyed(self, name: str, key: KeyCodec[K], value: Codec[V], *, merge: Merge | None = None) -> KeyedCells[K, V]:
+    def keyed(self, name: str, key: KeyCodec[K], value: Codec[V], *, merge: Merge | None = None, by_hand: bool = False) -> KeyedCells[K, V]:
         """Open a state of one value a key.
 
         Args:
             merge: For a state of the task and not of its keys: makes one value of those of several tasks.
+            by_hand: A person may put an entry, since nothing else has to be kept in step with it. So for the others.
         Raises:
             StateError: The name is open already, or its store id is that of another name: choose another one. So for the others.
         """
         section = self._section(name)
-        self._specs[section.low] = StateSpec(name, "keyed", key, value, merge=merge)
+        self._specs[section.low] = StateSpec(name, "keyed", key, value, merge=merge, by_hand=by_hand)
         return self._add(section, KeyedCells(section, self._parts_of(key), value))
 
     def mapped(self, name: str, key: KeyCodec[K], subkey: Codec[S], value: Codec[V], *, view: View | None = None) -> MapCells[K, S, V]:
-        """Open a state of one map a key; `view` is how its values are shown to people."""
+        """Open a state of one map a key; `view` is how its values are shown to people, who may then put entries."""
         section = self._section(name)
-        self._specs[section.low] = StateSpec(name, "mapped", key, value, subkey, view=view)
+        self._specs[section.low] = StateSpec(name, "mapped", key, value, subkey, view=view, by_hand=view is not None)
         return self._add(section, MapCells(section, self._parts_of(key), subkey, value))
 
     def timed(self, name: str, key: KeyCodec[K], value: Codec[V]) -> TimedCells[K, V]:
@@ -96,10 +97,10 @@ class TaskState:
         self._specs[section.low] = StateSpec(name, "timed", key, value)
         return self._add(section, TimedCells(section, self._parts_of(key), key, value))
 
-    def panes(self, name: str, key: KeyCodec[K], value: Codec[V]) -> PaneCells[K, V]:
+    def panes(self, name: str, key: KeyCodec[K], value: Codec[V], *, by_hand: bool = False) -> PaneCells[K, V]:
         """Open a state of panes: for each time a value a key."""
         section = self._section(name)
-        self._specs[section.low] = StateSpec(name, "panes", key, value)
+        self._specs[section.low] = StateSpec(name, "panes", key, value, by_hand=by_hand)
         return self._add(section, PaneCells(section, self._parts_of(key), key, value))
 
     def catalog(self, whole: frozenset[str] = frozenset()) -> Catalog:

@@ -37,7 +37,7 @@ class RunningTotals(Operator):
         super().__init__(context)
         self._folding, self._rows, self._key = folding, rows, key
         stored = payload_codec(tuple.__class_getitem__((int, folding.stored)))
-        self._totals: KeyedCells[Any, _Total] = context.state.keyed(context.state_name("totals"), key, stored)
+        self._totals: KeyedCells[Any, _Total] = context.state.keyed(context.state_name("totals"), key, stored, by_hand=True)
         # Emptied with each commit, so it never reaches the store.
         self._changed = context.state.panes(context.state_name("changed"), key, unit_codec) if spec.emit == "update" else None
         self._watermark: int | None = None

@@ -5,7 +5,8 @@ its watermark, whether it is idle. They go to each partition that gets data in t
 second and only when something changed; the end of time, after which nothing more is to come, goes to all at once. The reader
 (`engine.inputs.RepartitionInput`) keeps the last word of each upstream.
 
-A control record has no key (a data record always has one) and the header `streamforge: watermark`. A record with the key
+A control record has no key (a data record always has one) and the header `streamforge: watermark`; a barrier of a savepoint
+(`engine.cut`) has the header `streamforge: barrier`. A record with the key
 `EVERYWHERE` (the truncate of a source table) goes to every partition, without a key and with the header `streamforge: everywhere`;
 against the records of other partitions it has no order. Kafka has no timestamps below 0: an event time before 1970 travels in a
 header.
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from engine.run import NodeContext
 
 CONTROL_HEADERS = (("streamforge", b"watermark"),)
+BARRIER_HEADERS = (("streamforge", b"barrier"),)
 EVERYWHERE_HEADER = ("streamforge", b"everywhere")
 CLAMPED_HEADER = "event-time"
 _QUIET_MS = 1_000
@@ -51,6 +53,15 @@ class Control(msgspec.Struct, frozen=True, array_like=True):
     upstreams: int
     watermark: int
     idle: bool
+
+
+class Barrier(msgspec.Struct, frozen=True, array_like=True):
+    """Before this everything of an upstream task belongs to a savepoint, see `engine.cut`."""
+
+    version: int
+    epoch: int
+    upstream: int
+    savepoint: str
 
 
 class RepartitionSink(Operator):

@@ -39,7 +39,7 @@ class PaneWindows(Operator):
         self._tumbling = window.every_ms == window.size_ms
         self._pane_ms = gcd(window.size_ms, window.every_ms)
         self._delay_ms = window.size_ms - 1 + plan.spec.lateness_ms  # from a window's start to when it fires
-        self._panes = context.state.panes(context.state_name("panes"), plan.key, plan.folding.codec)
+        self._panes = context.state.panes(context.state_name("panes"), plan.key, plan.folding.codec, by_hand=True)
         # Which keys have changed since the last commit, by pane. It is emptied with each commit, so it never reaches the store.
         self._changed = context.state.panes(context.state_name("changed"), plan.key, unit_codec) if plan.spec.emit == "update" else None
         self._watermark: int | None = None

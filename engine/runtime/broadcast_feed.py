@@ -13,7 +13,7 @@ from contextlib import suppress
 from engine.errors import StateError, UnavailableError
 from engine.records import RecordBatch, TopicPartition
 from engine.runtime.cutting import cut_piece
-from engine.runtime.opening import OutsideLogError
+from engine.runtime.opening_errors import OutsideLogError
 from engine.runtime.preparing import Prepares, prepare_batch
 from engine.runtime.shell import Shell
 from engine.runtime.transport.protocol import PartitionReader

@@ -12,9 +12,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from engine.errors import StateError, StreamForgeError
+from engine.errors import StateError
 from engine.records import TopicPartition
+from engine.runtime.epochs import check_epoch
+from engine.runtime.opening_errors import EndedError, OutsideLogError
 from engine.runtime.restore import restore
+from engine.runtime.savepointing import ended_message
 from engine.runtime.shell import Shell
 from engine.runtime.threads import in_thread
 from engine.runtime.transport.protocol import TransactionalProducer
@@ -24,10 +27,6 @@ from state.store import Store
 log = logging.getLogger(__name__)
 
 _SETTLE_S = 10.0
-
-
-class OutsideLogError(StreamForgeError):
-    """The state's offset of an input is no longer in the log, or not yet: records are gone, and a person must decide."""
 
 
 @dataclass(slots=True)
@@ -50,7 +49,7 @@ async def open_task(shell: Shell, number: int, inputs: Sequence[TopicPartition])
 
     Raises:
         FencedError, UnavailableError, StateError, OSError: It did not work this time.
-        OutsideLogError: It will not work without a person.
+        OutsideLogError, EndedError: It will not work without a person.
     """
     plan, transport, clock = shell.plan, shell.transport, shell.clock
     started_s = clock.monotonic_s()
@@ -58,12 +57,16 @@ async def open_task(shell: Shell, number: int, inputs: Sequence[TopicPartition])
     store: Store | None = None
     try:
         fenced_s = clock.monotonic_s()
+        await check_epoch(transport, plan)
         store = await _open_store(shell, number)
         changelog = TopicPartition(plan.changelog_topic, number)
         restored = await restore(
             transport, producer, store, changelog, clock=clock, metrics=shell.metrics.task(number), checkpoints=shell.checkpoints
         )
         task = await _make_task(shell, number, store)
+        mark = task.control.mark
+        if mark is not None and mark.phase == "ended":
+            raise EndedError(ended_message(plan.app_id, plan.epoch, mark.name))
         positions = await _positions(shell, inputs, task.positions)
     except BaseException:
         await _let_go(producer, store)

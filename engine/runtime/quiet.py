@@ -9,7 +9,11 @@ idle time is counted by it, and that time has not passed.
     loop stands still from 10.1 to 12.4 s  → not quiet until an answer later than 12.4 s
 """
 
-from engine.runtime.transport.protocol import FetchState
+from collections.abc import Mapping
+
+from engine.records import TopicPartition
+from engine.runtime.metrics import TaskMetrics
+from engine.runtime.transport.protocol import FetchState, Transport
 
 GAP_S = 1.0
 STALE_S = 5.0
@@ -46,3 +50,29 @@ def is_quiet(state: FetchState | None, position: int, since_s: float, now_s: flo
         and state.position >= state.high_watermark
         and position == state.position
     )
+
+
+def observe(
+    transport: Transport,
+    positions: Mapping[TopicPartition, int],
+    active_s: Mapping[TopicPartition, float],
+    restarted_s: float,
+    now_s: float,
+    metrics: TaskMetrics,
+) -> dict[str, bool]:
+    """Return for each input topic of a task whether it is quiet, and put its lag into the metrics.
+
+    Args:
+        active_s: When each input last brought records.
+        restarted_s: Quiet time before this does not count.
+    """
+    quiet = {}
+    for partition, position in positions.items():
+        state = transport.fetch_state(partition)
+        quiet[partition.topic] = is_quiet(state, position, max(restarted_s, active_s.get(partition, 0.0)), now_s)
+        if state is not None:
+            lag = max(0, state.high_watermark - position)
+            metrics.lag[partition.topic] = lag
+            if position == state.position:  # nothing could be read: what is left belongs to open transactions
+                metrics.stable_distance[partition.topic] = lag
+    return quiet

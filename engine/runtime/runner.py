@@ -21,6 +21,7 @@ from engine.runtime.alignment import Alignment
 from engine.runtime.breakdown import describe
 from engine.runtime.checkpointing import Checkpoints
 from engine.runtime.clock import Clock, SystemClock
+from engine.runtime.epochs import read_epoch
 from engine.runtime.lifecycle import Phase
 from engine.runtime.metrics import Metrics
 from engine.runtime.preparing import prepare_codecs, prepared
@@ -113,9 +114,12 @@ class Runner:
     # -- the parts of run
 
     async def start(self) -> None:
-        """Connect, check the topics, join the group."""
-        plan, transport = self.plan, self.transport
+        """Connect, find out the epoch, check the topics, join the group."""
+        transport = self.transport
         await transport.start()
+        await transport.ensure_topics([spec for spec in self.plan.topic_specs() if spec.name == self.plan.epochs_topic])
+        epoch = await read_epoch(transport, self.plan)
+        plan = self.plan = self._shell.plan = self.plan if epoch is None else self.plan.in_epoch(epoch.epoch)
         specs = plan.topic_specs(create_sources=self._create_sources)
         await transport.ensure_topics(specs)
         await self._shell.look_at_topics([spec.name for spec in specs])

@@ -25,11 +25,13 @@ from engine.runtime.checkpointing import TaskCheckpoints
 from engine.runtime.cutting import PieceSize, cut_piece
 from engine.runtime.intake import EndOfInput, Intake
 from engine.runtime.lifecycle import Lifecycle, Phase
-from engine.runtime.opening import Opened, OutsideLogError, open_task
+from engine.runtime.opening import Opened, open_task
+from engine.runtime.opening_errors import STOPPED, EndedError
 from engine.runtime.pacing import CommitPace
 from engine.runtime.questions import Questions
-from engine.runtime.quiet import GAP_S, is_quiet
+from engine.runtime.quiet import GAP_S, observe
 from engine.runtime.restore import changelog_columns
+from engine.runtime.savepointing import TaskSavepoints
 from engine.runtime.shell import Shell
 from engine.runtime.threads import in_thread
 from engine.task import Commit
@@ -58,6 +60,7 @@ class TaskRunner:
         self._busy = self._committing = False
         self._opened: Opened | None = None
         self._broadcasts: BroadcastFeed | None = None
+        self._savepoints: TaskSavepoints | None = None
         self._running: asyncio.Task[None] | None = None
         self._piece = PieceSize(shell.limits.piece_ms / 1_000, shell.limits.piece_records_max)
         self._pace = CommitPace(shell.limits)
@@ -135,7 +138,7 @@ class TaskRunner:
             while True:
                 try:
                     await self._open()
-                except OutsideLogError as error:
+                except STOPPED as error:
                     await self._fail(error)
                 except (FencedError, UnavailableError, StateError, OSError) as error:
                     self._metrics.open_failures += 1
@@ -144,13 +147,13 @@ class TaskRunner:
                 try:
                     await self._serve()
                     return
-                except (RefusedOutputError, TaskDroppedError, StateError) as error:
+                except (RefusedOutputError, EndedError, TaskDroppedError, StateError) as error:
                     if isinstance(error, StateError) and not isinstance(error, DiskError):
                         await self._empty_store()
                     if self.phase is Phase.CLOSING:  # perhaps only since the store is being emptied
                         log.warning("task %d: closed without a last commit: %s", self.number, describe(error))
                         return
-                    if isinstance(error, RefusedOutputError):
+                    if isinstance(error, RefusedOutputError | EndedError):
                         self._shell.transport.pause(self.inputs)
                         await self._fail(error)
                     await self._recover(error)
@@ -165,8 +168,8 @@ class TaskRunner:
         self._opened = opened
         self._broadcasts = BroadcastFeed(self._shell, opened.task, on_gap=self.doubt, wake=self._intake.wake)
         await self._broadcasts.open()
-        self.positions = dict(opened.positions)
-        self.committed = dict(opened.positions)
+        self._savepoints = TaskSavepoints(self._shell, opened.task, opened.store, self._intake, self._commit)
+        self.positions, self.committed = dict(opened.positions), dict(opened.positions)
         self._pace.restart(now_s)
         self._checkpoints = TaskCheckpoints(
             self._shell.checkpoints, self.number, self._shell.limits.checkpoint_interval_ms, self._shell.clock, self._metrics
@@ -227,6 +230,8 @@ class TaskRunner:
             self._shell.alignment.leave(self.inputs)
         self._metrics.running = self._metrics.held_partitions = 0
         self._busy = self._committing = False
+        if self._savepoints is not None:
+            await self._savepoints.close()
         if self._checkpoints is not None:
             self._checkpoints.stop()
         if self._broadcasts is not None:
@@ -237,9 +242,10 @@ class TaskRunner:
     # -- running
 
     async def _serve(self) -> None:
-        assert self._opened is not None and self._broadcasts is not None
+        assert self._opened is not None and self._broadcasts is not None and self._savepoints is not None
         await self._broadcasts.catch_up(lambda: self.phase is Phase.RUNNING, self._commit)
         self._intake.open(self._opened.positions)
+        self._savepoints.hold()
         while self.phase is Phase.RUNNING:
             if self._doubt is not None:
                 raise TaskDroppedError(self._doubt)
@@ -255,9 +261,11 @@ class TaskRunner:
         """Do what is due: tell the clock, commit, take a checkpoint; `more`: input is at hand that is not processed."""
         clock = self._shell.clock
         now_s = clock.monotonic_s()
-        assert self._opened is not None and self._broadcasts is not None
-        self._broadcasts.take()
-        align(self._shell.alignment, self._opened.task, self._intake)
+        assert self._opened is not None and self._broadcasts is not None and self._savepoints is not None
+        await self._savepoints.turn()
+        if not self._savepoints.is_stopped:
+            self._broadcasts.take()
+            align(self._shell.alignment, self._opened.task, self._intake)
         self._metrics.held_partitions = self._intake.held
         if now_s >= self._tick_due_s:
             self._tick(now_s)
@@ -292,7 +300,9 @@ class TaskRunner:
             started_s = shell.clock.monotonic_s()
             if len(piece):
                 await shell.deliver(pipelines, piece, task)
-            task.finish_batch(piece)
+            # To find all entries of a key may take long.
+            is_long = piece.topic == shell.plan.control_topic
+            await in_thread(task.finish_batch, piece) if is_long else task.finish_batch(piece)
             self._piece.took(len(piece), shell.clock.monotonic_s() - started_s)
             self.positions[partition] = piece.next_offset
             if len(piece):
@@ -313,26 +323,19 @@ class TaskRunner:
                 return
 
     def _tick(self, now_s: float) -> None:
-        """Tell the task the wall clock, and which of its inputs are quiet."""
-        assert self._opened is not None
+        """Tell the task the wall clock, and which of its inputs are quiet; while a savepoint is taken time stands still for it."""
+        assert self._opened is not None and self._savepoints is not None
+        self._tick_due_s = now_s + self._shell.limits.tick_ms / 1_000
+        if self._savepoints.is_stopped:
+            return
         shell = self._shell
         now_ms = shell.clock.now_ms()
         wall_ahead_s = now_ms / 1_000 - now_s
         is_gap = now_s - self._ticked_s > GAP_S or abs(wall_ahead_s - self._wall_ahead_s) > GAP_S
         restarted_s = max(shell.pulse.restarted_s, now_s if is_gap else 0.0)
-        quiet = {}
-        for partition in self.inputs:
-            state = shell.transport.fetch_state(partition)
-            since_s = max(restarted_s, self._active_s.get(partition, 0.0))
-            quiet[partition.topic] = is_quiet(state, self.positions[partition], since_s, now_s)
-            if state is not None:
-                lag = max(0, state.high_watermark - self.positions[partition])
-                self._metrics.lag[partition.topic] = lag
-                if self.positions[partition] == state.position:  # nothing could be read: what is left belongs to open transactions
-                    self._metrics.stable_distance[partition.topic] = lag
+        quiet = observe(shell.transport, self.positions, self._active_s, restarted_s, now_s, self._metrics)
         self._opened.task.advance_clock(now_ms, quiet)
         self._ticked_s, self._wall_ahead_s = now_s, wall_ahead_s
-        self._tick_due_s = now_s + shell.limits.tick_ms / 1_000
 
     # -- committing
 

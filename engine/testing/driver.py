@@ -19,7 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+import msgspec
+
 from engine.cep import Explained
+from engine.control import Command, Report, encode_command, partitions_for
 from engine.durations import Duration, duration_ms
 from engine.errors import ConfigError
 from engine.keys import wire_bytes
@@ -114,6 +117,15 @@ class TestDriver:
         record = to_wire(self._plan, topic, value, key=key, at=at, partition=partition, now_ms=self.now_ms)
         self._log(TopicPartition(topic, record.partition)).append((record.timestamp_ms, record.key, record.value, tuple(headers)))
         self._deliver(TopicPartition(topic, record.partition))
+
+    def command(self, command: Command) -> list[Report]:
+        """Give a command (`engine.control`: an edit of state) to the tasks that it concerns, commit, and return what became of it."""
+        for number in partitions_for(command, self._tasks[0].catalog(), self._plan.partitions):
+            partition = TopicPartition(self._plan.control_topic, number)
+            self._log(partition).append((self.now_ms, None, encode_command(command), ()))
+            self._deliver(partition)
+        rows = [msgspec.convert(record.value, Report) for record in self.read(self._plan.audit_topic)]
+        return [row for row in rows if row.id == command.id]
 
     def advance(self, duration: Duration) -> None:
         """Move the wall clock on: wall-clock timers fire, inputs without records become idle. Commits before and after."""

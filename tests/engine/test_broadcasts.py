@@ -143,7 +143,7 @@ def test_broadcast_holds_no_time_back() -> None:
 
 def test_broadcast_topic_is_part_of_the_plan_and_of_its_drawings() -> None:
     plan = market(by_currency, partitions=2).plan()
-    assert list(plan.input_topics) == ["sales"] and len(plan.broadcast_inputs) == 2
+    assert list(plan.input_topics) == ["sales", "market-control"] and len(plan.broadcast_inputs) == 2
     assert {spec.name: spec.partitions for spec in plan.topic_specs()}["rates"] == 2
     assert {topic["name"]: topic["role"] for topic in describe_plan(plan)["topics"]}["rates"] == "broadcast"
     assert "lookup, in rates" in draw_text(plan)

@@ -92,6 +92,10 @@ class MemoryTransport:
         """Return the names of all topics, sorted."""
         return await self._connection.call("describe_topics", self.broker.topics)
 
+    async def add_partitions(self, counts: Mapping[str, int]) -> None:
+        """Let topics grow to these numbers of partitions."""
+        await self._connection.call("create_topics", lambda: self.broker.add_partitions(counts))
+
     async def partition_counts(self, topics: Sequence[str]) -> dict[str, int]:
         """Return the number of partitions of each topic that exists."""
         return await self._connection.call("describe_topics", lambda: self.broker.partition_counts(topics))

@@ -92,6 +92,20 @@ class MemoryBroker:
         """Return the size of the largest record that each of these topics takes."""
         return {name: int(self._topics[name].config.get("max.message.bytes", RECORD_BYTES_MAX)) for name in topics}
 
+    def add_partitions(self, counts: Mapping[str, int]) -> None:
+        """Let topics grow; ConfigError for one that is not there or has more partitions."""
+        for name, count in counts.items():
+            topic = self._topics.get(name)
+            if topic is None or len(topic.logs) > count:
+                raise ConfigError(f"topic {name!r} cannot grow to {count} partitions")
+        for name, count in counts.items():
+            topic = self._topics[name]
+            first = topic.logs[0]
+            numbers = range(len(topic.logs), count)
+            topic.logs.extend(
+                PartitionLog(TopicPartition(name, n), compacted=first.compacted, append_time=first.append_time) for n in numbers
+            )
+
     def log(self, partition: TopicPartition) -> PartitionLog:
         """Return the log of a partition.
 

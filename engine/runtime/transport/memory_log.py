@@ -78,7 +78,7 @@ class PartitionLog:
         self.start = 0
         self.high_watermark = 0
         self.compacted = compacted
-        self._append_time = append_time
+        self.append_time = append_time
         self._segments: list[Segment] = []
         self._ends: list[int] = []
         self._open: dict[int, int] = {}
@@ -110,7 +110,7 @@ class PartitionLog:
         """
         if not len(columns):
             return self.high_watermark
-        timestamps = [now_ms] * len(columns) if self._append_time else columns.timestamps
+        timestamps = [now_ms] * len(columns) if self.append_time else columns.timestamps
         last = self._segments[-1] if self._segments else None
         if producer == NO_PRODUCER and last is not None and self._is_growing(last):
             last.extend(columns, timestamps)

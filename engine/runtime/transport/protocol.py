@@ -107,6 +107,10 @@ class Transport(Protocol):
         """Return the size of the largest record that each of these topics takes (`max.message.bytes`); all of them exist."""
         ...
 
+    async def add_partitions(self, counts: Mapping[str, int]) -> None:
+        """Let topics grow to these numbers of partitions; none may have more."""
+        ...
+
     # the group
     async def subscribe(self, topics: Sequence[str], listener: RebalanceListener) -> None: ...
 

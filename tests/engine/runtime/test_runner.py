@@ -699,7 +699,7 @@ async def test_runner_metrics_show_lag_and_watermark_of_each_task_also_right_aft
     first = world.worker()
     world.click("ann", ts=5_000, times=3)
     await world.until(ann=3)
-    await eventually(lambda: first.runner.metrics.task(0).lag == {"clicks": 0})
+    await eventually(lambda: first.runner.metrics.task(0).lag == {"clicks": 0, "app-control": 0})
     shown = first.runner.metrics.render().decode()
     assert 'streamforge_watermark_ms{input="number/clicks",task="0"} 4999.0' in shown
     assert 'streamforge_lag{task="0",topic="clicks"} 0.0' in shown

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiokafka import errors
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, OffsetResetStrategy
 from aiokafka.protocol.metadata import MetadataRequest
@@ -21,6 +21,7 @@ from engine.topics import RECORD_BYTES_MAX, TopicSpec
 
 log = logging.getLogger(__name__)
 
+_AGAIN_S = 0.05
 _MAX_LONG = str(2**63 - 1)
 _FUTURE = "message.timestamp.after.max.ms"
 
@@ -80,6 +81,25 @@ class KafkaAdmin:
         configs = await self._try("describe topics", lambda: self._configs([spec.name for spec in specs]))
         for spec in specs:
             _check_config(spec, configs[spec.name])
+
+    async def add_partitions(self, counts: Mapping[str, int]) -> None:
+        """Let topics grow; returns when all partitions have a leader.
+
+        Raises:
+            ConfigError: One is not there, or has more partitions already.
+        """
+        before = await self.partition_counts(list(counts))
+        growing = {topic: NewPartitions(count) for topic, count in counts.items() if before.get(topic) != count}
+        for topic in growing:
+            if before.get(topic, counts[topic] + 1) > counts[topic]:
+                raise ConfigError(f"topic {topic!r} has {before.get(topic, 'no')} partitions and cannot be made to have {counts[topic]}")
+        if growing:
+            response = await self._try("add partitions", lambda: self._admin.create_partitions(growing))
+            failed = {topic: text for topic, code, text in response.topic_errors if code}
+            if failed:
+                raise ConfigError(f"partitions could not be added: {failed}")
+        while await self.partition_counts(list(counts)) != dict(counts):  # noqa: ASYNC110  # metadata follow after a moment
+            await asyncio.sleep(_AGAIN_S)
 
     async def list_offsets(self, partitions: Sequence[TopicPartition], *, ends: bool, committed: bool = True) -> dict[TopicPartition, int]:
         """Return the last stable offsets of partitions (the high watermarks unless `committed`), or their log starts.

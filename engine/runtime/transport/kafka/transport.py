@@ -72,6 +72,10 @@ class KafkaTransport:
         """Create the missing topics and check the others, see `Transport.ensure_topics`."""
         await self._admin.ensure_topics(specs)
 
+    async def add_partitions(self, counts: Mapping[str, int]) -> None:
+        """Let topics grow to these numbers of partitions."""
+        await self._admin.add_partitions(counts)
+
     async def topics(self) -> list[str]:
         """Return the names of all topics of users, sorted."""
         return await self._admin.topics()
