@@ -14,6 +14,7 @@
   then the row's own content is its key, so that equal rows meet.
 """
 
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,7 +25,7 @@ from cdc.change import Change, Op, Position
 from cdc.keyless import KeylessGuard, apply_without_key
 from cdc.packing import row_codec
 from engine.block import Block, advance, one_by_one
-from engine.errors import RecordError
+from engine.errors import RecordError, StateError
 from engine.graph import SourceSpec
 from engine.keys import key_codec
 from engine.operators.base import Operator, OperatorContext
@@ -82,7 +83,7 @@ class Spread(Operator):
         self._encode_key = key_codec(key_type).encode
         self._takes_text = key_type in (str, Any)
         self._select = None if source is None or source.key is None else source.key.get
-        self._keyless = context.state.keyed(context.state_name("keyless"), key_codec(str), msgpack_codec(KeylessGuard))
+        self._keyless = context.state.keyed(context.state_name("keyless"), key_codec(str), msgpack_codec(KeylessGuard), merge=_refuse_merge)
 
     def process(self, block: Block, port: int = 0) -> None:
         indexes: list[int] = []
@@ -180,3 +181,10 @@ class Arrivals(Operator):
 
 
 __all__ = ["Arrivals", "Departures", "Handover", "Moved", "Spread"]
+
+
+def _refuse_merge(guards: Sequence[KeylessGuard]) -> KeylessGuard:
+    """Refuse to make one guard of those of several source partitions: rows without a key cannot be told apart."""
+    if len(guards) > 1:
+        raise StateError("rows without a primary key are guarded by the source partition that they came in, and cannot change partitions")
+    return guards[0]

@@ -22,6 +22,7 @@ no record at all.
 
 import operator
 from collections.abc import Iterator
+from functools import partial, reduce
 from typing import Any
 
 from msgspec import Struct
@@ -74,7 +75,9 @@ class ChangesTable(RowsOperator):
         keys = key_codec(key_type)
         self._guards = context.state.keyed(context.state_name("guards"), keys, msgpack_codec(Guard))
         self._copies = context.state.keyed(context.state_name("copies"), keys, msgpack_codec(Copies))
-        self._truncated = context.state.keyed(context.state_name("truncated"), key_codec(str), msgpack_codec(Position))
+        self._truncated = context.state.keyed(
+            context.state_name("truncated"), key_codec(str), msgpack_codec(Position), merge=partial(reduce, later)
+        )
         self._departed: list[tuple[bytes, Handover, int]] = []
         self._reached = MIN_TIME
 

@@ -18,15 +18,17 @@ readable by the types of today: a Struct may have gained fields with defaults.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 from engine.errors import StateError
+from engine.keys import key_codec
 from engine.plan import Plan
 from engine.task import catalog_of
-from state.catalog import Catalog, Entry, StateSpec
+from state.catalog import Catalog, Entry, Kind, StateSpec
 from state.keys import ID_BYTES, encode_key, store_id
 from state.savepoint import Manifest, Part
 from state.store import Change
-from state.values import msgpack_codec, stored
+from state.values import msgpack_codec, raw_codec, stored
 
 _OFFSETS, _SIGNATURES, _SAVEPOINT, _BROADCASTS = "_task/offsets", "_task/signatures", "_task/savepoint", "_task/broadcasts"
 _SOURCE = "_task/source/"
@@ -57,11 +59,22 @@ class Restoring:
     def __init__(self, manifest: Manifest, plan: Plan, words: Words) -> None:
         self.manifest, self.plan, self.words = manifest, plan, words
         self.is_rescaled = manifest.partitions != plan.partitions
-        self._catalog: Catalog = catalog_of(plan)
-        self._names = {store_id(name): name for name in manifest.states}
+        self._catalog = self._with_unopened(catalog_of(plan))
+        self._names = {store_id(note.name): note.name for note in manifest.states}
         self._merged: dict[str, list[Entry]] = {}
         self._bad: dict[str, list[str]] = {}
         self._bad_counts: Counter[str] = Counter()
+
+    def _with_unopened(self, catalog: Catalog) -> Catalog:
+        """Return the catalog with the states that operators of today will open when they need them: placed, but not looked into."""
+        specs = dict(catalog.specs)
+        for note in self.manifest.states:
+            operator = "/".join(note.name.split("/", 2)[:2])
+            signature = self.plan.signatures.get(operator)
+            if store_id(note.name) not in specs and signature is not None and signature == self.manifest.signatures.get(operator):
+                sub = raw_codec if note.kind == "mapped" else None
+                specs[store_id(note.name)] = StateSpec(note.name, cast(Kind, note.kind), key_codec(bytes), raw_codec, sub)
+        return Catalog(specs, catalog.whole)
 
     def differences(self) -> list[str]:
         """Return why the graph does not fit; [] if it does."""

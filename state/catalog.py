@@ -176,9 +176,9 @@ class Catalog:
         pipeline, operator, _ = spec.parts
         return f"{pipeline}/{operator}" in self.whole
 
-    def all_names(self) -> list[str]:
-        """Return the names of all states, those of the task too, sorted."""
-        return sorted(self._by_name)
+    def kinds(self) -> dict[str, str]:
+        """Return the kind of each state by its name, those of the task too."""
+        return {name: self._by_name[name].kind for name in sorted(self._by_name)}
 
     def names(self) -> list[str]:
         """Return the names of all states of keys, sorted."""

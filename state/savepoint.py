@@ -32,6 +32,13 @@ _LENGTHS = Layout(">II")
 _BUFFER_BYTES = 1 << 20
 
 
+class StateNote(msgspec.Struct, frozen=True):
+    """A state that a savepoint may hold entries of: its name decides about the store id, its kind about where the hash stands."""
+
+    name: str
+    kind: str
+
+
 class Part(msgspec.Struct, frozen=True):
     """The state of one task.
 
@@ -57,7 +64,7 @@ class Manifest(msgspec.Struct, frozen=True):
     Attributes:
         signatures: Stateful operators ("pipeline/operator") and what they keep.
         sources: Source topics, and for each partition where it ended when the savepoint was taken.
-        states: Names of the states that have entries, for people without the app.
+        states: The states of all tasks, those included that an operator opens only when it needs them.
     """
 
     format: int
@@ -70,7 +77,7 @@ class Manifest(msgspec.Struct, frozen=True):
     why: str
     signatures: dict[str, str]
     sources: dict[str, list[int]]
-    states: list[str]
+    states: list[StateNote]
     parts: list[Part]
 
     @property

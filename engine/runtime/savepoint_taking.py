@@ -22,9 +22,8 @@ from engine.runtime.clock import Clock
 from engine.runtime.epochs import read_epoch
 from engine.runtime.threads import in_thread
 from engine.runtime.transport.protocol import PartitionReader, Transport
-from engine.task import catalog_of
 from state.remote import Folder, open_folder
-from state.savepoint import FORMAT, Manifest, Part, write_manifest
+from state.savepoint import FORMAT, Manifest, Part, StateNote, write_manifest
 
 _READ_TIMEOUT_S = 0.5
 _SLACK_S = 5.0
@@ -104,6 +103,9 @@ class _Taking:
         if not wish.stop:
             await self._tell(Resume(**self._said(created_ms)))
         written = await self._reports("written", wish.write_timeout_s)
+        kinds: dict[str, str] = {}
+        for cut in cuts.values():
+            kinds |= cut.more["states"]
         manifest = Manifest(
             format=FORMAT,
             name=wish.name,
@@ -115,7 +117,7 @@ class _Taking:
             why=wish.why,
             signatures=dict(plan.signatures),
             sources=ends,
-            states=catalog_of(plan).all_names(),
+            states=[StateNote(name, kind) for name, kind in sorted(kinds.items())],
             parts=[_part(number, cuts[number], written[number]) for number in range(plan.partitions)],
         )
         await in_thread(write_manifest, self.folder, manifest)

@@ -169,7 +169,7 @@ class TaskSavepoints:
             topic: offset for topic, number in self._sources if (offset := task.positions[TopicPartition(topic, number)]) is not None
         }
         watermarks = {name: watermark for name, watermark in task.watermarks().items() if watermark > MIN_TIME}
-        more = {"offsets": offsets, "watermarks": watermarks}
+        more = {"offsets": offsets, "watermarks": watermarks, "states": task.catalog().kinds()}
         task.control.set_mark(Mark(command.id, "cut", command.stop))
         task.control.report(command, "cut", more=more)
         await self.commit()
