@@ -12,9 +12,10 @@ Every pipeline is a genuine Faust agent, and plain agents, timers, commands and 
 for state and exactly-once (`Table`, `processing_guarantee`, …) is refused, with the name of what takes its place.
 
 Environment variables beat arguments: STREAMFORGE_BROKER, STREAMFORGE_STATE_DIR, STREAMFORGE_PARTITIONS,
-STREAMFORGE_COMMIT_INTERVAL, STREAMFORGE_CHECKPOINT_INTERVAL, STREAMFORGE_ON_ERROR, STREAMFORGE_MAX_AHEAD and STREAMFORGE_MAX_SKEW
-("none" switches either off), STREAMFORGE_GRACE, STREAMFORGE_CHECKPOINTS, STREAMFORGE_CHECKPOINTS_KEPT; `--datadir` of the command
-line beats STREAMFORGE_STATE_DIR. Faust's own settings have the same prefix, such as STREAMFORGE_WEB_PORT and STREAMFORGE_WEB_BIND.
+STREAMFORGE_COMMIT_INTERVAL, STREAMFORGE_CHECKPOINT_INTERVAL, STREAMFORGE_ON_ERROR, STREAMFORGE_MAX_AHEAD and
+STREAMFORGE_MAX_SKEW ("none" switches either off), STREAMFORGE_GRACE, STREAMFORGE_CHECKPOINTS, STREAMFORGE_CHECKPOINTS_KEPT,
+STREAMFORGE_STANDBYS, STREAMFORGE_INSTANCE_ID; `--datadir` of the command line beats STREAMFORGE_STATE_DIR. Faust's own settings
+have the same prefix, such as STREAMFORGE_WEB_PORT and STREAMFORGE_WEB_BIND.
 """
 
 import asyncio
@@ -38,13 +39,13 @@ from engine.runtime.faust_seam import commands
 from engine.runtime.faust_seam.app_files import answer_to_file_name
 from engine.runtime.faust_seam.boot import Boot, RunnerService
 from engine.runtime.faust_seam.deliveries import BatchChannel, agent_function, batch_channel, deliver_through
+from engine.runtime.faust_seam.settings import for_faust
 from engine.runtime.faust_seam.side_connection import Connection
-from engine.runtime.faust_seam.side_transport import NoTables, SideTransport
+from engine.runtime.faust_seam.side_transport import SideTransport
 from engine.runtime.faust_seam.state_pages import state_pages
-from engine.runtime.faust_seam.structs import StructRegistry
 from engine.runtime.faust_seam.web import metrics_page
 from engine.runtime.metrics import Metrics
-from engine.runtime.options import Options, read_options
+from engine.runtime.options import read_options
 from engine.runtime.runner import Runner
 from engine.runtime.shell import Limits, OpenStore
 from engine.runtime.state_reader import StateReader
@@ -82,7 +83,8 @@ class App(faust.App):
         max_ahead: A record more than this ahead of the wall clock moves no watermark; None switches that off.
         max_skew: A source partition whose watermark is more than this ahead of the slowest active one is paused until the other has
             caught up; among the partitions of one worker whose topics a pipeline reads together (`engine.runtime.alignment`).
-        standbys: Not built yet: anything but 0 is refused.
+        standbys: How many other workers keep a copy of each task's state, so that a takeover restores only the tail.
+        instance_id: Name of this worker in its group, such as that of its pod: a restart within the session timeout moves nothing.
         grace: How long a shutdown may take.
         web_token: What requests for state must carry (`Authorization: Bearer …`); without one, only this machine may ask.
         options: Settings of Faust, such as `broker_credentials=faust.SSLCredentials(cafile="ca.pem")` or `web_port=6066`.
@@ -110,6 +112,7 @@ class App(faust.App):
         web_token: str | None = None,
         checkpoints: str | None = None,
         checkpoints_kept: int = 3,
+        instance_id: str | None = None,
         **options: Any,
     ) -> None:
         given = {
@@ -126,6 +129,7 @@ class App(faust.App):
             "web_token": web_token,
             "checkpoints": checkpoints,
             "checkpoints_kept": checkpoints_kept,
+            "instance_id": instance_id,
             **options,
         }
         known = {*self.Settings.setting_names(), "monitor", "config_source", "loop", "beacon"}
@@ -140,7 +144,7 @@ class App(faust.App):
         self.runner: Runner | None = None
         self._channels: dict[str, BatchChannel] = {}
         urls = self.options.broker.replace(",", ";")
-        rest = _for_faust(self.options, rest)
+        rest = for_faust(self.options, rest)
         super().__init__(id, broker=urls, **rest)
         new_partitions = self.options.partitions if self._in_memory else None
         connection = Connection(lambda: self.make_transport(f"{id}-agents"), partitions=new_partitions)
@@ -335,6 +339,8 @@ class App(faust.App):
             group=group,
             credentials=self.conf.broker_credentials,
             stored_numbers=StateFolder(self.state_dir / self.topology.app_id).numbers,
+            standbys=self.options.standbys,
+            instance_id=self.options.instance_id,
             clock=self.clock,
             session_timeout_s=self.conf.broker_session_timeout,
             rebalance_timeout_s=self.conf.broker_rebalance_timeout,
@@ -375,20 +381,6 @@ class App(faust.App):
     async def on_first_start(self) -> None:
         """Make the state folder, parents too."""
         await asyncio.to_thread(lambda: self.state_dir.mkdir(parents=True, exist_ok=True))
-
-
-def _for_faust(options: Options, rest: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings that Faust gets: what was given, our defaults, and what is settled here."""
-    defaults = {
-        "env_prefix": "STREAMFORGE_",
-        "web_bind": "127.0.0.1",
-        "broker_session_timeout": 10.0,
-        "broker_rebalance_timeout": 15.0,
-        "TableManager": NoTables,
-        "Serializers": StructRegistry,
-    }
-    settled = {"datadir": str(options.state_dir), "topic_partitions": options.partitions, "topic_disable_leader": True}
-    return defaults | rest | settled
 
 
 def _check_leader(on_leader: bool) -> None:

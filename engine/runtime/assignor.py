@@ -19,7 +19,7 @@ Sources: KIP-54 (sticky assignment), KIP-341 (claims carry a generation), KIP-44
 "The Hungarian method", 1955, for the augmenting paths.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -36,11 +36,13 @@ class MemberData(msgspec.Struct, frozen=True, array_like=True):
         generation: Group generation in which it owned `owned`; -1 for never.
         owned: Partition numbers that it had last.
         stored: Numbers whose store lies on its disk, whether it owned them lately or not.
+        standbys: How many copies of each task it wants there to be beside the task itself; with any, it keeps copies of others.
     """
 
     generation: int = -1
     owned: tuple[int, ...] = ()
     stored: tuple[int, ...] = ()
+    standbys: int = 0
 
     def encode(self) -> bytes:
         """Return the bytes to send as the member's user data: a version byte, then MessagePack."""
@@ -86,6 +88,42 @@ def assign(members: Mapping[str, Member], partition_counts: Mapping[str, int]) -
         )
         for name, member in members.items()
     }
+
+
+def assign_standbys(members: Mapping[str, Member], assigned: Mapping[str, frozenset[TopicPartition]]) -> dict[str, list[int]]:
+    """Return the numbers that each member keeps a copy of: never of its own, evenly, and rather where a store of them is already.
+
+    Args:
+        assigned: What `assign` gave.
+    """
+    owned = {name: {partition.partition for partition in partitions} for name, partitions in assigned.items()}
+    keepers = [name for name in sorted(members) if members[name].data.standbys > 0]
+    copies: dict[str, list[int]] = {name: [] for name in members}
+    wanted = max((members[name].data.standbys for name in keepers), default=0)
+    numbers = sorted(set().union(*owned.values())) if wanted else []
+    most = -(-len(numbers) * wanted // max(len(keepers), 1))
+    for number in numbers:
+        others = [name for name in keepers if number not in owned[name]]
+        stored = {name for name in others if number in members[name].data.stored}
+        others.sort(key=lambda name: (len(copies[name]) >= most, name not in stored, len(copies[name]), name))
+        for name in others[:wanted]:
+            copies[name].append(number)
+    return copies
+
+
+def encode_numbers(numbers: Iterable[int]) -> bytes:
+    """Return numbers as the user data of an assignment."""
+    return _VERSION + msgspec.msgpack.encode(sorted(numbers))
+
+
+def decode_numbers(raw: bytes) -> list[int]:
+    """Read them; bytes of another version, or none, name no numbers."""
+    if raw[:1] != _VERSION:
+        return []
+    try:
+        return msgspec.msgpack.decode(raw[1:], type=list[int])
+    except msgspec.DecodeError:
+        return []
 
 
 def share(members: Mapping[str, MemberData], numbers: int) -> dict[str, list[int]]:

@@ -24,11 +24,13 @@ class Follower:
     Attributes:
         entries: Entries read so far.
         read_up_to: Position in the log behind what was read; it is in the store after `close`.
+        end: End of the log as the last answer told it, -1 before.
     """
 
     def __init__(self, transport: Transport, store: Store, identity: bytes, changelog: TopicPartition, start: int) -> None:
         self.entries = 0
         self.read_up_to = start
+        self.end = -1
         self._transport = transport
         self._store = store
         self._identity = identity
@@ -58,6 +60,7 @@ class Follower:
         self._time_ms = batch.timestamps[-1] if len(batch) else self._time_ms
         position = Position(self._identity, batch.next_offset, self._time_ms)
         self.read_up_to = batch.next_offset
+        self.end = batch.high_watermark
         self.entries += len(batch)
         if len(batch) and is_identity(batch.keys[0] or b""):
             self.entries -= 1

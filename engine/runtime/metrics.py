@@ -89,6 +89,7 @@ class Metrics:
     def __init__(self) -> None:
         self.tasks: dict[int, TaskMetrics] = {}
         self.rebalances = 0
+        self.standby_lag: dict[int, int] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -119,6 +120,10 @@ class Metrics:
             for number, task in held:
                 gauge.add_metric([str(number)], getattr(task, name))
             yield gauge
+        standbys = GaugeMetricFamily(PREFIX + "standby_lag", "Changelog offsets that a copy of a task is behind", labels=["task"])
+        for number, lag in sorted(self.standby_lag.items()):
+            standbys.add_metric([str(number)], lag)
+        yield standbys
         yield _by_label("watermark_ms", "Watermark, UTC milliseconds", "input", {n: t.watermark_ms for n, t in held})
         yield _by_label("lag", "Records between the task's position and the end of the partition", "topic", {n: t.lag for n, t in held})
         yield _by_label(

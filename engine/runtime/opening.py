@@ -58,7 +58,7 @@ async def open_task(shell: Shell, number: int, inputs: Sequence[TopicPartition])
     try:
         fenced_s = clock.monotonic_s()
         await check_epoch(transport, plan)
-        store = await _open_store(shell, number)
+        store = await open_store(shell, number)
         changelog = TopicPartition(plan.changelog_topic, number)
         restored = await restore(
             transport, producer, store, changelog, clock=clock, metrics=shell.metrics.task(number), checkpoints=shell.checkpoints
@@ -82,7 +82,7 @@ async def open_task(shell: Shell, number: int, inputs: Sequence[TopicPartition])
     return Opened(producer, store, task, restored.identity, positions)
 
 
-async def _open_store(shell: Shell, number: int) -> Store:
+async def open_store(shell: Shell, number: int) -> Store:
     """Open the store in a thread; if the task is cancelled meanwhile, the thread's store is closed when it comes."""
     opening = asyncio.ensure_future(asyncio.to_thread(shell.open_store, number))
     try:

@@ -47,6 +47,7 @@ class Options:
         state_dir: Folder of the stores; `<state_dir>/<app id>/<task number>`.
         max_ahead_ms, max_skew_ms: None when the limit is switched off.
         web_token: What whoever looks into the state must show; None: only this machine may.
+        instance_id: Name of this worker in its group for static membership; None for none.
         checkpoints: Address of the place for checkpoints, None for none but beside the stores.
     """
 
@@ -63,6 +64,8 @@ class Options:
     web_token: str | None
     checkpoints: str | None
     checkpoints_kept: int
+    standbys: int
+    instance_id: str | None
 
 
 _DEFAULTS: dict[str, Any] = {
@@ -79,6 +82,7 @@ _DEFAULTS: dict[str, Any] = {
     "web_token": None,
     "checkpoints": None,
     "checkpoints_kept": 3,
+    "instance_id": None,
 }
 
 
@@ -107,7 +111,6 @@ def read_options(
         text = environ.get(PREFIX + name.upper())
         if text is not None:
             values[name] = text
-    _refuse_unbuilt(what, values)
     options = Options(
         app_id=app_id,
         broker=_broker(what, values["broker"]),
@@ -122,13 +125,16 @@ def read_options(
         web_token=_token(what, values["web_token"]),
         checkpoints=_place(what, values["checkpoints"]),
         checkpoints_kept=_number(what, "checkpoints_kept", values["checkpoints_kept"]),
+        standbys=_number(what, "standbys", values["standbys"], least=0),
+        instance_id=_instance(what, values["instance_id"]),
     )
     return options, {name: value for name, value in given.items() if name not in _DEFAULTS}
 
 
-def _refuse_unbuilt(what: str, values: Mapping[str, Any]) -> None:
-    if str(values["standbys"]) != "0":
-        raise ConfigError(f"{what}: standbys={values['standbys']} is not built yet: a lost task restores from its changelog; leave it out")
+def _instance(what: str, instance: object) -> str | None:
+    if instance is not None and (not isinstance(instance, str) or not instance):
+        raise ConfigError(f"{what}: instance_id={instance!r}; give each worker a name of its own, such as that of its pod")
+    return instance
 
 
 def _broker(what: str, broker: object) -> str:
@@ -158,11 +164,11 @@ def _place(what: str, url: object) -> str | None:
     return url
 
 
-def _number(what: str, name: str, value: object) -> int:
+def _number(what: str, name: str, value: object, *, least: int = 1) -> int:
     try:
         number = int(value)  # type: ignore[call-overload]  # whatever int() takes; the text of an environment variable too
     except (TypeError, ValueError):
         raise ConfigError(f"{what}: {name}={value!r} is not a whole number") from None
-    if isinstance(value, float) or number < 1:
-        raise ConfigError(f"{what}: {name}={value!r} must be a whole number of at least 1")
+    if isinstance(value, float) or number < least:
+        raise ConfigError(f"{what}: {name}={value!r} must be a whole number of at least {least}")
     return int(number)

@@ -71,7 +71,7 @@ async def restore(
     started_s = clock.monotonic_s()
     begin = (await transport.begin_offsets([changelog]))[changelog]
     end = await _settled_end(transport, changelog, clock)
-    identity = await _find_identity(transport, changelog, begin, end)
+    identity = await find_identity(transport, changelog, begin, end)
     if identity is None:
         identity = await _make_identity(producer, store, changelog, clock)
         return Restored(identity, 0, clock.monotonic_s() - started_s, "state is new and empty")
@@ -121,7 +121,7 @@ async def _settled_end(transport: Transport, changelog: TopicPartition, clock: C
     return end
 
 
-async def _find_identity(transport: Transport, changelog: TopicPartition, begin: int, end: int) -> bytes | None:
+async def find_identity(transport: Transport, changelog: TopicPartition, begin: int, end: int) -> bytes | None:
     """Return the identity of a changelog partition: its first record; None if there is no record at all."""
     reader = await transport.open_reader(changelog, begin)
     try:

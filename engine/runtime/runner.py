@@ -27,6 +27,7 @@ from engine.runtime.metrics import Metrics
 from engine.runtime.preparing import prepare_codecs, prepared
 from engine.runtime.quiet import Pulse
 from engine.runtime.shell import Deliver, Limits, OpenStore, Shell
+from engine.runtime.standby import Standby
 from engine.runtime.task_runner import TaskRunner
 from engine.runtime.transport.protocol import Transport
 from engine.task import Task
@@ -65,6 +66,7 @@ class Runner:
         self.transport = transport
         self.metrics = metrics or Metrics()
         self.tasks: dict[int, TaskRunner] = {}
+        self.standbys: dict[int, Standby] = {}
         self._limits = limits or Limits()
         self._clock = clock
         self._create_sources = create_sources
@@ -162,7 +164,7 @@ class Runner:
         """Close all tasks within the grace period, then leave the group."""
         if self._purge is not None:
             self._purge.cancel()
-        await self._close_all(self._limits.grace_s)
+        await asyncio.gather(self._close_all(self._limits.grace_s), self._keep_standbys(frozenset()))
         await self.transport.stop()
         if self._shell.checkpoints is not None:
             await self._shell.checkpoints.close()
@@ -190,8 +192,10 @@ class Runner:
         self.tasks = {number: task for number, task in self.tasks.items() if task.outcome() is not None}
 
     async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
-        """Begin to open a task for each partition number."""
+        """Begin to open a task for each partition number, once the copy of it that may be here is closed; keep other copies."""
         self.metrics.rebalances += 1
+        owned = {partition.partition for partition in partitions}
+        await self._keep_standbys(frozenset() if self._stopping.is_set() else self.transport.standby_numbers() - owned)
         log.info("assigned: %s", _numbers(partitions) or "nothing")
         if self._stopping.is_set():
             return
@@ -203,6 +207,14 @@ class Runner:
                 continue
             task = self.tasks[number] = TaskRunner(self._shell, number, inputs)
             task.start()
+
+    async def _keep_standbys(self, numbers: frozenset[int]) -> None:
+        """Keep copies of these tasks and no others; what goes on is not touched."""
+        gone = [self.standbys.pop(number) for number in sorted(self.standbys.keys() - numbers)]
+        await asyncio.gather(*(standby.close() for standby in gone))
+        for number in sorted(numbers - self.standbys.keys()):
+            standby = self.standbys[number] = Standby(self._shell, number)
+            standby.start()
 
     async def _close_all(self, timeout_s: float) -> None:
         await asyncio.gather(*(task.close(timeout_s) for task in self.tasks.values()))

@@ -16,6 +16,8 @@ def make_transport(
     group: str,
     credentials: object | None = None,
     stored_numbers: Callable[[], Iterable[int]] = tuple,
+    standbys: int = 0,
+    instance_id: str | None = None,
     clock: Clock | None = None,
     session_timeout_s: float = 10.0,
     rebalance_timeout_s: float = 15.0,
@@ -27,6 +29,8 @@ def make_transport(
         group: Consumer group; "" for none.
         credentials: As Faust takes them; Kafka only.
         stored_numbers: Partition numbers whose store lies on this worker's disk; asked at each rebalance.
+        standbys: How many copies of each task other workers shall keep.
+        instance_id: Static membership of the group; Kafka only.
         session_timeout_s: A member that is silent for so long loses its partitions.
         rebalance_timeout_s: How long the others wait for a member to let go of its partitions.
     Raises:
@@ -34,7 +38,9 @@ def make_transport(
     """
     if broker.startswith("memory://"):
         times = GroupTimes(session_timeout_s, session_timeout_s / 5, rebalance_timeout_s)
-        return MemoryTransport(MemoryBrokers.open(broker, clock), group_id=group, clock=clock, stored=stored_numbers, times=times)
+        return MemoryTransport(
+            MemoryBrokers.open(broker, clock), group_id=group, clock=clock, stored=stored_numbers, standbys=standbys, times=times
+        )
     if broker.startswith("kafka://"):
         from engine.runtime.transport.kafka import KafkaSettings, KafkaTransport
 
@@ -42,8 +48,9 @@ def make_transport(
             broker,
             group=group,
             credentials=credentials,
+            instance_id=instance_id,
             session_timeout_ms=round(session_timeout_s * 1_000),
             rebalance_timeout_ms=round(rebalance_timeout_s * 1_000),
         )
-        return KafkaTransport(settings, stored_numbers=stored_numbers)
+        return KafkaTransport(settings, stored_numbers=stored_numbers, standbys=standbys)
     raise ConfigError(f"broker {broker!r} is not known; use 'kafka://host:9092' or 'memory://'")

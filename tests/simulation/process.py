@@ -104,6 +104,7 @@ class Process:
         self._sleeps_s = random.choice([0.0, 0.0, 0.005, 0.05])
         self.transport = SimulatedTransport(
             broker, group_id=plan.app_id, client_id=name, clock=self.clock, faults=self.line, stored=disk.numbers, times=TIMES,
+            standbys=random.choice([0, 1, 1]),
             fetch_records_max=random.choice([1, 3, 20, 1_000]), transaction_timeout_s=random.choice(TRANSACTION_TIMEOUTS_S),
             random=random, weather=weather,
         )  # fmt: skip

@@ -86,7 +86,10 @@ def _start(
         command = [sys.executable, "-m", "engine", "worker", pipelines, "--web-port", str(web_port + number), "--log-level", log_level]
         command += ["--parent", str(os.getpid()), "--note", str(note)]
         command += [] if profile is None else ["--profile", f"{profile}.{number}"]
-        children.append(subprocess.Popen(command, env={**os.environ, "STREAMFORGE_STATE_DIR": f"{state_dir}/worker-{number}"}))
+        own = {"STREAMFORGE_STATE_DIR": f"{state_dir}/worker-{number}"}
+        if instance := os.environ.get("STREAMFORGE_INSTANCE_ID"):
+            own["STREAMFORGE_INSTANCE_ID"] = f"{instance}-{number}"
+        children.append(subprocess.Popen(command, env={**os.environ, **own}))
     return children
 
 

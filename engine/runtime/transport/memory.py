@@ -36,6 +36,7 @@ class MemoryTransport:
         clock: Stamps fetch answers and confirmations; None for the broker's.
         faults: What happens to requests; None for a perfect network.
         stored: Asked at each join for the partition numbers whose store lies on this worker's disk.
+        standbys: How many copies of each task other members shall keep.
         times: Time-outs of the group membership.
         fetch_records_max: Most records in a batch.
         transaction_timeout_s: The broker aborts a transaction that is open longer.
@@ -50,6 +51,7 @@ class MemoryTransport:
         clock: Clock | None = None,
         faults: Faults | None = None,
         stored: Callable[[], Iterable[int]] = tuple,
+        standbys: int = 0,
         times: GroupTimes | None = None,
         fetch_records_max: int = FETCH_RECORDS_MAX,
         transaction_timeout_s: float = TRANSACTION_TIMEOUT_S,
@@ -59,6 +61,7 @@ class MemoryTransport:
         self._group_id = group_id
         self._clock = clock or broker.clock
         self._stored = stored
+        self._standbys = standbys
         self._times = times or GroupTimes()
         self._fetch_records_max = fetch_records_max
         self._transaction_timeout_s = transaction_timeout_s
@@ -112,13 +115,25 @@ class MemoryTransport:
         assert self._membership is None, "subscribe once"
         group = self.broker.group(self._group_id)
         self._membership = Membership(
-            self._connection, group, topics, listener, times=self._times, clock=self._clock, hold=self._hold, stored=self._stored
+            self._connection,
+            group,
+            topics,
+            listener,
+            times=self._times,
+            clock=self._clock,
+            hold=self._hold,
+            stored=self._stored,
+            standbys=self._standbys,
         )
         self._membership.start()
 
     def assignment(self) -> frozenset[TopicPartition]:
         """Return the partitions of this member, as far as it knows."""
         return frozenset() if self._membership is None else self._membership.partitions
+
+    def standby_numbers(self) -> frozenset[int]:
+        """Return the task numbers that this member shall keep copies of, as of the latest assignment."""
+        return frozenset() if self._membership is None else self._membership.standby_numbers
 
     def membership_confirmed_s(self) -> float:
         """Return when the last heartbeat or join was sent that succeeded; minus infinity before the first."""

@@ -16,7 +16,7 @@ from enum import Enum
 
 from engine.errors import StreamForgeError
 from engine.records import TopicPartition
-from engine.runtime.assignor import Member, MemberData, assign
+from engine.runtime.assignor import Member, MemberData, assign, assign_standbys
 from engine.runtime.transport.memory_signal import Signal
 
 
@@ -37,6 +37,7 @@ class Assignment:
 
     generation: int
     partitions: frozenset[TopicPartition]
+    standby_numbers: frozenset[int] = frozenset()
 
 
 @dataclass(slots=True)
@@ -161,9 +162,11 @@ class Group:
         self.generation += 1
         members = {name: joined.member for name, joined in self._members.items()}
         counts = self._partition_counts({topic for member in members.values() for topic in member.topics})
-        for name, partitions in assign(members, counts).items():
+        shares = assign(members, counts)
+        copies = assign_standbys(members, shares)
+        for name, partitions in shares.items():
             joined = self._members[name]
-            joined.answer = Assignment(self.generation, partitions)
+            joined.answer = Assignment(self.generation, partitions, frozenset(copies[name]))
             joined.is_waiting = False
             joined.heard_s = now_s
         self.changed.notify()

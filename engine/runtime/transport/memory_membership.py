@@ -40,9 +40,11 @@ class Membership:
     Args:
         hold: Called with the partitions that may be fetched from now on: at an assignment, and with none at a revocation.
         stored: Asked at each join for the partition numbers whose store lies on this worker's disk.
+        standbys: How many copies of each task other members shall keep.
 
     Attributes:
         partitions: What the member owns as far as it knows.
+        standby_numbers: What it keeps copies of.
         confirmed_s: When the last request was made that the group answered as to a member in good standing.
     """
 
@@ -57,6 +59,7 @@ class Membership:
         clock: Clock,
         hold: Callable[[frozenset[TopicPartition]], None],
         stored: Callable[[], Iterable[int]],
+        standbys: int = 0,
     ) -> None:
         self.partitions: frozenset[TopicPartition] = frozenset()
         self.confirmed_s = float("-inf")
@@ -68,6 +71,8 @@ class Membership:
         self._clock = clock
         self._hold = hold
         self._stored = stored
+        self._standbys = standbys
+        self.standby_numbers: frozenset[int] = frozenset()
         self._member_id = ""
         self._owned = Assignment(-1, frozenset())
         self._running: asyncio.Task[None] | None = None
@@ -99,6 +104,7 @@ class Membership:
             assignment = await self._join()
             self._owned = assignment
             self.partitions = assignment.partitions
+            self.standby_numbers = assignment.standby_numbers
             self._hold(assignment.partitions)
             await self._listener.on_assigned(assignment.partitions)
             await self._stay(assignment)
@@ -122,7 +128,7 @@ class Membership:
 
     def _join_group(self) -> None:
         owned = tuple(sorted({partition.partition for partition in self._owned.partitions}))
-        data = MemberData(self._owned.generation, owned, tuple(sorted(set(self._stored()))))
+        data = MemberData(self._owned.generation, owned, tuple(sorted(set(self._stored()))), self._standbys)
         self._member_id = self._member_id or self._group.new_member_id(self._connection.client_id)
         self._group.join(
             self._member_id,

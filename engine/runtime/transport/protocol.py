@@ -116,6 +116,10 @@ class Transport(Protocol):
 
     def assignment(self) -> frozenset[TopicPartition]: ...
 
+    def standby_numbers(self) -> frozenset[int]:
+        """Return the task numbers that this member shall keep copies of, as of the latest assignment."""
+        ...
+
     async def poll(self, timeout_s: float) -> list[RecordBatch]:
         """Return what has been fetched of unpaused partitions, at most one batch each; [] after the timeout."""
         ...

@@ -17,7 +17,7 @@ def read(environ: dict[str, str] | None = None, **given: Any) -> tuple[Options, 
 
 def test_options_defaults_are_those_of_the_documentation() -> None:
     options, rest = read()
-    assert options == Options("shop", "memory://", Path("var/state"), 12, 200, 60_000, "dlq", 3_600_000, None, 10.0, None, None, 3)
+    assert options == Options("shop", "memory://", Path("var/state"), 12, 200, 60_000, "dlq", 3_600_000, None, 10.0, None, None, 3, 0, None)
     assert rest == {}
 
 
@@ -41,7 +41,9 @@ def test_options_environment_beats_the_argument() -> None:
         ({"topic_partitions": 3}, "use partitions="),
         ({"max_skew": "0s"}, "max_skew"),
         ({"max_skew": 60_000}, "max_skew"),
-        ({"standbys": 1}, "standbys=1 is not built yet"),
+        ({"standbys": -1}, "at least 0"),
+        ({"standbys": "all"}, "whole number"),
+        ({"instance_id": ""}, "name of its own"),
         ({"broker": None}, "give broker='kafka://host:9092'"),
         ({"broker": "redis://x"}, "redis://x"),
         ({"broker": "localhost:9092"}, "localhost:9092"),
@@ -67,9 +69,9 @@ def test_options_max_skew_is_a_duration_or_none() -> None:
     assert read({"STREAMFORGE_MAX_SKEW": "none"}, max_skew="5m")[0].max_skew_ms is None
 
 
-def test_options_unbuilt_one_from_the_environment_is_refused_too() -> None:
-    with pytest.raises(ConfigError, match="standbys=2 is not built yet"):
-        read({"STREAMFORGE_STANDBYS": "2"})
+def test_options_of_standbys_and_static_membership_come_from_the_environment() -> None:
+    options, _ = read({"STREAMFORGE_STANDBYS": "2", "STREAMFORGE_INSTANCE_ID": "shop-1"})
+    assert (options.standbys, options.instance_id) == (2, "shop-1")
 
 
 @pytest.mark.parametrize("app_id", ["", None])

@@ -95,11 +95,21 @@ class Script:
 class Worker:
     """One worker: its own disk, transport and runner."""
 
-    def __init__(self, world: "World", name: str, *, disk: dict[int, MemoryStore], faults: Any, limits: Limits, **options: Any) -> None:
+    def __init__(
+        self, world: "World", name: str, *, disk: dict[int, MemoryStore], faults: Any, limits: Limits, standbys: int = 0, **options: Any
+    ) -> None:
         self.name = name
         self.disk = disk
         self.open_store: Callable[[int], Store] = self._open_store
-        transport = MemoryTransport(world.broker, group_id=world.plan.app_id, client_id=name, clock=world.clock, faults=faults)
+        transport = MemoryTransport(
+            world.broker,
+            group_id=world.plan.app_id,
+            client_id=name,
+            clock=world.clock,
+            faults=faults,
+            stored=lambda: list(disk),
+            standbys=standbys,
+        )
         self.transport = transport
         self.runner = Runner(
             world.plan,

@@ -6,7 +6,7 @@ from typing import Any
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 
-from engine.runtime.assignor import Member, MemberData, assign
+from engine.runtime.assignor import Member, MemberData, assign, assign_standbys, decode_numbers, encode_numbers
 
 PROTOCOL_VERSION = 0
 
@@ -17,11 +17,17 @@ class GroupAssignor(AbstractPartitionAssignor):  # type: ignore[misc]
     Args:
         stored: Called at each join: the partition numbers whose store lies on this worker's disk.
         generation: Called when an assignment arrives: the group generation that it belongs to.
+        standbys: How many copies of each task there shall be beside the task.
+
+    Attributes:
+        standby_numbers: What this member keeps copies of, as of the latest assignment.
     """
 
     name = "streamforge"
 
-    def __init__(self, stored: Callable[[], Iterable[int]], generation: Callable[[], int]) -> None:
+    def __init__(self, stored: Callable[[], Iterable[int]], generation: Callable[[], int], standbys: int = 0) -> None:
+        self.standby_numbers: frozenset[int] = frozenset()
+        self._standbys = standbys
         self._stored = stored
         self._generation = generation
         self._owned: tuple[int, ...] = ()
@@ -29,7 +35,7 @@ class GroupAssignor(AbstractPartitionAssignor):  # type: ignore[misc]
 
     def metadata(self, topics: Iterable[str]) -> Any:
         """Return what this member tells about itself when it joins."""
-        data = MemberData(self._owned_generation, self._owned, tuple(sorted(set(self._stored()))))
+        data = MemberData(self._owned_generation, self._owned, tuple(sorted(set(self._stored()))), self._standbys)
         return ConsumerProtocolMemberMetadata(PROTOCOL_VERSION, sorted(topics), data.encode())
 
     def assign(self, cluster: Any, members: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,16 +46,18 @@ class GroupAssignor(AbstractPartitionAssignor):  # type: ignore[misc]
         topics = {topic for member in known.values() for topic in member.topics}
         found = {topic: cluster.partitions_for_topic(topic) for topic in topics}
         shares = assign(known, {topic: len(partitions) for topic, partitions in found.items() if partitions})
-        return {name: _assignment(share) for name, share in shares.items()}
+        copies = assign_standbys(known, shares)
+        return {name: _assignment(share, encode_numbers(copies[name])) for name, share in shares.items()}
 
     def on_assignment(self, assignment: Any) -> None:
         """Remember what this member owns now."""
         self._owned = tuple(sorted({partition.partition for partition in assignment.partitions()}))
         self._owned_generation = self._generation()
+        self.standby_numbers = frozenset(decode_numbers(assignment.user_data or b""))
 
 
-def _assignment(share: Iterable[tuple[str, int]]) -> Any:
+def _assignment(share: Iterable[tuple[str, int]], user_data: bytes) -> Any:
     by_topic: dict[str, list[int]] = {}
     for topic, partition in sorted(share):
         by_topic.setdefault(topic, []).append(partition)
-    return ConsumerProtocolMemberAssignment(PROTOCOL_VERSION, list(by_topic.items()), b"")
+    return ConsumerProtocolMemberAssignment(PROTOCOL_VERSION, list(by_topic.items()), user_data)

@@ -40,9 +40,11 @@ class GroupConsumer(AIOKafkaConsumer):  # type: ignore[misc]
 
     Args:
         stored: Partition numbers whose store lies on this worker's disk, asked at each join.
+        standbys: How many copies of each task there shall be.
     """
 
-    def __init__(self, settings: KafkaSettings, stored: Callable[[], Iterable[int]]) -> None:
+    def __init__(self, settings: KafkaSettings, stored: Callable[[], Iterable[int]], standbys: int = 0) -> None:
+        self.assignor = GroupAssignor(stored, lambda: int(self._coordinator.generation), standbys)
         super().__init__(
             **settings.client_arguments(),
             group_id=settings.group,
@@ -58,7 +60,7 @@ class GroupConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             heartbeat_interval_ms=max(100, settings.session_timeout_ms // 10),
             rebalance_timeout_ms=settings.rebalance_timeout_ms,
             metadata_max_age_ms=30_000,
-            partition_assignment_strategy=[GroupAssignor(stored, lambda: int(self._coordinator.generation))],
+            partition_assignment_strategy=[self.assignor],
         )
         self.confirmed_s = float("-inf")
         self.fetch_states: dict[TopicPartition, FetchState] = {}

@@ -27,9 +27,11 @@ class KafkaTransport:
     Args:
         stored_numbers: Asked at each join of the group: the partition numbers whose store lies on this worker's disk. They are
             given back to it where that is fair.
+        standbys: How many copies of each task other workers shall keep.
     """
 
-    def __init__(self, settings: KafkaSettings, *, stored_numbers: Callable[[], Iterable[int]] = tuple) -> None:
+    def __init__(self, settings: KafkaSettings, *, stored_numbers: Callable[[], Iterable[int]] = tuple, standbys: int = 0) -> None:
+        self._standbys = standbys
         self._settings = settings
         self._stored = stored_numbers
         self._admin_client: KafkaAdmin | None = None
@@ -97,7 +99,7 @@ class KafkaTransport:
         if not self._settings.group:
             raise ConfigError("a connection without a group cannot subscribe")
         assert self._consumer is None, "already subscribed"
-        consumer = GroupConsumer(self._settings, self._stored)
+        consumer = GroupConsumer(self._settings, self._stored, self._standbys)
         self._consumer = consumer
         await persist(consumer.start, "join the group", self._settings.address, self._settings.connect_timeout_ms)
         consumer.join(topics, listener)
@@ -105,6 +107,10 @@ class KafkaTransport:
     def assignment(self) -> frozenset[TopicPartition]:
         """Return this member's partitions, the empty set while the group rebalances for the first time."""
         return frozenset() if self._consumer is None else frozenset(TopicPartition(*tp) for tp in self._consumer.assignment())
+
+    def standby_numbers(self) -> frozenset[int]:
+        """Return the task numbers that this member shall keep copies of, as of the latest assignment."""
+        return frozenset() if self._consumer is None else self._consumer.assignor.standby_numbers
 
     async def poll(self, timeout_s: float) -> list[RecordBatch]:
         """Return what has been fetched, see `Transport.poll`.
