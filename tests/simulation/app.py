@@ -18,13 +18,14 @@ APP = "sim"
 ORDERS_DELAY_MS = 5_000
 CLICKS_DELAY_MS = 2_000
 REVENUE_MS = 10_000
+PAIR_MS = 2_000
 SESSION_GAP_MS = 4_000
 CLICK_WINDOW_MS, CLICK_LATENESS_MS = 3_000, 1_000
 FAREWELL_MS = 6_000
 IDLE_S = 10
 SMALL, BIG, POISON = 300, 700, 13
 TIMER_RAISES_FOR = "u3"
-PIPELINES = ("revenue", "totals", "numbers", "waits", "sessions", "alerts", "even", "pages")
+PIPELINES = ("revenue", "totals", "numbers", "waits", "sessions", "alerts", "even", "pages", "pairs")
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -134,6 +135,11 @@ def make_plan(choice: AppChoice) -> Plan:
     def even(orders: Stream[str, Order]) -> Sink:
         return orders.filter(lambda order: order.order_id % 2 == 0).map(lambda order: {"order_id": order.order_id}).to("even")
 
+    @pipeline(orders)
+    def pairs(orders: Stream[str, Order]) -> Sink:
+        sales = orders.filter(is_sale).key_by("currency")
+        return sales.join(sales, within=("1ms", "2s"), how="left").map(pair_of).to("pairs")
+
     @pipeline(clicks)
     def pages(clicks: Stream[str, Click]) -> Sink:
         real = clicks.filter(lambda click: click.page != "end")
@@ -151,6 +157,11 @@ def is_real(order: Order) -> bool:
 def is_sale(order: Order) -> bool:
     """Return whether an order is in time."""
     return order.kind == "sale"
+
+
+def pair_of(pair: tuple[Order | None, Order | None]) -> list[int | None]:
+    """Return the ids of two orders that follow each other within two seconds; None for none."""
+    return [None if order is None else order.order_id for order in pair]
 
 
 def is_small(order: Order) -> bool:

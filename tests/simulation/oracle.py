@@ -16,7 +16,7 @@ from tests.simulation import app
 from tests.simulation.app import Click, Order
 
 Rows = dict[str, list[Any]]
-UNORDERED = frozenset({"waits", "revenue-late", "sim-dlq"})
+UNORDERED = frozenset({"waits", "revenue-late", "pairs", "sim-dlq"})
 MIN_TIME = -(2**63)
 
 
@@ -178,9 +178,17 @@ def _pages(expected: Expected, partitions: Sequence[Sequence[Sent]]) -> None:
     expected.rows.setdefault("pages-late", {})
 
 
+def _pairs(expected: Expected, partitions: Sequence[Sequence[Sent]]) -> None:
+    orders = _orders(partitions, "sale")
+    for one in orders:
+        others: list[int | None] = [o.order_id for o in orders if o.currency == one.currency and 1 <= o.ts - one.ts <= app.PAIR_MS]
+        for other in others or [None]:
+            expected.add("pairs", one.currency, [one.order_id, other])
+
+
 _PIPELINES: dict[str, Callable[[Expected, Sequence[Sequence[Sent]]], None]] = {
     "revenue": _revenue, "totals": _totals, "numbers": _numbers, "waits": _waits, "sessions": _sessions, "alerts": _alerts,
-    "even": _even, "pages": _pages,
+    "even": _even, "pages": _pages, "pairs": _pairs,
 }  # fmt: skip
 
 
@@ -220,5 +228,6 @@ _COLUMNS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "numbers": lambda row: [row["number"], row["order_id"]],
     "waits": lambda row: [row["kind"], row.get("count")],
     "even": lambda row: row["order_id"],
+    "pairs": lambda row: row,
     "pages": lambda row: _window(row, "n", "ids"),
 }
