@@ -104,17 +104,20 @@ class Bucket:
         """Lose, tear or change one file; return what was done."""
         if not self.files:
             return "nothing: there is no file"
-        name = self._random.choice(sorted(self.files))
+        # By the order in which they came: the names of data files are hashes of what holds the random identity of a changelog.
+        at = self._random.randrange(len(self.files))
+        name = list(self.files)[at]
+        shown = name if name.endswith(".json") else f"{name.rpartition('/')[0]}, file {at}"
         content, fate = self.files[name], self._random.randrange(3)
         if fate == 0 or not content:
             del self.files[name]
-            return f"{name} is lost"
+            return f"{shown} is lost"
         at = self._random.randrange(len(content))
         if fate == 1:
             self.files[name] = content[:at]
-            return f"{name} is torn at {at}"
+            return f"{shown} is torn at {at}"
         self.files[name] = content[:at] + bytes([content[at] ^ 1 << self._random.randrange(8)]) + content[at + 1 :]
-        return f"{name} has another bit at {at}"
+        return f"{shown} has another bit at {at}"
 
 
 class SimulatedPlace:
