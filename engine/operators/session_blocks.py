@@ -90,23 +90,20 @@ class SessionBlocks:
 
     def _take_due(self, until: int, chains: dict[Any, Chain]) -> None:
         """Take the entries that are due out of the index."""
-        closes, known, get = self._closes, chains.get, self._sessions.get
-        first = closes.next_time()
-        if first is None or first > until:
-            return
-        for time_ms, key, sub, _ in closes.due(until):
-            closes.delete(time_ms, key, sub)
+        known, get = chains.get, self._sessions.get
+        for _, key, _, _ in self._closes.take(until):
             chain = known(key)
             if chain is None:
                 stored = get(key)
                 assert stored is not None, "the index has an entry for a key without sessions"
-                chain = _chain(stored)
+                chain = _chain(stored) if stored[4] else stored
             chains[key] = (NO_ENTRY, *chain[1:])
 
     def _settle(self, chains: Mapping[Any, Chain], safe: int, fired: list[Any]) -> None:
         """Close sessions that end at or before `safe`, and store the others with their place in the index."""
-        wire, delay_ms, delete, put_close = self._wire, self._delay_ms, self._sessions.delete, self._closes.put
+        wire, delay_ms, delete = self._wire, self._delay_ms, self._sessions.delete
         kept: dict[Any, StoredSessions] = {}
+        entered: list[tuple[int, Any]] = []
         fire = fired.append
         for key, (indexed, left, right, accumulators, earlier) in chains.items():
             if right <= safe:
@@ -131,14 +128,15 @@ class SessionBlocks:
                 others = tuple(rest)
             first = right + delay_ms
             if indexed is None or indexed == NO_ENTRY:
-                put_close(first, key, True)
+                entered.append((first, key))
             elif first < indexed:
                 self._closes.delete(indexed, key)
-                put_close(first, key, True)
+                entered.append((first, key))
             else:
                 first = indexed
             kept[key] = (first, left, right, accumulators, others)
         self._sessions.put_many(kept)
+        self._closes.put_many(entered, True)
 
 
 def _chain(stored: StoredSessions) -> Chain:

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import orjson
@@ -53,8 +53,8 @@ class _Driver:
         return BatchBuilder(1 << 18, 0)
 
 
-def batches(number: int) -> list[RecordBatch]:
-    """Return the orders as fetches of the partitions in turn."""
+def batches(number: int, of: int) -> list[RecordBatch]:
+    """Return the first orders of so many, and those that close every window, as fetches of the partitions in turn."""
     rows: list[list[tuple[int, bytes, bytes]]] = [[] for _ in range(PARTITIONS)]
     found: list[RecordBatch] = []
     begins = [0] * PARTITIONS
@@ -68,7 +68,7 @@ def batches(number: int) -> list[RecordBatch]:
         times, keys, values = map(list, zip(*taken, strict=True))
         found.append(RecordBatch("orders", partition, range(begin, end), times, keys, values, position=begin, next_offset=end))
 
-    keyed = ((partition_of(str(order["user_id"]).encode()), order) for order in orders(number))
+    keyed = ((partition_of(str(order["user_id"]).encode()), order) for order in islice(orders(of), number))
     for partition, order in chain(keyed, flush_orders()):
         rows[partition].append((int(order["ts"]), str(order["user_id"]).encode(), orjson.dumps(order)))
         if len(rows[partition]) == FETCH_RECORDS:
@@ -78,28 +78,29 @@ def batches(number: int) -> list[RecordBatch]:
     return found
 
 
-def pieces(batch: RecordBatch) -> Iterator[RecordBatch]:
+def pieces(batch: RecordBatch, size: int) -> Iterator[RecordBatch]:
     """Yield a batch as the runner cuts it."""
-    for start in range(0, len(batch), PIECE_RECORDS):
-        yield cut_piece(batch, start, PIECE_RECORDS)
+    for start in range(0, len(batch), size):
+        yield cut_piece(batch, start, size)
 
 
 class Run:
     """A job over all partitions, timed by stage."""
 
-    def __init__(self, job: str, folder: Path) -> None:
+    def __init__(self, job: str, folder: Path, *, piece_records: int = PIECE_RECORDS, commit_records: int = COMMIT_RECORDS) -> None:
         memory = RocksMemory()
         plan = topology(job).plan()
         self.tasks = [Task(plan, number, RocksStore(folder / str(number), memory=memory), now_ms=FLUSH_MS) for number in range(PARTITIONS)]
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self.results = self.changes = 0
+        self._piece_records, self._commit_records = piece_records, commit_records
         self._since = [0] * PARTITIONS
         self._driver = _Driver()
 
     def feed(self, batch: RecordBatch) -> None:
         """Take a batch, and commit when enough has come."""
         task, seconds, now = self.tasks[batch.partition], self.seconds, time.process_time
-        for piece in pieces(batch):
+        for piece in pieces(batch, self._piece_records):
             begun = now()
             task.runs["measured"].inputs["orders"].block(piece, FLUSH_MS)
             decoded = now()
@@ -108,8 +109,8 @@ class Run:
             seconds["decode"] += decoded - begun
             seconds["operators"] += now() - decoded
             self._since[batch.partition] += len(piece)
-        if self._since[batch.partition] >= COMMIT_RECORDS:
-            self.commit(batch.partition)
+            if self._since[batch.partition] >= self._commit_records:
+                self.commit(batch.partition)
 
     def commit(self, partition: int) -> None:
         """Commit a task, up to the network."""
@@ -134,11 +135,11 @@ class Run:
         self.results += sum(len(columns) for partition, columns in commit.outputs.items() if partition.topic == "results")
 
 
-def measure(job: str, source: list[RecordBatch], profile: cProfile.Profile | None) -> Run:
+def measure(job: str, source: list[RecordBatch], profile: cProfile.Profile | None, *, piece_records: int, commit_records: int) -> Run:
     """Run a job over the batches."""
     folder = Path(tempfile.mkdtemp(prefix="streamforge-bench-"))
     try:
-        run = Run(job, folder)
+        run = Run(job, folder, piece_records=piece_records, commit_records=commit_records)
         gc.collect()
         if profile is not None:
             profile.enable()
@@ -160,16 +161,19 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure the jobs and print them."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.inprocess", description="Where the time of a job goes, in process.")
     parser.add_argument("--n", type=int, default=300_000, help="number of orders (300000)")
+    parser.add_argument("--of", type=int, default=2_000_000, help="take them from the beginning of so many in the same two hours (2000000)")
     parser.add_argument("--jobs", default="A0,B,C", help="which jobs, with commas (A0,B,C)")
+    parser.add_argument("--piece", type=int, default=PIECE_RECORDS, help=f"records of a piece; fewer on a loaded machine ({PIECE_RECORDS})")
+    parser.add_argument("--commit", type=int, default=COMMIT_RECORDS, help=f"records of a commit of a task ({COMMIT_RECORDS})")
     parser.add_argument("--profile", help="write what cProfile counts into a file, for python -m pstats")
     chosen = parser.parse_args(arguments)
     names = [job for job in chosen.jobs.split(",") if job]
     if unknown := set(names) - set(JOBS):
         parser.error(f"no such job: {', '.join(sorted(unknown))}; there are {', '.join(JOBS)}")
-    source = batches(chosen.n)
+    source = batches(chosen.n, max(chosen.of, chosen.n))
     profile = cProfile.Profile() if chosen.profile else None
     for job in names:
-        run = measure(job, source, profile)
+        run = measure(job, source, profile, piece_records=chosen.piece, commit_records=chosen.commit)
         total = sum(run.seconds.values())
         parts = "  ".join(f"{stage} {run.seconds[stage] / chosen.n * 1e6:.2f}" for stage in STAGES)
         made = f"{run.results:,} results, {run.changes:,} changes"

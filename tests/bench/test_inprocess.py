@@ -11,7 +11,7 @@ from tests.bench.workload import PARTITIONS, answers
 @pytest.mark.parametrize("job", ["A0", "B", "C"])
 def test_run_gives_as_many_results_as_the_oracle_has(job: str, tmp_path: Path) -> None:
     run = Run(job, tmp_path)
-    for batch in batches(2_000):
+    for batch in batches(2_000, 2_000):
         run.feed(batch)
     for partition in range(PARTITIONS):
         run.commit(partition)
@@ -22,6 +22,6 @@ def test_run_gives_as_many_results_as_the_oracle_has(job: str, tmp_path: Path) -
 
 
 def test_main_prints_a_line_a_job_and_writes_a_profile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--n", "1000", "--jobs", "B", "--profile", str(tmp_path / "profile")]) == 0
+    assert main(["--n", "1000", "--of", "1000", "--jobs", "B", "--profile", str(tmp_path / "profile")]) == 0
     assert capsys.readouterr().out.startswith("B   1,000 records")
     assert (tmp_path / "profile").stat().st_size > 0
