@@ -5,6 +5,8 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -50,6 +52,22 @@ class Input:
         raise NotImplementedError
 
 
+PEEKED = "peeked"
+"""Where a batch keeps what has been decoded of it ahead of time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peeked:
+    """Values and event times of a batch that has been looked at and not been taken yet."""
+
+    decoded: Decoded[Any]
+    times: Sequence[int]
+
+    def cut(self, start: int, stop: int) -> "Peeked":
+        """Return the rows from `start` on, before `stop`."""
+        return Peeked(self.decoded.cut(start, stop), self.times[start:stop])
+
+
 class SourceState:
     """A source topic in one task: decoding, dead letters for what cannot be decoded, watermark and idleness."""
 
@@ -78,6 +96,37 @@ class SourceState:
             block = batch.attached[self] = self._make_block(batch, now_ms)
         return block
 
+    def times(self, batch: RecordBatch) -> Sequence[int]:
+        """Return the event time of each row of a batch that is still to come; a bad row has that of the row before it.
+
+        The batch is decoded for it once: a piece that is cut out of it later takes the values along.
+        """
+        peeked: Peeked | None = batch.attached.get(PEEKED)
+        if peeked is None:
+            decoded = self._spec.codec.decode_batch(batch)
+            peeked = batch.attached[PEEKED] = Peeked(decoded, self._peek(batch, decoded))
+        return peeked.times
+
+    def _peek(self, batch: RecordBatch, decoded: Decoded[Any]) -> Sequence[int]:
+        time = self._spec.time
+        if time is None:
+            return batch.timestamps
+        times: list[int] = []
+        reached = batch.timestamps[0]
+        for row, value in enumerate(decoded.values):
+            if self._spec.tombstones and batch.values[row] is None:
+                reached = batch.timestamps[row]
+            elif row not in decoded.errors and row not in decoded.skipped:
+                with suppress(Exception):  # selectors are user code: the record is found bad when it is taken
+                    found = time.get(value)
+                    reached = found if type(found) is int else reached
+            times.append(reached)
+        return times
+
+    def _decoded(self, batch: RecordBatch) -> Decoded[Any]:
+        peeked: Peeked | None = batch.attached.get(PEEKED)
+        return self._spec.codec.decode_batch(batch) if peeked is None else peeked.decoded
+
     def observe(self, now_ms: int, quiet: bool) -> Block | None:
         """Take note of the wall clock; return a block if the watermark or the idleness has changed by it."""
         return self._moved(lambda: self._clock.observe(now_ms, quiet))
@@ -101,7 +150,7 @@ class SourceState:
         if not len(batch):
             return advance(start, start)
         try:
-            decoded = spec.codec.decode_batch(batch)
+            decoded = self._decoded(batch)
             if decoded.errors:
                 raise RecordError("the batch holds records that cannot be decoded")
             values, rows, raw_keys, timestamps = decoded.values, None, batch.keys, batch.timestamps
@@ -152,7 +201,7 @@ class SourceState:
     def _good_rows(self, batch: RecordBatch) -> tuple[list[Any], list[Any], list[int], list[int]]:
         """Decode record by record; what fails goes to the dead letters."""
         spec = self._spec
-        decoded = spec.codec.decode_batch(batch)
+        decoded = self._decoded(batch)
         keys: list[Any] = []
         values: list[Any] = []
         timestamps: list[int] = []

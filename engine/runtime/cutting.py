@@ -7,6 +7,7 @@ The size follows the measured time: towards the aim, at most doubled in one step
 Results never depend on it (design rule 5).
 """
 
+from engine.inputs import PEEKED
 from engine.records import RecordBatch
 
 FIRST_RECORDS = 1_024
@@ -34,7 +35,7 @@ def cut_piece(batch: RecordBatch, start: int, size: int) -> RecordBatch:
     stop = min(start + size, len(batch))
     if start == 0 and stop == len(batch):
         return batch
-    return RecordBatch(
+    piece = RecordBatch(
         batch.topic,
         batch.partition,
         batch.offsets[start:stop],
@@ -46,3 +47,7 @@ def cut_piece(batch: RecordBatch, start: int, size: int) -> RecordBatch:
         high_watermark=batch.high_watermark,
         read_headers=None if batch.read_headers is None else (lambda: batch.headers[start:stop]),
     )
+    peeked = batch.attached.get(PEEKED)
+    if peeked is not None:
+        piece.attached[PEEKED] = peeked.cut(start, stop)
+    return piece

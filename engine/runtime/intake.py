@@ -1,7 +1,10 @@
-"""What has been fetched for a task and waits for it: a bounded queue, and the rule which batches may enter it.
+"""What has been fetched for a task and waits for it: a bounded queue for each input, and the rule which batches may enter it.
 
-    poll ──batch──► position == expected?  ──yes──► queue ──► task          full: partitions paused, until half is gone
+    poll ──batch──► position == expected?  ──yes──► queue ──► task          full: the partition is paused, until half is gone
                               └──no──► dropped, fetched again from where the task is
+
+Each input has its share of the room, so that one that runs ahead does not keep out those that it has to wait for; which queue is next
+is decided by `engine.runtime.merging`.
 
 A partition that is held back (it is too far ahead of others: `engine.runtime.alignment`) is paused, and what is queued of it stands
 aside until it is let go, so that it takes no room from those it waits for.
@@ -30,29 +33,42 @@ class EndOfInput:
     topic: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Queued:
+    arrival: int
+    item: RecordBatch | EndOfInput
+
+
 class Intake:
-    """The queue of one task. It is shut until `open`, and what is in it goes with `shut`."""
+    """The queues of one task, one an input. They are shut until `open`, and what is in them goes with `shut`."""
 
     def __init__(self, transport: Transport, inputs: Sequence[TopicPartition], records_max: int, metrics: TaskMetrics) -> None:
         self._transport = transport
         self._inputs = tuple(inputs)
-        self._records_max = records_max
+        self._share_max = max(1, records_max // max(1, len(self._inputs)))
         self._metrics = metrics
         self._expected: dict[TopicPartition, int] = {}
-        self._queue: deque[RecordBatch | EndOfInput] = deque()
-        self._held: dict[TopicPartition, deque[RecordBatch | EndOfInput]] = {}
-        self._records = 0
-        self._paused = False
+        self._queues: dict[TopicPartition, deque[_Queued]] = {partition: deque() for partition in self._inputs}
+        self._records = dict.fromkeys(self._inputs, 0)
+        self._arrivals = 0
+        self._held: set[TopicPartition] = set()
+        self._paused: set[TopicPartition] = set()
         self._wake = asyncio.Event()
 
     def __len__(self) -> int:
-        return len(self._queue)
+        return sum(len(queue) for partition, queue in self._queues.items() if partition not in self._held)
+
+    @property
+    def queued(self) -> int:
+        """Number of records that wait, those of held partitions left out."""
+        return sum(self._records.values())
 
     def open(self, positions: Mapping[TopicPartition, int]) -> None:
         """Begin to fetch from these positions."""
+        self.shut()
         self._expected = dict(positions)
         self._held.clear()
-        self._paused = False
+        self._paused.clear()
         self._transport.seek(positions)
         self._transport.resume(self._inputs)
 
@@ -60,8 +76,10 @@ class Intake:
         """Drop everything and let nothing in."""
         self._expected.clear()
         self._held.clear()
-        self._queue.clear()
-        self._records = self._metrics.queued_records = 0
+        for queue in self._queues.values():
+            queue.clear()
+        self._records = dict.fromkeys(self._inputs, 0)
+        self._metrics.queued_records = 0
 
     def offer(self, batch: RecordBatch) -> None:
         """Take a batch from the poll loop, or drop it."""
@@ -75,27 +93,43 @@ class Intake:
             self._transport.seek({partition: expected})
             return
         self._expected[partition] = batch.next_offset
-        if partition in self._held:  # it was on its way when the partition was paused
-            self._held[partition].append(batch)
-            return
-        self._queue.append(batch)
-        self._count(len(batch))
-        self._wake.set()
+        self._append(partition, batch)
+        if partition not in self._held:  # else it was on its way when the partition was paused
+            self._count(partition, len(batch))
+            self._wake.set()
 
     def end(self, topics: Sequence[str]) -> None:
         """Note that these topics bring no more than is here already."""
-        for topic in topics:
-            held = next((queue for partition, queue in self._held.items() if partition.topic == topic), self._queue)
-            held.append(EndOfInput(topic))
+        for partition in self._inputs:
+            if partition.topic in topics:
+                self._append(partition, EndOfInput(partition.topic))
         self._wake.set()
 
-    def pop(self) -> RecordBatch | EndOfInput:
-        """Return what is next; there must be something."""
-        return self._queue.popleft()
+    def heads(self) -> list[TopicPartition]:
+        """Return the inputs of which something waits, by the arrival of what is first; held ones left out."""
+        waiting = [partition for partition, queue in self._queues.items() if queue and partition not in self._held]
+        waiting.sort(key=lambda partition: self._queues[partition][0].arrival)
+        return waiting
 
-    def done(self, records: int) -> None:
-        """So many records have been processed: there is room for as many."""
-        self._count(-records)
+    def has(self, partition: TopicPartition) -> bool:
+        """Return whether anything of an input is here."""
+        return bool(self._queues[partition])
+
+    def peek(self, partition: TopicPartition) -> RecordBatch | EndOfInput:
+        """Return what is first of an input; there must be something."""
+        return self._queues[partition][0].item
+
+    def pop(self, partition: TopicPartition | None = None) -> RecordBatch | EndOfInput:
+        """Remove and return what is first of an input, or of all of them by arrival; there must be something."""
+        return self._queues[self.heads()[0] if partition is None else partition].popleft().item
+
+    def expected(self, partition: TopicPartition) -> int:
+        """Return the offset with which an input goes on."""
+        return self._expected[partition]
+
+    def done(self, partition: TopicPartition, records: int) -> None:
+        """So many records of an input have been processed: there is room for as many."""
+        self._count(partition, -records)
 
     # -- partitions that wait for others
 
@@ -109,56 +143,55 @@ class Intake:
         return partition in self._held
 
     def hold(self, partition: TopicPartition) -> None:
-        """Fetch nothing more of a partition, and set aside what is queued of it."""
+        """Fetch nothing more of a partition, and set aside what is queued of it; the batch in hand goes on to count."""
         self._transport.pause([partition])
-        aside = [item for item in self._queue if _is_of(item, partition)]
-        self._queue = deque(item for item in self._queue if not _is_of(item, partition))
-        self._held[partition] = deque(aside)
-        self._count(-_records(aside))
+        self._held.add(partition)
+        self._count(partition, -_records(self._queues[partition]))
 
     def set_aside(self, rest: RecordBatch) -> None:
-        """Put what is left of the batch in hand in front of what is queued; its partition must be held."""
-        self._held[TopicPartition(rest.topic, rest.partition)].appendleft(rest)
-        self._count(-len(rest))
+        """Put what is left of the batch in hand in front of what is queued, of other inputs too."""
+        partition = TopicPartition(rest.topic, rest.partition)
+        self._queues[partition].appendleft(_Queued(0, rest))
+        if partition in self._held:
+            self._count(partition, -len(rest))
 
     def let_go(self, partition: TopicPartition) -> None:
         """Go on with a partition."""
-        aside = self._held.pop(partition)
-        self._queue.extendleft(reversed(aside))
-        if not self._paused:
-            self._transport.resume([partition])
-        self._count(_records(aside))
+        self._held.remove(partition)
+        self._paused.discard(partition)
+        self._transport.resume([partition])
+        self._count(partition, _records(self._queues[partition]))
 
-    def _count(self, records: int) -> None:
-        """More or fewer records wait: pause or resume when it is time."""
-        self._records += records
-        self._metrics.queued_records = self._records
-        free = [partition for partition in self._inputs if partition not in self._held]
-        if self._records >= self._records_max and not self._paused:
-            self._paused = True
-            self._transport.pause(free)
-        elif self._paused and self._records <= self._records_max // 2:
-            self._paused = False
-            self._transport.resume(free)
+    def _append(self, partition: TopicPartition, item: RecordBatch | EndOfInput) -> None:
+        self._arrivals += 1
+        self._queues[partition].append(_Queued(self._arrivals, item))
+
+    def _count(self, partition: TopicPartition, records: int) -> None:
+        """More or fewer records of an input wait: pause or resume it when it is time."""
+        waiting = self._records[partition] = self._records[partition] + records
+        self._metrics.queued_records = self.queued
+        if partition in self._held:
+            return
+        if waiting >= self._share_max and partition not in self._paused:
+            self._paused.add(partition)
+            self._transport.pause([partition])
+        elif partition in self._paused and waiting <= self._share_max // 2:
+            self._paused.discard(partition)
+            self._transport.resume([partition])
 
     def wake(self) -> None:
         """End a `wait`."""
         self._wake.set()
 
     async def wait(self, timeout_s: float) -> None:
-        """Wait until something has come, at most so long."""
+        """Wait until something comes, at most so long."""
         self._wake.clear()
-        if not self._queue:
-            try:
-                async with asyncio.timeout(max(timeout_s, 0.001)):
-                    await self._wake.wait()
-            except TimeoutError:
-                return
+        try:
+            async with asyncio.timeout(max(timeout_s, 0.001)):
+                await self._wake.wait()
+        except TimeoutError:
+            return
 
 
-def _is_of(item: RecordBatch | EndOfInput, partition: TopicPartition) -> bool:
-    return item.topic == partition.topic
-
-
-def _records(items: Iterable[RecordBatch | EndOfInput]) -> int:
-    return sum(len(item) for item in items if isinstance(item, RecordBatch))
+def _records(items: Iterable[_Queued]) -> int:
+    return sum(len(queued.item) for queued in items if isinstance(queued.item, RecordBatch))

@@ -25,6 +25,7 @@ from engine.runtime.checkpointing import TaskCheckpoints
 from engine.runtime.cutting import PieceSize, cut_piece
 from engine.runtime.intake import EndOfInput, Intake
 from engine.runtime.lifecycle import Lifecycle, Phase
+from engine.runtime.merging import Merging
 from engine.runtime.opening import Opened, open_task
 from engine.runtime.opening_errors import STOPPED, EndedError
 from engine.runtime.pacing import CommitPace
@@ -56,6 +57,7 @@ class TaskRunner:
         self._metrics = shell.metrics.task(number)
         self._life = Lifecycle()
         self._intake = Intake(shell.transport, self.inputs, shell.limits.queue_records_max, self._metrics)
+        self._merging = Merging(shell.plan, self._intake, shell.transport)
         self._active_s: dict[TopicPartition, float] = {}
         self._busy = self._committing = False
         self._opened: Opened | None = None
@@ -249,12 +251,12 @@ class TaskRunner:
         while self.phase is Phase.RUNNING:
             if self._doubt is not None:
                 raise TaskDroppedError(self._doubt)
-            if self._intake:
-                await self._take(self._intake.pop())
+            now_s = self._shell.clock.monotonic_s()
+            if (item := self._merging.next(self._opened.task, now_s)) is not None:
+                await self._take(item)
             else:
-                now_s = self._shell.clock.monotonic_s()
                 await self._intake.wait(min(self._tick_due_s - now_s, self._pace.wait_s(self._opened.task, now_s)))
-            await self._turn(more=bool(self._intake))
+            await self._turn(more=item is not None and bool(self._intake))
         await self._commit()
 
     async def _turn(self, *, more: bool) -> None:
@@ -307,7 +309,7 @@ class TaskRunner:
             self.positions[partition] = piece.next_offset
             if len(piece):
                 self._active_s[partition] = started_s
-            self._intake.done(len(piece))
+            self._intake.done(partition, len(piece))
             self._metrics.records += len(piece)
             self._metrics.batches += 1
             self._pace.records += len(piece)

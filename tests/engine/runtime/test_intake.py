@@ -1,13 +1,14 @@
 """The intake of a task: in order, without holes, bounded."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from engine.records import RecordBatch, TopicPartition
 from engine.runtime.intake import Intake
 from engine.runtime.metrics import TaskMetrics
 from engine.testing.clock import virtual_time
 
-CLICKS = TopicPartition("clicks", 0)
+CLICKS, VIEWS = TopicPartition("clicks", 0), TopicPartition("views", 0)
 
 
 class Calls:
@@ -75,10 +76,27 @@ async def test_intake_full_pauses_and_resumes_when_half_is_gone() -> None:
     assert calls.made == []
     intake.offer(batch(11, 6))
     assert calls.made == [("pause", (CLICKS,))]
-    intake.done(6)
+    intake.done(CLICKS, 6)
     assert calls.made == [("pause", (CLICKS,))]
-    intake.done(1)
+    intake.done(CLICKS, 1)
     assert calls.made == [("pause", (CLICKS,)), ("resume", (CLICKS,))]
+
+
+@virtual_time
+async def test_intake_full_of_one_input_has_room_for_the_others() -> None:
+    calls = Calls()
+    intake = Intake(calls, [CLICKS, VIEWS], 10, TaskMetrics())  # type: ignore[arg-type]
+    intake.open({CLICKS: 5, VIEWS: 0})
+    calls.made.clear()
+    intake.offer(batch(5, 6))
+    assert calls.made == [("pause", (CLICKS,))]
+    intake.offer(replace(batch(0, 4), topic="views"))
+    assert (len(intake), intake.queued) == (2, 10)
+    assert len(calls.made) == 1
+    assert intake.heads() == [CLICKS, VIEWS]
+    intake.pop(CLICKS)
+    intake.set_aside(batch(7, 4))
+    assert intake.heads() == [CLICKS, VIEWS], "what is left goes first"
 
 
 @virtual_time
@@ -87,15 +105,15 @@ async def test_intake_partition_that_is_held_keeps_its_order_and_takes_no_room()
     intake.offer(batch(5, 3))
     intake.offer(batch(8, 1))
     intake.end(["clicks"])
-    assert calls.made.pop() == ("pause", (CLICKS,))  # full
+    assert calls.made == [("pause", (CLICKS,))]  # full
     in_hand = intake.pop()
     assert isinstance(in_hand, RecordBatch)
-    intake.done(1)
+    intake.done(CLICKS, 1)
     intake.hold(CLICKS)
     intake.set_aside(batch(6, 2))
     intake.offer(batch(9, 6))  # it was on its way
-    assert (len(intake), intake.held, intake.is_held(CLICKS)) == (0, 1, True)
-    assert calls.made == [("pause", (CLICKS,)), ("resume", ())]  # there is room for others now; this one stays paused
+    assert (len(intake), intake.queued, intake.held, intake.is_held(CLICKS)) == (0, 0, 1, True)
+    assert calls.made == [("pause", (CLICKS,))] * 2
     calls.made.clear()
     intake.let_go(CLICKS)
     assert calls.made == [("resume", (CLICKS,)), ("pause", (CLICKS,))]  # and full again
