@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cdc.other_codecs import heartbeats as heartbeats
     from cdc.other_codecs import outbox as outbox
     from cdc.other_codecs import transaction_marks as transaction_marks
+    from cdc.protobuf_codec import protobuf as protobuf
     from cdc.registry.client import Registry as Registry
     from cdc.schema_codecs import avro as avro
     from cdc.schema_codecs import jsonschema as jsonschema
@@ -38,7 +39,7 @@ _HOMES = {
     "Position": "cdc.change", "Transaction": "cdc.change", "TransactionMark": "cdc.change",
     "debezium": "cdc.debezium_codec",
     "heartbeats": "cdc.other_codecs", "outbox": "cdc.other_codecs", "transaction_marks": "cdc.other_codecs",
-    "Registry": "cdc.registry.client", "avro": "cdc.schema_codecs", "jsonschema": "cdc.schema_codecs",
+    "protobuf": "cdc.protobuf_codec", "Registry": "cdc.registry.client", "avro": "cdc.schema_codecs", "jsonschema": "cdc.schema_codecs",
     "Beyond": "cdc.values", "Encoded": "cdc.values", "INFINITY": "cdc.values", "Interval": "cdc.values", "MINUS_INFINITY": "cdc.values",
     "Range": "cdc.values", "Scale": "cdc.values", "Unit": "cdc.values",
 }  # fmt: skip
@@ -46,7 +47,7 @@ _HOMES = {
 __all__ = [
     "INFINITY", "MINUS_INFINITY", "Beyond", "Change", "Encoded", "Heartbeat", "Interval", "Message", "Op", "OutboxEvent", "Position",
     "Range", "Registry", "Scale", "Transaction", "TransactionMark", "Unit", "avro", "debezium", "heartbeats", "jsonschema", "outbox",
-    "transaction_marks",
+    "protobuf", "transaction_marks",
 ]  # fmt: skip
 
 

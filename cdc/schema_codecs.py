@@ -31,7 +31,7 @@ from engine.records import RecordBatch
 V = TypeVar("V")
 
 _MAGIC = b"\0"
-_HEADER_BYTES = 5
+HEADER_BYTES = 5
 _BAD_VALUE = (msgspec.MsgspecError, TypeError, ValueError)
 
 
@@ -42,6 +42,10 @@ class Format(Protocol):
     record_name: str
     schema: str
     references: Sequence[Reference]
+
+    async def refer(self, registry: Registry, *, register: bool) -> None:
+        """Find what the schema builds on, or register it; then it stands in `references`."""
+        ...
 
     def reader(self, found: Any) -> Callable[[bytes], Any]:
         """Return the function that reads records of a schema of the registry."""
@@ -119,6 +123,14 @@ class SchemaCodec(Generic[V]):
         """What the schema builds on."""
         return self._form.references
 
+    async def refer(self, registry: Registry, *, register: bool) -> None:
+        """Find what the schema builds on in a registry, or register it.
+
+        Raises:
+            NotFoundError: It is not there.
+        """
+        await self._form.refer(registry, register=register)
+
     def subject_of(self, topic: str) -> str:
         """Return the subject of a topic's values."""
         return self._subject(topic, self._form.record_name)
@@ -126,7 +138,7 @@ class SchemaCodec(Generic[V]):
     async def prepare(self, batch: RecordBatch) -> None:
         """Fetch the schemas that a batch refers to."""
         if isinstance(self._schemas, Fetches):
-            ids = {int.from_bytes(raw[1:5], "big") for raw in batch.values if raw is not None and len(raw) >= _HEADER_BYTES and raw[0] == 0}
+            ids = {int.from_bytes(raw[1:5], "big") for raw in batch.values if raw is not None and len(raw) >= HEADER_BYTES and raw[0] == 0}
             unknown = ids - self._readers.keys()
             if unknown:
                 await self._schemas.fetch_ids(sorted(unknown))
@@ -168,6 +180,7 @@ class SchemaCodec(Generic[V]):
             raise ConfigError(f"sink {topic!r}: there is no schema for {self.type!r}; declare a Struct")
         subject = self._subject(topic, self._form.record_name)
         if self._auto_register:
+            await self._form.refer(self._schemas, register=True)
             found = await self._schemas.register(subject, self._form.schema, kind=self._form.kind, references=self._form.references)
         else:
             found = await self._look_up(subject)
@@ -180,6 +193,7 @@ class SchemaCodec(Generic[V]):
     async def _look_up(self, subject: str) -> int:
         assert isinstance(self._schemas, Registry)
         try:
+            await self._form.refer(self._schemas, register=False)
             return await self._schemas.look_up(subject, self._form.schema, kind=self._form.kind, references=self._form.references)
         except RecordError as error:
             raise ConfigError(
@@ -200,9 +214,9 @@ class SchemaCodec(Generic[V]):
     def _decode(self, raw: bytes | None) -> Any:
         if raw is None:
             raise RecordError("the record has no value (a tombstone), and this source has none")
-        if raw[:1] != _MAGIC or len(raw) < _HEADER_BYTES:
+        if raw[:1] != _MAGIC or len(raw) < HEADER_BYTES:
             raise RecordError(f"the record does not begin with a zero byte and a schema id, but with {raw[:5]!r}")
-        schema_id = int.from_bytes(raw[1:_HEADER_BYTES], "big")
+        schema_id = int.from_bytes(raw[1:HEADER_BYTES], "big")
         read = self._readers.get(schema_id)
         try:
             if read is None:
@@ -234,14 +248,17 @@ class _Avro:
         self.schema = "" if self._reader is None else msgspec.json.encode(self._reader).decode()
         self.record_name = "" if self._reader is None else ".".join(filter(None, (namespace, row_type.__name__)))
 
+    async def refer(self, registry: Registry, *, register: bool) -> None:
+        """A Struct's schema stands alone."""
+
     def reader(self, found: Any) -> Callable[[bytes], Any]:
         resolver = Resolver(getattr(found, "text", found), self._reader, getattr(found, "resolved", ()))
         if self._reader is None:
-            return lambda raw: resolver.decode(raw, _HEADER_BYTES)
+            return lambda raw: resolver.decode(raw, HEADER_BYTES)
         row_type, convert = self._type, msgspec.convert
 
         def read(raw: bytes) -> Any:
-            value = resolver.decode(raw, _HEADER_BYTES)
+            value = resolver.decode(raw, HEADER_BYTES)
             try:
                 return convert(value, row_type)
             except _BAD_VALUE as error:
@@ -253,7 +270,7 @@ class _Avro:
         assert self._writer is not None
         if type(value) is not self._type:
             raise RecordError(f"a {type(value).__name__} where {self._type.__name__} is declared")
-        return self._writer.encode(_plain(value), prefix)
+        return self._writer.encode(plain(value), prefix)
 
 
 class _Json:
@@ -269,12 +286,15 @@ class _Json:
         except TypeError as error:
             raise ConfigError(f"jsonschema: {row_type!r} has no JSON schema: {error}") from error
 
+    async def refer(self, registry: Registry, *, register: bool) -> None:
+        """A type's schema stands alone."""
+
     def reader(self, found: Any) -> Callable[[bytes], Any]:
         decode = self._decode
 
         def read(raw: bytes) -> Any:
             try:
-                return decode(raw[_HEADER_BYTES:])
+                return decode(raw[HEADER_BYTES:])
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise RecordError(f"not a valid {self.record_name}: {error}") from error
 
@@ -284,14 +304,14 @@ class _Json:
         return prefix + msgspec.json.encode(value)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return a value as fastavro takes it: structs as dicts, enums as their symbols."""
     if isinstance(value, Struct):
-        return {name: _plain(getattr(value, field)) for field, name in _fields(type(value))}
+        return {name: plain(getattr(value, field)) for field, name in _fields(type(value))}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(part) for part in value]
+        return [plain(part) for part in value]
     if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
+        return {name: plain(part) for name, part in value.items()}
     return value.value if isinstance(value, enum.Enum) else value
 
 

@@ -21,6 +21,7 @@ DOORS = {
     "duckdb": ("state/parquet.py",),
     "faust": ("engine/runtime/app.py", "engine/runtime/faust_seam/"),
     "fsspec": ("state/remote.py",),
+    "google": ("cdc/protobuf_",),
     "httpx": ("cdc/",),
     "mode": ("engine/runtime/app.py", "engine/runtime/faust_seam/"),
     "msgspec": ("",),

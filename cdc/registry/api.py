@@ -3,8 +3,8 @@
     answer = RegistryApi(store).handle("POST", "/subjects/orders-value/versions", {}, {"schema": "..."})     (200, {"id": 1})
 
 Modes are enforced: READONLY refuses whatever changes schemas, IMPORT takes ids and versions as given and checks nothing.
-JSON Schemas are kept and served, but their compatibility is not checked: another version of one needs the level NONE. Contexts,
-metadata, rule sets and Protobuf are refused or unknown (404).
+JSON Schemas and Protobuf files are kept and served, but their compatibility is not checked: another version of one needs the level
+NONE, and a Protobuf file is only looked through for its messages. Contexts, metadata and rule sets are refused or unknown (404).
 
 Source: Confluent documentation, "Schema Registry API Reference", for paths, answers and error codes.
 """
@@ -32,6 +32,7 @@ from cdc.registry.store import SchemaStore, Version
 from engine.errors import RecordError
 
 Answer = tuple[int, Any]
+KINDS = ("AVRO", "JSON", "PROTOBUF")
 MODES = ("READWRITE", "READONLY", "IMPORT")
 
 
@@ -58,7 +59,7 @@ class RegistryApi:
             ("GET", "/subjects/{s}/versions/{v}/referencedby", self._referenced_by),
             ("DELETE", "/subjects/{s}/versions/{v}", self._delete_version),
             ("GET", "/schemas", self._schemas),
-            ("GET", "/schemas/types", lambda query: ["AVRO", "JSON"]),
+            ("GET", "/schemas/types", lambda query: list(KINDS)),
             ("GET", "/schemas/ids/(?P<number>[^/]+)", self._by_id),
             ("GET", "/schemas/ids/(?P<number>[^/]+)/schema", lambda query, number: Raw(self._schema(number)[1])),
             (
@@ -206,11 +207,14 @@ class RegistryApi:
         kind, text = body.get("schemaType") or "AVRO", body.get("schema")
         if not isinstance(text, str) or not text.strip():
             raise ApiError(42201, "Empty schema")
-        if kind not in ("AVRO", "JSON"):
+        if kind not in KINDS:
             raise ApiError(42201, f"Invalid schema type {kind}")
         try:
             references = [(r["name"], r["subject"], int(r["version"])) for r in body.get("references") or ()]
             texts = self._texts(references)
+            if kind == "PROTOBUF":
+                _check_protobuf(text)
+                return kind, text, tuple(references), text, {}
             if kind == "AVRO":
                 text = text if text.lstrip()[0] in '{["' else f'"{text.strip()}"'
                 parsed = check_schema(text, texts)
@@ -329,3 +333,11 @@ class RegistryApi:
     def _require_writable(self, subject: str) -> None:
         if self._mode(subject) == "READONLY":
             raise ApiError(42205, f"Subject {subject} is in read-only mode")
+
+
+def _check_protobuf(text: str) -> None:
+    try:
+        from cdc.protobuf_schema import message_names  # only where it is used: the library is an extra of its own
+    except ModuleNotFoundError as error:
+        raise ApiError(42201, "Invalid schema: for Protobuf this registry needs `pip install streamforge[protobuf]`") from error
+    message_names(text)

@@ -87,6 +87,7 @@ def register(pipelines: str, url: str | None, as_json: bool) -> None:
         if not use.writes:
             return None
         codec = use.codec
+        await codec.refer(registry, register=True)
         number = await registry.register(use.subject, codec.schema, kind=codec.kind, references=codec.references)
         found = await registry.find(use.subject, codec.schema, kind=codec.kind, references=codec.references)
         return {"subject": use.subject, "id": number, "version": found.version}

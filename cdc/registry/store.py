@@ -112,11 +112,17 @@ class SchemaStore:
 
 
 def _same(text: str) -> str:
-    return json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False)
+    try:
+        return json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False)
+    except ValueError:  # Protobuf is no JSON
+        return " ".join(text.split())
 
 
 def _sorted(text: str) -> Any:
-    return json.dumps(json.loads(text), sort_keys=True)
+    try:
+        return json.dumps(json.loads(text), sort_keys=True)
+    except ValueError:
+        return _same(text)
 
 
 def _references(text: str) -> tuple[tuple[str, str, int], ...]:

@@ -79,6 +79,7 @@ async def judge(use: Use, registry: Registry) -> Verdict:
         verdict.breaks.append(f"version {other[-1]} is {found[-1].schema.kind}, and this is {same}")
         return verdict
     try:
+        await use.codec.refer(registry, register=False)
         verdict.known_as = await _known_as(use, registry)
     except RecordError:
         verdict.known_as = None
