@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -29,6 +29,9 @@ from engine.runtime.transport.memory import MemoryTransport
 from engine.runtime.transport.memory_broker import MemoryBroker
 from state.hashing import partition_of
 
+if TYPE_CHECKING:
+    from agents.demo_registry import AvroTraffic
+
 CHUNK_RECORDS = 1_000
 LAG_MAX = 20_000
 SAMPLES = 3
@@ -40,6 +43,7 @@ class Demo:
     """A demo while it runs, and what it has come to.
 
     Attributes:
+        avro: The registry and what makes Avro of the traffic; None for JSON values.
         sent: Records sent to each source topic.
         seconds: Time since the start; it stands still when the demo is over.
     """
@@ -48,6 +52,7 @@ class Demo:
     broker: MemoryBroker
     runner: Runner
     events: int
+    avro: "AvroTraffic | None" = None
     clock: SystemClock = field(default_factory=SystemClock)
     sent: dict[str, int] = field(default_factory=dict)
     started_s: float = 0.0
@@ -104,6 +109,7 @@ class Demo:
             "records_per_second": round(self.processed / self.seconds),
             "records_in": dict(sorted(self.sent.items())),
             "dead_letters": self.counted(self.plan.dead_letter_topic),
+            **({} if self.avro is None else {"schemas": self.avro.subjects}),
             "pipelines": {
                 pipeline: {
                     "late": self.counter(pipeline, "late_records"),
@@ -116,21 +122,35 @@ class Demo:
         }
 
 
-def open_demo(events: int, folder: Path) -> Demo:
-    """Return a demo of the shop with its state in a folder."""
+def open_demo(events: int, folder: Path, *, registry: bool = False) -> Demo:
+    """Return a demo of the shop with its state in a folder; with a registry its records are Avro with schema ids."""
     plan = replace(app.topology.plan(), max_ahead_ms=None)
+    avro = None
+    if registry:
+        from agents.demo_registry import AvroTraffic  # needs the libraries of the extra `avro`
+
+        avro = AvroTraffic(plan, folder)
+        plan = avro.plan
     broker = MemoryBroker()
     for spec in plan.topic_specs(create_sources=True):
         broker.create_topic(spec)
     transport = MemoryTransport(broker, group_id=plan.app_id)
     runner = Runner(plan, transport, open_store=lambda number: open_rocks_store(folder / str(number)), create_sources=True)
-    return Demo(plan, broker, runner, events)
+    return Demo(plan, broker, runner, events, avro)
 
 
 async def run_demo(demo: Demo, seed: int) -> None:
     """Send the traffic and run the shop until every window is closed."""
     demo.started_s = demo.clock.monotonic_s()
-    await run_to_end(demo.runner, feeding=_feed(demo, traffic(demo.events, seed=seed)))
+    records: Iterable[TrafficRecord] = traffic(demo.events, seed=seed)
+    if demo.avro is not None:
+        await demo.avro.register()
+        records = demo.avro.encoded(records)
+    try:
+        await run_to_end(demo.runner, feeding=_feed(demo, records))
+    finally:
+        if demo.avro is not None:
+            await demo.avro.close()
     demo.ended_s = demo.clock.monotonic_s()
 
 
@@ -154,13 +174,14 @@ async def _feed(demo: Demo, records: Iterable[TrafficRecord]) -> None:
 @click.command()
 @click.option("--events", type=click.IntRange(1), default=100_000, show_default=True, help="Number of records of the sample traffic.")
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same traffic.")
+@click.option("--registry", is_flag=True, help="Send Avro records with schema ids, by a schema registry in this process.")
 @click.option("--json", "as_json", is_flag=True, help="Print only the results, as JSON.")
-def demo(events: int, seed: int, as_json: bool) -> None:
+def demo(events: int, seed: int, registry: bool, as_json: bool) -> None:
     """Run the shop on sample traffic, in this process, and show what it finds."""
     from agents.demo_view import show_progress, show_results
 
     with tempfile.TemporaryDirectory(prefix="streamforge-demo-") as folder:
-        shop = open_demo(events, Path(folder))
+        shop = open_demo(events, Path(folder), registry=registry)
         if as_json:
             asyncio.run(run_demo(shop, seed))
             click.echo(msgspec.json.encode({"seed": seed, **shop.results()}))

@@ -47,6 +47,9 @@ def show_results(demo: Demo) -> None:
         f"{late:,} late, {results['dead_letters']:,} bad ones in the dead letters.",
         highlight=False,
     )
+    if demo.avro is not None:
+        subjects = ", ".join(f"{subject} (id {schema_id})" for subject, schema_id in demo.avro.subjects.items())
+        console.print(f"Orders and page views were Avro, their schemas at {demo.avro.url}: {subjects}.", highlight=False)
 
 
 class Speed:

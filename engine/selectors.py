@@ -83,12 +83,17 @@ def fields_of(value_type: Any) -> dict[str, Any] | None:
     """Return the fields of a type with their types, None where the type does not tell."""
     origin = typing.get_origin(value_type) or value_type  # a generic Struct may be given its parameters
     if isinstance(origin, type) and issubclass(origin, msgspec.Struct):
-        return {field.name: field.type for field in msgspec.structs.fields(value_type)}
+        return {field.name: _bare(field.type) for field in msgspec.structs.fields(value_type)}
     if isinstance(value_type, type) and hasattr(value_type, "__annotations__") and hasattr(value_type, "__total__"):
         return dict(typing.get_type_hints(value_type))
     if isinstance(value_type, type) and hasattr(value_type, "__dataclass_fields__"):
         return dict(typing.get_type_hints(value_type))
     return None
+
+
+def _bare(declared: Any) -> Any:
+    """Return a type without its notes (`Annotated`), which say how a value is written or what is valid, not what it is."""
+    return typing.get_args(declared)[0] if typing.get_origin(declared) is typing.Annotated else declared
 
 
 def _field(owner: Any, name: str, selector: str, what: str) -> tuple[Any, bool]:

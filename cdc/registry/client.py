@@ -72,7 +72,8 @@ class Registry:
     """Client of a registry; one for an app.
 
     Args:
-        url: Address, or several of the same registry.
+        url: Address, or several of the same registry; memory:// for a registry inside this process, for tests and first tries
+            (memory://NAME for another one).
         auth: (user, password), or a bearer token.
         cafile: Authorities to trust instead of the system's; certfile, keyfile: a certificate of our own.
         timeout_s: Longest wait for an answer.
@@ -98,6 +99,8 @@ class Registry:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.urls = [address.rstrip("/") for address in ([url] if isinstance(url, str) else url)]
+        if isinstance(url, str) and url.startswith("memory://"):
+            self.urls, transport = [url.replace("memory://", "http://memory-").rstrip("-/")], transport or _in_process(url)
         if not self.urls or not all(address.startswith(("http://", "https://")) for address in self.urls):
             raise ConfigError(f"registry {url!r}: give an address such as http://host:8081")
         self._auth = auth if isinstance(auth, tuple) else None
@@ -270,6 +273,12 @@ class Registry:
             )
             self._client = loop, made
         return self._client[1]
+
+
+def _in_process(url: str) -> httpx.AsyncBaseTransport:
+    from cdc.registry.in_process import transport_to  # it stands on the embedded registry, which a client does not need otherwise
+
+    return transport_to(url)
 
 
 SubjectStrategy = Callable[[str, str], str]

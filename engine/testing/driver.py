@@ -30,6 +30,7 @@ from engine.plan import Plan
 from engine.records import Headers, OutputColumns, Record, RecordBatch, TopicPartition
 from engine.replays import DeadLetter, read_letter, refusal
 from engine.task import Task
+from engine.testing.preparing import Preparing
 from engine.testing.wire import decode_value, key_decoder, time_ms, to_wire
 from engine.topology import Pipeline, Source, Topology
 from state.hashing import partition_of
@@ -78,6 +79,7 @@ class TestDriver:
         self._replayed: set[str] = set()
         self._stores: list[Store] = [self._open_store(number) for number in range(partitions)]
         self._tasks: list[Task] = []
+        self._preparing = Preparing(self._plan)
         self._start()
 
     def __enter__(self) -> Self:
@@ -88,6 +90,7 @@ class TestDriver:
 
     def close(self) -> None:
         """Close the stores and remove their folder; without a commit."""
+        self._preparing.close()
         for store in self._stores:
             store.close()
         if self._folder is not None:
@@ -114,6 +117,7 @@ class TestDriver:
             partition: Where to put it instead of by its key.
             headers: Pairs of name and bytes.
         """
+        self._preparing.before_send(topic, value)
         record = to_wire(self._plan, topic, value, key=key, at=at, partition=partition, now_ms=self.now_ms)
         self._log(TopicPartition(topic, record.partition)).append((record.timestamp_ms, record.key, record.value, tuple(headers)))
         self._deliver(TopicPartition(topic, record.partition))
@@ -296,7 +300,7 @@ class TestDriver:
         rows = log[start:]
         if not rows:
             return None
-        return RecordBatch(
+        batch = RecordBatch(
             partition.topic,
             partition.partition,
             list(range(start, len(log))),
@@ -308,6 +312,8 @@ class TestDriver:
             high_watermark=len(log),
             read_headers=lambda: [row[3] for row in rows],
         )
+        self._preparing.before_decode(batch)
+        return batch
 
     def _observe(self, quiet: dict[str, bool]) -> None:
         for task in self._tasks:

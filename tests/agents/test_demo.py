@@ -44,6 +44,16 @@ def test_demo_with_json_prints_one_object_with_the_oracles_counts(expected: Shop
     }  # fmt: skip
 
 
+def test_demo_with_a_registry_finds_the_same_in_avro() -> None:
+    plain, avro = json.loads(run("--json").stdout), json.loads(run("--json", "--registry").stdout)
+    assert avro.pop("schemas") == {"orders-value": 1, "page-views-value": 2}
+    for volatile in ("seconds", "records_per_second"):
+        del plain[volatile], avro[volatile]
+    for result in (plain, avro):  # how far another partition's time has come decides which orders are late
+        del result["pipelines"]["revenue"]
+    assert avro == plain
+
+
 def test_demo_for_people_shows_every_pipeline_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)

@@ -1,8 +1,9 @@
 """Declarations: what is refused, and what the plan says."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import pytest
 
 from engine.errors import ConfigError
@@ -133,3 +134,17 @@ def test_key_type_of_a_source_follows_its_key_field() -> None:
     topology = Topology("shop")
     by_time = topology.source("orders", Order, key="ts", watermark=bounded("0s"))
     assert by_time.spec.key_type is int
+
+
+def test_key_field_with_notes_is_what_its_type_says() -> None:
+    class Noted(msgspec.Struct, frozen=True):
+        user: Annotated[str, msgspec.Meta(min_length=1)]
+
+    app = Topology("noted", partitions=1)
+    assert app.source("notes", Noted, key="user").spec.key is not None
+
+    class Wrong(msgspec.Struct, frozen=True):
+        user: Annotated[float, msgspec.Meta(ge=0)]
+
+    with pytest.raises(ConfigError, match="float cannot be a key"):
+        app.source("wrong", Wrong, key="user")

@@ -1,8 +1,10 @@
 """The small programs do what their first lines say."""
 
+import asyncio
 import json
 from pathlib import Path
 
+from cdc.avro_values import Resolver, Writer
 from engine.runtime.file_run import run_files
 from engine.testing import TestDriver
 from tests.programs import (
@@ -13,6 +15,7 @@ from tests.programs import (
     patient_sessions,
     price_drop,
     quiet_sensors,
+    refund_letters,
     shipping_labels,
     welcome,
 )
@@ -161,3 +164,25 @@ def test_quiet_sensors_are_told_from_those_that_report_when_the_minute_is_over()
         (119_999, "cellar", {"verdict": "silent"}),
         (179_999, "cellar", {"verdict": "unexpected", "celsius": 12.0}),
     ]
+
+
+def test_refund_letters_are_written_for_old_and_new_payments() -> None:
+    fields = [{"name": "payment_id", "type": "string"}, {"name": "client", "type": "string"}, {"name": "cents", "type": "int"}]
+    old = {"type": "record", "name": "Payment", "fields": fields}
+    old_id = asyncio.run(refund_letters.registry.register("payments-value", json.dumps(old)))
+    with TestDriver(refund_letters.app, partitions=2) as driver:
+        raw = Writer(old).encode({"payment_id": "p1", "client": "ann", "cents": -500}, b"\0" + old_id.to_bytes(4, "big"))
+        driver.send("payments", raw)
+        driver.send("payments", refund_letters.Payment("p2", "bob", -70, "it broke"))
+        driver.send("payments", refund_letters.Payment("p3", "bob", 10))
+        driver.send("payments", b"{}")
+        letters = driver.read("refunds")
+        (bad,) = driver.dead_letters()
+    schema_id = int.from_bytes(letters[0].value[1:5], "big")
+    schema = asyncio.run(refund_letters.registry.get(schema_id))
+    read = [Resolver(schema.text, None).decode(letter.value, 5) for letter in letters]
+    assert sorted((row["payment_id"], row["cents"], row["letter"]) for row in read) == [
+        ("p1", 500, "Dear ann, your money is on its way: unknown."),
+        ("p2", 70, "Dear bob, your money is on its way: it broke."),
+    ]
+    assert "does not begin with a zero byte" in bad.error

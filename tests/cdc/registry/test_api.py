@@ -200,7 +200,7 @@ def test_json_schemas_are_kept_but_their_compatibility_is_not_guessed(call: Clie
     call("PUT", "/config/j", {"compatibility": "NONE"})
     call.register("j", '{"type":"array"}', schemaType="JSON")
     assert call.code("POST", "/subjects/j/versions", {"schema": "[1]", "schemaType": "JSON"}) == 42201
-    assert call("GET", "/schemas/types") == ["AVRO", "JSON"]
+    assert call("GET", "/schemas/types") == ["AVRO", "JSON", "PROTOBUF"]
 
 
 def test_store_reopened_holds_everything(tmp_path: Path) -> None:
