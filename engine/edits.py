@@ -26,7 +26,7 @@ def put_entry(task: "Task", state: str, key: Any, value: Any, time_ms: int | Non
     """
     catalog = task.catalog()
     spec = catalog.spec(state)
-    _check_editable(catalog, spec)
+    check_editable(catalog, spec)
     if not spec.by_hand:
         raise StateError(f"state {state!r} is kept in step with others by its operator: it cannot be put by hand, only deleted")
     raw_key = spec.store_key(key, time_ms=time_ms, sub=sub)
@@ -56,7 +56,7 @@ def delete_key(task: "Task", wire: bytes, state: str | None) -> int:
     specs = [spec for spec in catalog.specs.values() if not spec.is_of_task and not catalog.is_whole(spec)]
     if state is not None:
         specs = [catalog.spec(state)]
-        _check_editable(catalog, specs[0])
+        check_editable(catalog, specs[0])
     found = [entry for spec in specs for entry in _find(task, catalog, spec, wire)]
     for entry in found:
         cells = task.state.cells(store_id(entry.spec.name))
@@ -82,7 +82,8 @@ def _find(task: "Task", catalog: Catalog, spec: StateSpec, wire: bytes) -> list[
     return list(entries_of(catalog, entries, wire))
 
 
-def _check_editable(catalog: Catalog, spec: StateSpec) -> None:
+def check_editable(catalog: Catalog, spec: StateSpec) -> None:
+    """Raise a StateError for a state that nobody edits: the task's own, and tables that every task holds whole."""
     if spec.is_of_task:
         raise StateError(f"state {spec.name!r} is the task's own: there are {', '.join(catalog.names()) or 'none'}")
     if catalog.is_whole(spec):
