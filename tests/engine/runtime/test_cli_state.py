@@ -121,7 +121,7 @@ async def test_exported_state_comes_back_as_it_was(tmp_path: Path, run: Run, suf
     file = tmp_path / f"entries.{suffix}"
     assert "40 entries written" in run("export", str(file), "--savepoint", str(tmp_path / "one"))
     reader = "read_json" if suffix == "jsonl" else "read_parquet"
-    totals = duckdb.sql(f"SELECT count(*), sum(CAST(value AS INT)) FROM {reader}('{file}')").fetchall()
+    totals = duckdb.connect().execute(f"SELECT count(*), sum(CAST(value AS INT)) FROM {reader}('{file}')").fetchall()
     assert totals == [(40, 100)]
     to = ["--savepoint", str(tmp_path / "one"), "--as", str(tmp_path / "two")]
     assert "0 entries changed" in run("import", str(file), *to)
