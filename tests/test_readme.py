@@ -142,7 +142,7 @@ def _results(cell: str) -> list[str]:
 def test_readme_test_driver_methods_exist() -> None:
     table = TEXT.partition("| Method | Does |\n|---|---|\n")[2].partition("\n\n")[0]
     named = [code.partition("(")[0] for line in table.splitlines() for code in codes(line.split(" | ")[0])]
-    assert len(named) == 11
+    assert len(named) == 12
     assert all(callable(getattr(TestDriver, name, None)) for name in named)
 
 
