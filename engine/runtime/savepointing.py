@@ -165,9 +165,8 @@ class TaskSavepoints:
     async def _reach(self, active: _Active) -> None:
         """The task has its cut: say so, and begin to write what its state is at this moment."""
         task, command = self.task, active.command
-        offsets = {
-            topic: offset for topic, number in self._sources if (offset := task.positions[TopicPartition(topic, number)]) is not None
-        }
+        topics = (*task.plan.sources, task.plan.control_topic)
+        offsets = {topic: offset for topic in topics if (offset := task.positions[TopicPartition(topic, task.number)]) is not None}
         watermarks = {name: watermark for name, watermark in task.watermarks().items() if watermark > MIN_TIME}
         more = {"offsets": offsets, "watermarks": watermarks, "states": task.catalog().kinds()}
         task.control.set_mark(Mark(command.id, "cut", command.stop))

@@ -85,7 +85,7 @@ async def test_savepoint_of_a_running_app_is_taken_and_the_app_goes_on(tmp_path:
     assert (manifest.who, manifest.why, manifest.partitions, manifest.epoch) == ("eve", "before the upgrade", 3, 1)
     assert manifest.pause_ms < 2_000
     assert verify_savepoint(open_folder(tmp_path / "one")) == manifest
-    assert all(part.offsets.keys() == {"clicks"} for part in manifest.parts)
+    assert all(part.offsets.keys() == {"clicks", "app-control"} for part in manifest.parts)
     await world.until(**{f"page-{n}": 4 for n in range(10)})
     counts = [entry.shown() for entry in entries(world, tmp_path, manifest) if entry.spec.name == "number/numbering/count"]
     assert sum(counts) == sum(part.offsets["clicks"] for part in manifest.parts) < 40  # what was read has arrived, and nothing more
@@ -292,6 +292,31 @@ async def test_savepoint_restore_is_fenced_by_a_worker_that_runs(tmp_path: Path)
         await eventually(lambda: len(failures(worker)) == 2)
         assert "is in epoch 2, this worker runs epoch 1: restart it" in failures(worker)[0]
     await worker.stop()
+
+
+@pytest.mark.parametrize("partitions", [2, 3])
+@virtual_time
+async def test_edits_before_a_savepoint_are_not_made_again_behind_it(tmp_path: Path, partitions: int) -> None:
+    world = World(numbering(2))
+    worker = world.worker()
+    world.click("ann")
+    await world.until(ann=1)
+    transport = MemoryTransport(world.broker, group_id="", client_id="cli", clock=world.clock)
+    await transport.start()
+    put = Put(id="e1", state="number/numbering/count", key="ann", value=41)
+    await obey_everywhere(transport, world.plan, put, [partition_of(b"ann", 2)], world.clock)
+    world.click("ann")
+    await eventually(lambda: sorted(world.numbers()["ann"]) == [1, 42])
+    await take(world, tmp_path, stop=True)
+    await worker.stop()
+    await restore(world, tmp_path, numbering(partitions), grow=True)
+    again = world.worker("w2")
+    await again.until_running(*range(partitions))
+    await asyncio.sleep(1)
+    world.click("ann")
+    await eventually(lambda: sorted(world.numbers()["ann"]) == [1, 42, 43])
+    await again.stop()
+    await transport.stop()
 
 
 @virtual_time
