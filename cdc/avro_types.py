@@ -90,6 +90,8 @@ def schema_text(struct: type[Struct], *, namespace: str | None = None) -> str:
 
 def _record(struct: Any, namespace: str | None, defined: set[str]) -> Any:
     name = struct.__name__
+    if struct.__struct_config__.tag is not None:
+        raise ConfigError(f"{name} has a tag, which an Avro record has no place for; give each variant a field of its own")
     if name in defined:
         return name
     defined.add(name)
@@ -139,6 +141,8 @@ def _type(annotation: Any, what: str, defined: set[str], notes: tuple[Any, ...] 
         return _PLAIN[annotation]
     if origin in (Union, types.UnionType):
         members = [_type(member, what, defined, notes) for member in arguments]
+        if sum(isinstance(member, type) and issubclass(member, Struct) for member in arguments) > 1:
+            raise ConfigError(f"{what}: which of several Structs a record is, cannot be told when it is read; give each a field of its own")
         return sorted(members, key=lambda member: member != "null")
     if annotation is Decimal:
         scale = next((note.digits for note in notes if isinstance(note, Scale)), None)

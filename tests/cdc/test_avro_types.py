@@ -137,3 +137,28 @@ def test_struct_of_what_is_no_record_is_a_config_error() -> None:
 def test_writer_refuses_a_value_that_does_not_fit() -> None:
     with pytest.raises(RecordError, match="does not fit"):
         Writer(schema_of(Address)).encode({"city": 1, "tags": []}, b"")
+
+
+class Card(msgspec.Struct, tag=True):
+    number: str
+
+
+class Cash(msgspec.Struct):
+    cents: int
+
+
+class Cheque(msgspec.Struct):
+    cents: int
+
+
+def test_variants_that_could_not_be_read_back_are_refused_at_declaration() -> None:
+    class Tagged(msgspec.Struct):
+        paid: Card | None
+
+    class Several(msgspec.Struct):
+        paid: Cash | Cheque
+
+    with pytest.raises(ConfigError, match="Card has a tag"):
+        schema_of(Tagged)
+    with pytest.raises(ConfigError, match=r"Several\.paid: which of several Structs"):
+        schema_of(Several)
