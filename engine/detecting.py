@@ -6,7 +6,7 @@ known as long as the values are those of a source; where they are not (after `ma
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import msgspec
 
@@ -20,6 +20,7 @@ from engine.graph import Node, SideSpec
 from engine.operators.arrivals import Ties
 from engine.operators.base import OperatorContext
 from engine.operators.detect import Detect, detect_operator
+from engine.operators.history import HISTORY_MAX
 from engine.operators.pending import PENDING_MS
 from engine.selectors import compile_selector
 
@@ -31,6 +32,16 @@ _SAME_KEYS = ("filter", "branch", "repartition", "require_key", "require_place",
 _DEADLINE_PANE_MS = 60_000
 
 
+class DetectKeywords(TypedDict, total=False):
+    """The arguments of `Stream.detect` that are the same for a pattern, a clause and rules."""
+
+    name: str
+    late_to: str | None
+    max_partials: int
+    on_too_many: OnTooMany
+    history: int
+
+
 @dataclass(frozen=True, slots=True)
 class DetectOptions:
     """What is the same for both: see `Stream.detect`."""
@@ -39,6 +50,12 @@ class DetectOptions:
     late_to: str | None
     max_partials: int
     on_too_many: OnTooMany
+    history: int = 0
+
+    def check(self, what: str) -> None:
+        """Refuse a length of the history that is none."""
+        if type(self.history) is not int or not 0 <= self.history <= HISTORY_MAX:
+            raise ConfigError(f"{what}: history={self.history!r}: how many matches and near misses to keep of a key, 0 to {HISTORY_MAX}")
 
 
 def detect_matches(
@@ -59,6 +76,7 @@ def detect_matches(
         max_partials=options.max_partials,
         on_too_many=options.on_too_many,
         ties=ties,
+        history=options.history,
     )
     sides = [SideSpec(topic, JsonCodec(Any)) for topic in (timeouts_to, late_to) if topic is not None]
     signature = f"detect {name} {pattern.signature} {skip.kind}"
@@ -96,6 +114,7 @@ def detect_rows(stream: "Stream[Any, Any]", recognizer: Recognizer, options: Det
             late_to=late_to,
             ties=ties,
             deadline_pane_ms=min(max(within_ms // 256, PENDING_MS), 3_600_000),
+            history=options.history,
         )
 
     sides = [SideSpec(late_to, JsonCodec(Any))] if late_to is not None else []

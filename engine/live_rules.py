@@ -37,6 +37,7 @@ def detect_rules(stream: "Stream[Any, Any]", rules: "RulesSource", options: Dete
         options.max_partials,
         options.on_too_many,
     )
+    rules.frames[f"{stream._graph.name}/{options.name}"] = frame
     keyed = stream._keyed(options.name)
     rules_node = rules.node_in(keyed._graph, keyed._shared)
     node = keyed._graph.add(
@@ -44,7 +45,7 @@ def detect_rules(stream: "Stream[Any, Any]", rules: "RulesSource", options: Dete
             "detect",
             options.name,
             ((keyed._node, keyed._output), (rules_node, 0)),
-            detect_rules_operator(frame, key_type=keyed._key_type, late_to=options.late_to),
+            detect_rules_operator(frame, key_type=keyed._key_type, late_to=options.late_to, history=options.history),
             key_type=keyed._key_type,
             value_type=RuleMatch,
             signature=f"detect {options.name} rules {rules.spec.topic}",

@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 from engine.agg.aggregate import without_none
+from engine.cep.rules.compiled import Frame
 from engine.durations import Duration
 from engine.errors import ConfigError
 from engine.graph import Node, PipelineGraph, SourceSpec
@@ -69,7 +70,15 @@ class BroadcastSource(Source):
 
 
 class RulesSource(Source):
-    """A topic of live rules: stands in `stream.detect(rules=…)`. In `@app.pipeline(…)` it hands in itself."""
+    """A topic of live rules: stands in `stream.detect(rules=…)`. In `@app.pipeline(…)` it hands in itself.
+
+    Attributes:
+        frames: What its rules must fit, by "pipeline/operator" that reads them.
+    """
+
+    def __init__(self, spec: SourceSpec) -> None:
+        super().__init__(spec)
+        self.frames: dict[str, Frame] = {}
 
     def open(self, graph: PipelineGraph, shared: dict[Any, Any]) -> "RulesSource":
         return self

@@ -10,7 +10,7 @@ which the key matters; `key_by(...).to(...)` alone does not need one.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Unpack, cast, overload
 
 from engine.agg import Aggregate
 from engine.agg.aggregate import without_none
@@ -20,7 +20,7 @@ from engine.cep.matcher import OnTooMany
 from engine.cep.recognize import Recognizer
 from engine.cep.rules import RuleMatch
 from engine.codecs import Codec, JsonCodec
-from engine.detecting import DetectOptions, detect_matches, detect_rows
+from engine.detecting import DetectKeywords, DetectOptions, detect_matches, detect_rows
 from engine.durations import Duration, duration_ms
 from engine.errors import ConfigError
 from engine.graph import MakeOperator, Node, PipelineGraph, SideSpec, Sink, SinkSpec
@@ -194,20 +194,13 @@ class Stream(Joins[K, V]):
         *,
         skip: Skip | None = ...,
         timeouts_to: str | None = ...,
-        late_to: str | None = ...,
-        name: str = ...,
-        max_partials: int = ...,
-        on_too_many: OnTooMany = ...,
         ties: Ties | None = ...,
+        **options: Unpack[DetectKeywords],
     ) -> "MatchStream[K, V]": ...
     @overload
-    def detect(
-        self, pattern: Recognizer, *, late_to: str | None = ..., name: str = ..., max_partials: int = ..., on_too_many: OnTooMany = ...
-    ) -> "Stream[Any, dict[str, Any]]": ...
+    def detect(self, pattern: Recognizer, **options: Unpack[DetectKeywords]) -> "Stream[Any, dict[str, Any]]": ...
     @overload
-    def detect(
-        self, *, rules: "RulesSource", late_to: str | None = ..., name: str = ..., max_partials: int = ..., on_too_many: OnTooMany = ...
-    ) -> "Stream[K, RuleMatch]": ...
+    def detect(self, *, rules: "RulesSource", **options: Unpack[DetectKeywords]) -> "Stream[K, RuleMatch]": ...
     def detect(
         self,
         pattern: Pattern | Recognizer | None = None,
@@ -220,6 +213,7 @@ class Stream(Joins[K, V]):
         max_partials: int = 10_000,
         on_too_many: OnTooMany = "drop_oldest",
         ties: Ties | None = None,
+        history: int = 0,
     ) -> "Stream[Any, Any]":
         """Find a pattern in the records of each key, in event-time order (see `engine.cep`).
 
@@ -235,8 +229,10 @@ class Stream(Joins[K, V]):
             on_too_many: What happens beyond it: "drop_oldest" or "drop_newest" forgets partial matches (counted as
                 "dropped_partials"), "fail" makes the record a bad one.
             ties: Sorts records of the same time by what this gives for their value; otherwise they keep the order of arrival.
+            history: How many finished matches and near misses of each key are kept in the state, for `explain`; 0 for none.
         """
-        options = DetectOptions(name, late_to, max_partials, on_too_many)
+        options = DetectOptions(name, late_to, max_partials, on_too_many, history)
+        options.check(self._what(name))
         if rules is not None:
             if pattern is not None or skip is not None or ties is not None or timeouts_to is not None:
                 raise ConfigError(f"{self._what(name)}: with rules= there is no pattern, skip, ties or timeouts_to; the rules say it")

@@ -18,5 +18,6 @@ from engine.cep.pattern import Pattern, begin
 from engine.cep.recognize import match_recognize
 from engine.cep.rules import Rule, RuleMatch
 from engine.cep.skip import Skip
+from engine.cep.story import Told
 
-__all__ = ["Explained", "Match", "PartialMatch", "Pattern", "Rule", "RuleMatch", "Skip", "begin", "draw", "match_recognize", "skip"]
+__all__ = ["Explained", "Match", "PartialMatch", "Pattern", "Rule", "RuleMatch", "Skip", "Told", "begin", "draw", "match_recognize", "skip"]

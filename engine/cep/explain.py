@@ -4,10 +4,12 @@ driver.explain("fraud", "ann")
 [Explained(start_ms=1000, last_ms=2000, taken={"order": [Order(...), Order(...)]}, waits_for=("order",), ...)]
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from msgspec import Struct
 
+from engine.cep.conditions import Check
 from engine.cep.nfa import PROCEED, TAKE, State
 
 
@@ -56,4 +58,11 @@ def ways_on(state: State) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(waits_for), tuple(ended_by)
 
 
-__all__ = ["Explained", "ways_on"]
+def stops_of(state: State) -> Iterator[tuple[str, Check | None]]:
+    """Yield the negations in force in a state, with what a record must be to fit them; None for any record."""
+    for edge in state.edges:
+        if edge.target.kind == "stop":
+            yield edge.target.stage, edge.check
+
+
+__all__ = ["Explained", "stops_of", "ways_on"]

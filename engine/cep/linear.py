@@ -28,6 +28,7 @@ from engine.cep.match import Match
 from engine.cep.matcher import NEVER, Found, Matcher, OnTooMany, Shape
 from engine.cep.pattern import Pattern, Stage
 from engine.cep.skip import Skip
+from engine.cep.story import failed, matched, timed_out
 from engine.errors import RecordError
 
 Taken = tuple[int, Any]
@@ -75,6 +76,7 @@ class RepetitionMatcher:
         for taken in records:
             timestamp_ms, value = taken
             while run and timestamp_ms - run[0][0] >= within_ms:
+                self._tell_late(found, key, run)
                 del run[0]
                 missing += 1
             if timestamp_ms >= begin_before_ms and not (run and run[0][0] < begin_before_ms):
@@ -85,6 +87,8 @@ class RepetitionMatcher:
             missing -= 1
             if not missing:
                 found.times.append(timestamp_ms)
+                if found.story is not None:
+                    found.story.append((key, matched(run[0][0], timestamp_ms, {self._name: [value for _, value in run]})))
                 if self._shape is None:
                     found.matches.append(Match(key, run[0][0], timestamp_ms, {self._name: [value for _, value in run]}))
                 else:
@@ -96,10 +100,17 @@ class RepetitionMatcher:
                     del run[0]
                     missing = 1
         while run and until_ms - run[0][0] >= within_ms:
+            self._tell_late(found, key, run)
             del run[0]
         if run and run[0][0] >= begin_before_ms:
             return None
         return tuple(run) or None
+
+    def _tell_late(self, found: Found, key: Any, run: list[Taken]) -> None:
+        """Tell of the run whose time is over: that of its first record."""
+        if found.story is not None:
+            taken = {self._name: [value for _, value in run]}
+            found.story.append((key, timed_out(run[0][0], run[0][0] + self._within_ms, taken, (self._name,))))
 
     def deadline_ms(self, state: Run) -> int:
         return state[0][0] + self._within_ms if state and self._within_ms < NEVER else NEVER
@@ -144,7 +155,7 @@ class LinearMatcher:
         for taken in records:
             timestamp_ms, value = taken
             if within_ms is not None and runs and timestamp_ms - runs[0][0][0] >= within_ms:
-                runs = _alive(runs, timestamp_ms - within_ms)
+                runs = self._in_time(runs, timestamp_ms - within_ms, key, found)
             alive: list[Run] = []
             finished: list[Run] = []
             looked_at: Any = None
@@ -163,6 +174,8 @@ class LinearMatcher:
                         alive.append(run)
                 elif not strict:
                     alive.append(run)
+                elif found.story is not None:
+                    found.story.append((key, failed(run[0][0], timestamp_ms, self._taken(run), (stage.name,))))
             if timestamp_ms < begin_before_ms and (begins is None or begins(value)):
                 if length == 1:
                     finished.append((taken,))
@@ -178,7 +191,7 @@ class LinearMatcher:
                     self._emit(key, finished, timestamp_ms, found)
             runs = alive
         if within_ms is not None and runs and until_ms - runs[0][0][0] >= within_ms:
-            runs = _alive(runs, until_ms - within_ms)
+            runs = self._in_time(runs, until_ms - within_ms, key, found)
         return tuple(runs) or None
 
     def deadline_ms(self, state: Runs) -> int:
@@ -203,7 +216,20 @@ class LinearMatcher:
         records, runs = self._decode(raw)
         return tuple(tuple(records[place] for place in run) for run in runs)
 
+    def _taken(self, run: Run) -> dict[str, list[Any]]:
+        return {name: [value for _, value in run[low:high]] for name, low, high in self._parts if low < len(run)}
+
+    def _in_time(self, runs: Sequence[Run], dead_ms: int, key: Any, found: Found) -> Sequence[Run]:
+        alive = _alive(runs, dead_ms)
+        if found.story is not None and self._within_ms is not None:
+            for run in runs[: len(runs) - len(alive)]:
+                waited_for = self._steps[len(run)][2].name
+                found.story.append((key, timed_out(run[0][0], run[0][0] + self._within_ms, self._taken(run), (waited_for,))))
+        return alive
+
     def _emit(self, key: Any, finished: list[Run], now_ms: int, found: Found) -> None:
+        if found.story is not None:
+            found.story += [(key, matched(run[0][0], now_ms, self._taken(run))) for run in finished]
         parts = self._parts
         found.times.extend(repeat(now_ms, len(finished)))
         if self._shape is not None:

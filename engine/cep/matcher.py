@@ -21,10 +21,11 @@ from typing import Any, Literal, NamedTuple, Protocol
 import msgspec
 
 from engine.cep.conditions import Event, Node, PartialMatch, TakenBy, path_of, taken_by
-from engine.cep.explain import Explained, ways_on
+from engine.cep.explain import Explained, stops_of, ways_on
 from engine.cep.match import Match
 from engine.cep.nfa import IGNORE, PROCEED, Automaton, State
 from engine.cep.skip import Skip
+from engine.cep.story import Told, failed, matched, timed_out
 from engine.errors import RecordError
 
 OnTooMany = Literal["drop_oldest", "drop_newest", "fail"]
@@ -62,13 +63,17 @@ EMPTY = Partials(0, (), ())
 
 @dataclass(slots=True)
 class Found:
-    """What came out: matches with the time at which each was certain, time-outs likewise, and partial matches given up."""
+    """What came out: matches with the time at which each was certain, time-outs likewise, and partial matches given up.
+
+    `story` takes what became of partial matches, with their key; None if nobody wants to know.
+    """
 
     times: list[int] = field(default_factory=list)
     matches: list[Match[Any]] = field(default_factory=list)
     timeout_times: list[int] = field(default_factory=list)
     timeouts: list[Match[Any]] = field(default_factory=list)
     dropped_partials: int = 0
+    story: list[tuple[Any, Told]] | None = None
 
 
 class Matcher(Protocol):
@@ -183,9 +188,13 @@ class NfaMatcher:
                     alive.append(partial)
                 elif self._automaton.states[partial.state].kind == "pending":
                     finished.append(Waiting(partial.node, partial.first, due_ms))
-                elif self._timeouts:
-                    found.timeout_times.append(due_ms)
-                    found.timeouts.append(self._match(key, partial.node, partial.first, due_ms))
+                else:
+                    if self._timeouts:
+                        found.timeout_times.append(due_ms)
+                        found.timeouts.append(self._match(key, partial.node, partial.first, due_ms))
+                    if found.story is not None:
+                        waits_for, _ = ways_on(self._automaton.states[partial.state])
+                        found.story.append((key, timed_out(partial.first[1], due_ms, self._taken(partial.node), waits_for)))
             now = self._settle(now.next_number, key, alive, now.waiting, finished, due_ms, found)
         return now
 
@@ -198,7 +207,12 @@ class NfaMatcher:
         finished: list[Waiting] = []
         states = self._automaton.states
         for partial in now.partials:
+            before = len(alive) + len(finished)
             self._step(look, event, states[partial.state], partial, alive, finished)
+            if found.story is not None and len(alive) + len(finished) == before:
+                waits_for, _ = ways_on(states[partial.state])
+                unwanted = [stage for stage, check in stops_of(states[partial.state]) if check is None or check(look)]
+                found.story.append((key, failed(partial.first[1], timestamp_ms, self._taken(partial.node), waits_for, unwanted)))
         if may_begin:
             self._step(look, event, self._automaton.start, None, alive, finished)
         if not alive and not now.waiting and not finished:
@@ -283,6 +297,12 @@ class NfaMatcher:
     def _emit(self, key: Any, match: Waiting, now_ms: int, found: Found) -> None:
         found.times.append(now_ms)
         found.matches.append(self._match(key, match.node, match.first, match.end_ms))
+        if found.story is not None:
+            found.story.append((key, matched(match.first[1], now_ms, self._taken(match.node))))
+
+    def _taken(self, node: Node) -> dict[str, list[Any]]:
+        taken = taken_by(node)
+        return {stage: taken[stage] for stage in self._automaton.stage_names if stage in taken}
 
     def _match(self, key: Any, node: Node, first: Event, end_ms: int) -> Any:
         if self._shape is not None:

@@ -35,6 +35,7 @@ from engine.keys import key_codec
 from engine.operators.arrivals import Arrivals, Ties
 from engine.operators.base import Operator, OperatorContext
 from engine.operators.expiring import ExpiringStates, Kept
+from engine.operators.history import History
 from engine.operators.pending import PENDING_MS, Pair
 from state.errors import StateError
 from state.values import PayloadCodec, msgpack_codec
@@ -52,6 +53,7 @@ def detect_operator(
     on_too_many: OnTooMany = "drop_oldest",
     ties: Ties | None = None,
     matcher: Literal["best", "general"] = "best",
+    history: int = 0,
 ) -> Callable[[OperatorContext], "Detect"]:
     """Compile a pattern and return what makes its operator.
 
@@ -61,6 +63,7 @@ def detect_operator(
         max_partials: Limit on the partial matches of a key. `on_too_many`: what happens beyond it: "drop_oldest" or "drop_newest"
             forgets partial matches (counted as "dropped_partials"), "fail" makes the record a bad one.
         ties: Sorts records of the same time by what this gives for their value; otherwise they keep the order of arrival.
+        history: How many finished matches and near misses of each key are kept, for people who ask.
         matcher: "general" for the matcher of all patterns even where a faster one gives the same.
     Raises:
         ConfigError: The pattern cannot be matched.
@@ -95,6 +98,7 @@ def detect_operator(
             ties=ties,
             deadline_pane_ms=pane_ms,
             panes_a_step=max(within_ms // 16 // pane_ms, 1),
+            history=history,
         )
 
     return make
@@ -115,17 +119,20 @@ class Detect(Operator):
         ties: Ties | None,
         deadline_pane_ms: int,
         panes_a_step: int = 1,
+        history: int = 0,
     ) -> None:
         super().__init__(context)
         self._matcher = matcher
         self._timeouts_to = timeouts_to
         self._pane_ms = deadline_pane_ms
+        self._history = History(context, key_codec(key_type), history)
         key, state = key_codec(key_type), context.state
         self._arrivals = Arrivals(context, key, value_type, late_to=late_to, ties=ties)
         self._partials = state.keyed(context.state_name("partials"), key, _kept_codec(matcher))
         self._deadlines = state.panes(context.state_name("deadlines"), key, msgpack_codec(int))
         is_plain = isinstance(matcher, (LinearMatcher, RepetitionMatcher))
         step_ms = deadline_pane_ms * panes_a_step
+        is_plain = is_plain and not history  # the history tells of what runs out when it does
         self._expiring = ExpiringStates(matcher, self._partials, self._deadlines, step_ms) if is_plain else None
 
     def process(self, block: Block, port: int = 0) -> None:
@@ -134,13 +141,14 @@ class Detect(Operator):
             self._process_singly(block)
             return
         due = self._due(block)
-        found = Found()
+        found = Found(story=self._history.begin())
         watermark = block.watermark
         if self._expiring is not None:
             self._expiring.advance(due, watermark, found)
         else:
             self._advance(due, watermark, found)
         self._count_dropped(found)
+        self._history.remember(found.story)
         if found.timeouts:
             self._send_timeouts(found)
         times, matches = self._in_order(found.times, found.matches)
@@ -165,6 +173,9 @@ class Detect(Operator):
         waiting = self._arrivals.of(key)
         if waiting:
             yield "pending", waiting
+        told = self._history.of(key)
+        if told:
+            yield "history", told
 
     # -- what is due
 
@@ -279,11 +290,12 @@ class Detect(Operator):
         taken = [] if by_time else [records.pop(0)]
         new_state, went = None if by_time else state, reached
         with self.context.firing(key, at_ms, "deadline" if by_time else "record"):
-            found = Found()
+            found = Found(story=self._history.begin())
             after = self._matcher.run(state, key, taken, at_ms, found)
             if by_time:
                 new_state = after
             self._keep(key, after, at_ms)
+            self._history.remember(found.story)
             self._count_dropped(found)
             if found.timeouts:
                 self._send_timeouts(found)

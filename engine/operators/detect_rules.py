@@ -25,6 +25,7 @@ from engine.errors import RecordError
 from engine.keys import key_codec
 from engine.operators.arrivals import Arrivals
 from engine.operators.base import Operator, OperatorContext
+from engine.operators.history import History
 from engine.operators.pending import Pair
 from engine.operators.rule_states import Installed, Slot
 from state.values import json_codec
@@ -36,20 +37,21 @@ RULES_MAX = 1_000
 """Versions that may stand in a task, those that drain included."""
 
 
-def detect_rules_operator(frame: Frame, *, key_type: Any, late_to: str | None) -> Callable[[OperatorContext], "DetectRules"]:
-    """Return what makes the operator for a task."""
-    return lambda context: DetectRules(context, frame, key_type=key_type, late_to=late_to)
+def detect_rules_operator(frame: Frame, *, key_type: Any, late_to: str | None, history: int) -> Callable[[OperatorContext], "DetectRules"]:
+    """Return what makes the operator for a task; `history`: how many matches and near misses of each key are kept."""
+    return lambda context: DetectRules(context, frame, key_type=key_type, late_to=late_to, history=history)
 
 
 class DetectRules(Operator):
     """Runs the rules that stand over the records of a task; make one with `detect_rules_operator`."""
 
-    def __init__(self, context: OperatorContext, frame: Frame, *, key_type: Any, late_to: str | None) -> None:
+    def __init__(self, context: OperatorContext, frame: Frame, *, key_type: Any, late_to: str | None, history: int) -> None:
         super().__init__(context)
         self._frame = frame
         self._key = key_codec(key_type)
         self._arrivals = Arrivals(context, self._key, frame.value_type, late_to=late_to, ties=None)
         self._installed = context.state.panes(context.state_name("rules"), key_codec(int), json_codec(Installed))
+        self._history = History(context, self._key, history)
         self._slots: dict[int, Slot] = {}
         self._standing: list[tuple[int, Slot]] = []
         self._compiled: dict[bytes, CompiledRule | None] = {}
@@ -85,6 +87,9 @@ class DetectRules(Operator):
         waiting = self._arrivals.of(key)
         if waiting:
             yield "pending", waiting
+        told = self._history.of(key)
+        if told:
+            yield "history", told
 
     def standing(self) -> list[Installed]:
         """Return the versions that stand, by rule and version."""
@@ -97,7 +102,7 @@ class DetectRules(Operator):
         times: list[int] = []
         matches: list[RuleMatch] = []
         for number, slot in list(self._standing):
-            found = Found()
+            found = Found(story=self._history.begin())
             goes_on = slot.take(due, watermark, found)
             times += found.times
             matches += self._made(slot, found)
@@ -116,10 +121,11 @@ class DetectRules(Operator):
     def _made(self, slot: Slot, found: Found) -> list[RuleMatch]:
         if found.dropped_partials:
             self.context.count("dropped_partials", found.dropped_partials)
-        if not found.matches:
-            return []
         assert slot.installed is not None
         rule = slot.installed.rule
+        self._history.remember(found.story, rule.id, rule.version)
+        if not found.matches:
+            return []
         self.context.count(f"matches of {rule.id} v{rule.version}", len(found.matches))
         return [RuleMatch(rule.id, rule.version, key, row) for key, row in cast("list[tuple[Any, dict[str, Any]]]", found.matches)]
 
@@ -157,7 +163,7 @@ class DetectRules(Operator):
         taken = [] if by_time else [records.pop(0)]
         kept, went = (None if by_time else state), reached
         with self.context.firing(key, at_ms, f"rule {rule.id} version {rule.version}"):
-            found = Found()
+            found = Found(story=self._history.begin())
             after = slot.run(state, key, taken, at_ms, found)
             if by_time:
                 kept = after

@@ -21,7 +21,7 @@ from typing import Any, Literal, Self
 
 import msgspec
 
-from engine.cep import Explained
+from engine.cep import Explained, Told
 from engine.control import Command, Report, encode_command, partitions_for
 from engine.durations import Duration, duration_ms
 from engine.errors import ConfigError
@@ -204,6 +204,11 @@ class TestDriver:
         """Return the partial matches of a key that are alive: what they took, which stage each waits for, and when it dies."""
         found = self.state(pipeline, key, operator)
         return [one for name, several in found.items() if name.split(".")[-1] == "partial_matches" for one in several]
+
+    def history(self, pipeline: Any, key: Any, operator: str | None = None) -> list[Told]:
+        """Return what became of the last partial matches of a key, as far as `detect(history=…)` keeps it, oldest first."""
+        found = self.state(pipeline, key, operator)
+        return [one for name, several in found.items() if name.split(".")[-1] == "history" for one in several]
 
     def counters(self) -> dict[tuple[str, str, str], int]:
         """Return (pipeline, operator, counter) -> number, over all tasks, since the last restart."""

@@ -29,6 +29,7 @@ from engine.cep.recognize.automaton import START, RowAutomaton
 from engine.cep.recognize.clause import Rows, SkipTo
 from engine.cep.recognize.measures import Measures, Recognized
 from engine.cep.recognize.view import Expression, Fold, NotYetError, Row, View, initial_accs, next_accs
+from engine.cep.story import failed, matched, timed_out
 from engine.errors import RecordError
 
 END = NEVER - 1
@@ -182,6 +183,7 @@ class _Work:
             due_ms = self.rows[self.start - self.base][0] + within_ms
             if due_ms > to_ms:
                 break
+            self._tell_end(due_ms, by_time=True)
             self.threads, self.changed = (), True
             self.drive(due_ms)
         if to_ms >= END and self.start < self.end:
@@ -208,6 +210,7 @@ class _Work:
                 self._begin()
                 continue
             if self.plan.within_ms is not None and self._row(self.cursor)[0] - self._row(self.start)[0] >= self.plan.within_ms:
+                self._tell_end(self._row(self.start)[0] + self.plan.within_ms, by_time=True)
                 self.threads = ()
                 continue
             try:
@@ -255,6 +258,7 @@ class _Work:
         self._look_at(self.cursor)
         bits, folds, local = self._row(self.cursor)[2], plan.folds, plan.local
         threads: list[Thread] = []
+        old_threads = self.threads
         seen: set[Any] = set()
         first = automaton.at_partition_start[0] if self.start == 0 else automaton.goes_on[START]
         for state, step in self.threads:
@@ -283,6 +287,29 @@ class _Work:
                     self.threads, self.candidate = threads, taken
                     return
         self.threads = threads
+        if not threads:
+            self._tell_end(self._row(self.cursor)[0], by_time=False, threads=old_threads)
+
+    def _tell_end(self, at_ms: int, *, by_time: bool, threads: Sequence[Thread] | None = None) -> None:
+        """Tell of an attempt that ends without a match: of the way that got farthest, if it took a row at all."""
+        story = self.found.story
+        if story is None or self.candidate is not None:
+            return
+        paths = [_path(thread.step) for thread in (self.threads if threads is None else threads)]
+        path = max(paths, key=len, default=[])
+        if not path:
+            return
+        automaton, names = self.plan.automaton, self.plan.names
+        waited_for = tuple(dict.fromkeys(names[automaton.labels[at]] for at in automaton.goes_on[path[-1]]))
+        taken, start_ms = self._taken(path), self._row(self.start)[0]
+        told = timed_out(start_ms, at_ms, taken, waited_for) if by_time else failed(start_ms, at_ms, taken, waited_for)
+        story.append((self.key, told))
+
+    def _taken(self, path: Sequence[int]) -> dict[str, list[Any]]:
+        taken: dict[str, list[Any]] = {}
+        for number, at in enumerate(path, self.start):
+            taken.setdefault(self.plan.names[self.plan.automaton.labels[at]], []).append(self._row(number)[1])
+        return taken
 
     def _decide(self, now_ms: int) -> None:
         """The attempt is over: let its match out, and begin the next one.
@@ -298,6 +325,8 @@ class _Work:
         path = _path(self.candidate)
         self._look_at(self.start)
         self._emit(now_ms, self.plan.measures.of_match(self.view, path))
+        if self.found.story is not None and path:
+            self.found.story.append((self.key, matched(self._row(self.start)[0], now_ms, self._taken(path))))
         self.matches += 1
         self.covered = max(self.covered, self.start + len(path) - 1)
         self._go_to(self._next_start(path))

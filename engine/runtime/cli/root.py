@@ -10,7 +10,7 @@ from engine.errors import ConfigError, StreamForgeError
 
 GROUP = "streamforge.commands"
 
-_COMMANDS = ("dlq", "pipelines", "run", "savepoint", "send", "state", "tail", "topics", "worker")
+_COMMANDS = ("cep", "dlq", "pipelines", "run", "savepoint", "send", "state", "tail", "topics", "worker")
 
 
 class Root(click.Group):
