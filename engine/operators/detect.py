@@ -63,7 +63,7 @@ def detect_operator(
         max_partials: Limit on the partial matches of a key. `on_too_many`: what happens beyond it: "drop_oldest" or "drop_newest"
             forgets partial matches (counted as "dropped_partials"), "fail" makes the record a bad one.
         ties: Sorts records of the same time by what this gives for their value; otherwise they keep the order of arrival.
-        history: How many finished matches and near misses of each key are kept, for people who ask.
+        history: How many matches and near misses of each key are kept.
         matcher: "general" for the matcher of all patterns even where a faster one gives the same.
     Raises:
         ConfigError: The pattern cannot be matched.
@@ -77,13 +77,11 @@ def detect_operator(
         raise ConfigError(f"detect(max_partials={max_partials!r}): a positive number is needed")
     if on_too_many not in ("drop_oldest", "drop_newest", "fail"):
         raise ConfigError(f"detect(on_too_many={on_too_many!r}) is not known; use 'drop_oldest', 'drop_newest' or 'fail'")
+    limits: Any = {"value_type": value_type, "max_partials": max_partials, "on_too_many": on_too_many}
     found: Matcher | None = None
     if matcher == "best" and timeouts_to is None:
-        found = linear_matcher(pattern, skip, value_type=value_type, max_partials=max_partials, on_too_many=on_too_many)
-    if found is None:
-        timeouts = timeouts_to is not None
-        found = NfaMatcher(automaton, skip, value_type=value_type, timeouts=timeouts, max_partials=max_partials, on_too_many=on_too_many)
-    chosen = found
+        found = linear_matcher(pattern, skip, **limits)
+    chosen: Matcher = found or NfaMatcher(automaton, skip, timeouts=timeouts_to is not None, **limits)
     within_ms = automaton.within_ms or PENDING_MS
     pane_ms = min(max(within_ms // 256, PENDING_MS), 3_600_000)
 
@@ -130,9 +128,9 @@ class Detect(Operator):
         self._arrivals = Arrivals(context, key, value_type, late_to=late_to, ties=ties)
         self._partials = state.keyed(context.state_name("partials"), key, _kept_codec(matcher))
         self._deadlines = state.panes(context.state_name("deadlines"), key, msgpack_codec(int))
-        is_plain = isinstance(matcher, (LinearMatcher, RepetitionMatcher))
+        # A history tells of what runs out when it does, not somewhat later.
+        is_plain = isinstance(matcher, (LinearMatcher, RepetitionMatcher)) and not history
         step_ms = deadline_pane_ms * panes_a_step
-        is_plain = is_plain and not history  # the history tells of what runs out when it does
         self._expiring = ExpiringStates(matcher, self._partials, self._deadlines, step_ms) if is_plain else None
 
     def process(self, block: Block, port: int = 0) -> None:

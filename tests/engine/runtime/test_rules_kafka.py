@@ -183,6 +183,7 @@ async def test_rules_changed_under_load_over_a_kill_give_the_alerts_of_an_undist
             world.end(signal.SIGTERM)
 
 
+@pytest.mark.slow
 async def test_rules_without_a_moment_reach_every_partition_and_leave_it(kafka: KafkaServer, tmp_path: Path, name: str) -> None:
     async with connected(settings_of(kafka)) as transport:
         world = World(tmp_path, name, kafka, transport)
