@@ -103,10 +103,13 @@ async def test_cep_explain_shows_what_is_alive_and_what_became_of_the_rest() -> 
     await app.start()
     try:
         pattern = [stage("a", "kind = 'a'"), stage("b", "kind = 'b'", after="next")]
-        await app.topic("rules").send(key=b"pair", value=rule("pair", 1, *pattern, within="10s", output={}))
         async with asyncio.timeout(20):
             while app.runner is None or len(app.runner.tasks) < 2:  # noqa: ASYNC110  # a real loop
                 await asyncio.sleep(0.02)
+            transport = app.make_transport("")
+            await transport.start()
+            await put_rules(transport, find_topic(app, None), read_rules(rule("pair", 1, *pattern, within="10s", output={})), 1)
+            await transport.stop()
             while not has_rule(app):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         for kind, second in (("a", 1), ("b", 2), ("a", 3), ("x", 4), ("a", 5), ("y", 6)):
