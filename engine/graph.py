@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.codecs import Codec
+from engine.errors import ConfigError
 from engine.operators.base import Operator, OperatorContext
 from engine.selectors import Compiled
 from engine.watermarks import WatermarkStrategy
@@ -53,6 +54,10 @@ class SideSpec:
 
     topic: str
     codec: Codec[Any]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.topic, str) or not self.topic:
+            raise ConfigError(f"{self.topic!r} is not the name of a topic (late_to, timeouts_to)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,6 +142,8 @@ class Stream(Joins[K, V]):
         what = self._what("window")
         if not isinstance(window, Window):
             raise ConfigError(f"{what}: {window!r} is not a window; use windows.tumbling('1m'), windows.session('30m'), …")
+        if trigger is not None and not isinstance(trigger, Trigger):
+            raise ConfigError(f"{what}: trigger={trigger!r} is not a trigger; use triggers.on_late(), triggers.every(records=100), …")
         return WindowedStream(self._keyed("window"), window, duration_ms(lateness, f"lateness of {what}"), late_to, trigger)
 
     @overload

@@ -187,7 +187,12 @@ class Topology:
         graph = PipelineGraph(name, inspect.getdoc(function) or "")
         shared: dict[Any, Any] = {}
         streams = [source.open(graph, shared) for source in dict.fromkeys(sources)]
-        result: Any = cast(Callable[..., R], function)(*streams)
+        try:
+            result: Any = cast(Callable[..., R], function)(*streams)
+        except ConfigError as error:
+            if repr(name) in str(error):
+                raise
+            raise ConfigError(f"pipeline {name!r}: {error}") from error
         sinks = list(result) if isinstance(result, Iterable) and not isinstance(result, Stream) else [result]
         for sink in sinks:
             if not isinstance(sink, Sink):

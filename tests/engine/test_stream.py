@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import msgspec
 import pytest
 
+from engine import agg, triggers, windows
 from engine.errors import ConfigError
 from engine.topology import Topology
 from engine.watermarks import bounded
@@ -148,3 +149,26 @@ def test_key_field_with_notes_is_what_its_type_says() -> None:
 
     with pytest.raises(ConfigError, match="float cannot be a key"):
         app.source("wrong", Wrong, key="user")
+
+
+@pytest.mark.parametrize(
+    ("declare", "value"),
+    [
+        (lambda s: s.window(windows.tumbling("0s")), "'0s'"),
+        (lambda s: s.window(windows.hopping("1m", every="2m")), "'2m'"),
+        (lambda s: s.window(windows.session(30)), "30"),  # type: ignore[arg-type]  # what is tested
+        (lambda s: s.window(windows.count(0)), "n=0"),
+        (lambda s: s.window(windows.tumbling("1m"), trigger=triggers.every(records=0)), "records=0"),
+        (lambda s: s.window(windows.tumbling("1m"), trigger="early"), "'early'"),
+        (lambda s: s.window(windows.tumbling("1m"), late_to="").aggregate(n=agg.count()), "''"),
+        (lambda s: s.join(s, within=("0s", "1s"), late_to=5), "5"),
+        (lambda s: s.aggregate(n=agg.top("amount", 0)), "n=0"),
+    ],
+)
+def test_impossible_declaration_names_the_pipeline_and_the_value(declare: Any, value: str) -> None:
+    topology = Topology("shop")
+    source = topology.source("readings", dict, key_type=str)
+    with pytest.raises(ConfigError) as error:
+        topology.pipeline(source, name="work")(lambda stream: declare(stream).to("out"))
+    assert str(error.value).startswith("pipeline 'work'")
+    assert value in str(error.value)
