@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from cdc.registry.client import Registry as Registry
     from cdc.schema_codecs import avro as avro
     from cdc.schema_codecs import jsonschema as jsonschema
+    from cdc.together import Together as Together
+    from cdc.together import transactions as transactions
     from cdc.values import INFINITY as INFINITY
     from cdc.values import MINUS_INFINITY as MINUS_INFINITY
     from cdc.values import Beyond as Beyond
@@ -40,14 +42,15 @@ _HOMES = {
     "debezium": "cdc.debezium_codec",
     "heartbeats": "cdc.other_codecs", "outbox": "cdc.other_codecs", "transaction_marks": "cdc.other_codecs",
     "protobuf": "cdc.protobuf_codec", "Registry": "cdc.registry.client", "avro": "cdc.schema_codecs", "jsonschema": "cdc.schema_codecs",
+    "Together": "cdc.together", "transactions": "cdc.together",
     "Beyond": "cdc.values", "Encoded": "cdc.values", "INFINITY": "cdc.values", "Interval": "cdc.values", "MINUS_INFINITY": "cdc.values",
     "Range": "cdc.values", "Scale": "cdc.values", "Unit": "cdc.values",
 }  # fmt: skip
 
 __all__ = [
     "INFINITY", "MINUS_INFINITY", "Beyond", "Change", "Encoded", "Heartbeat", "Interval", "Message", "Op", "OutboxEvent", "Position",
-    "Range", "Registry", "Scale", "Transaction", "TransactionMark", "Unit", "avro", "debezium", "heartbeats", "jsonschema", "outbox",
-    "protobuf", "transaction_marks",
+    "Range", "Registry", "Scale", "Together", "Transaction", "TransactionMark", "Unit", "avro", "debezium", "heartbeats", "jsonschema",
+    "outbox", "protobuf", "transaction_marks", "transactions",
 ]  # fmt: skip
 
 

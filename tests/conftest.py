@@ -7,6 +7,7 @@ broker can be run, those tests are skipped and one line says so; with CI=true th
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import settings
@@ -21,6 +22,7 @@ settings.register_profile("ours", deadline=None, max_examples=examples(100))
 settings.load_profile("ours")
 
 _missing = pytest.StashKey[str]()
+_left_out: list[str] = []
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +38,18 @@ def kafka(request: pytest.FixtureRequest) -> Iterator[KafkaServer]:
         pytest.skip(str(error))
     yield server
     server.stop(keep_log=request.session.testsfailed > 0)
+
+
+@contextmanager
+def needs_java() -> Iterator[None]:
+    """Leave the test out, loudly, where a service cannot be had; with CI=true it fails."""
+    try:
+        yield
+    except (KafkaMissing, JavaMissing) as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(error), pytrace=False)
+        _left_out.append(str(error))
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +70,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Say loudly that the tests on a real broker did not run."""
     if _missing in config.stash:
         terminalreporter.write_line(f"KAFKA TESTS SKIPPED: {config.stash[_missing]}", red=True, bold=True)
+    for reason in dict.fromkeys(_left_out):
+        terminalreporter.write_line(f"CHANGE DATA CAPTURE TESTS SKIPPED: {reason}", red=True, bold=True)

@@ -1,0 +1,123 @@
+"""PostgreSQL as the place of a replica: the only module that knows psycopg. Rows go in by COPY."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from cdc.database import Column, plain
+from engine.errors import ConfigError, UnavailableError
+
+try:
+    import psycopg
+except ImportError as error:
+    raise ConfigError('a replica in PostgreSQL needs psycopg: pip install "streamforge[postgres]"') from error
+
+_TYPES: dict[Column, str] = {
+    "int": "bigint",
+    "numeric": "numeric",
+    "float": "double precision",
+    "bool": "boolean",
+    "text": "text",
+    "bytes": "bytea",
+    "instant": "timestamp with time zone",
+    "datetime": "timestamp without time zone",
+    "date": "date",
+    "time": "time without time zone",
+    "interval": "interval",
+    "uuid": "uuid",
+}
+_KINDS = {text: kind for kind, text in _TYPES.items()}
+
+
+class PostgresDatabase:
+    """A schema, made if it is not there."""
+
+    types: Mapping[Column, str] = _TYPES
+
+    def __init__(self, address: str, schema: str) -> None:
+        self._schema = schema
+        try:
+            self._connection: psycopg.Connection[Any] = psycopg.connect(address, autocommit=True, connect_timeout=10)
+        except psycopg.OperationalError as error:
+            raise UnavailableError(f"{address}: {error}") from error
+        self.execute(f"create schema if not exists {_quoted(schema)}")
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit at the end, roll back on an error."""
+        try:
+            with self._connection.transaction():
+                yield
+        except psycopg.OperationalError as error:
+            raise UnavailableError(str(error)) from error
+
+    def name(self, table: str) -> str:
+        return f"{_quoted(self._schema)}.{_quoted(table)}"
+
+    def execute(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        cursor = self._connection.execute(sql.replace("%", "%%").replace("?", "%s").encode(), values)
+        return cursor.fetchall() if cursor.description else []
+
+    def columns(self, table: str) -> dict[str, Column]:
+        rows = self.execute(
+            "select column_name, data_type from information_schema.columns "
+            "where table_schema = ? and table_name = ? order by ordinal_position",
+            (self._schema, table),
+        )
+        return {name: _KINDS.get(kind, "text") for name, kind in rows}
+
+    def create(self, table: str, columns: Mapping[str, Column], key: Sequence[str]) -> None:
+        parts = [f"{_quoted(name)} {_TYPES[kind]}" for name, kind in columns.items()]
+        self.execute(f"create table {self.name(table)} ({', '.join(parts)}, primary key ({', '.join(map(_quoted, key))}))")
+
+    def add_column(self, table: str, name: str, kind: Column) -> None:
+        self.execute(f"alter table {self.name(table)} add column {_quoted(name)} {_TYPES[kind]}")
+
+    def retype(self, table: str, name: str, kind: Column) -> None:
+        column = _quoted(name)
+        self.execute(f"alter table {self.name(table)} alter column {column} type {_TYPES[kind]} using {column}::text::{_TYPES[kind]}")
+
+    def has_values(self, table: str, name: str) -> bool:
+        return bool(self.execute(f"select 1 from {self.name(table)} where {_quoted(name)} is not null limit 1"))
+
+    def select(self, table: str, names: Sequence[str], keys: Mapping[str, Sequence[Any]], **fixed: Any) -> list[tuple[Any, ...]]:
+        where, values = self._where(table, keys, fixed)
+        return self.execute(f"select {', '.join(map(_quoted, names))} from {self.name(table)}{where}", values)
+
+    def delete(self, table: str, keys: Mapping[str, Sequence[Any]]) -> None:
+        where, values = self._where(table, keys, {})
+        self.execute(f"delete from {self.name(table)}{where}", values)
+
+    def insert(self, table: str, columns: Mapping[str, Column], rows: Sequence[tuple[Any, ...]]) -> None:
+        kinds = list(columns.values())
+        names = ", ".join(map(_quoted, columns))
+        with self._connection.cursor() as cursor, cursor.copy(f"copy {self.name(table)} ({names}) from stdin".encode()) as copy:
+            for row in rows:
+                copy.write_row([plain(value, kind) for value, kind in zip(row, kinds, strict=True)])
+
+    def replace(
+        self, table: str, columns: Mapping[str, Column], key: Sequence[str], rows: Sequence[tuple[Any, ...]], *, fresh: bool = False
+    ) -> None:
+        if not fresh:
+            places = [list(columns).index(name) for name in key]
+            self.delete(table, {name: [row[place] for row in rows] for name, place in zip(key, places, strict=True)})
+        self.insert(table, columns, rows)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _where(self, table: str, keys: Mapping[str, Sequence[Any]], fixed: Mapping[str, Any]) -> tuple[str, list[Any]]:
+        conditions, values = [f"{_quoted(name)} = ?" for name in fixed], list(fixed.values())
+        if keys:
+            kinds = self.columns(table)
+            arrays = ", ".join(f"?::{_TYPES[kinds[name]]}[]" for name in keys)
+            conditions.append(f"({', '.join(map(_quoted, keys))}) in (select * from unnest({arrays}))")
+            values += [[plain(value, kinds[name]) for value in column] for name, column in keys.items()]
+        return f" where {' and '.join(conditions)}" if conditions else "", values
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+__all__ = ["PostgresDatabase"]

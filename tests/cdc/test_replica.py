@@ -1,0 +1,104 @@
+"""Copies of tables in DuckDB: what the captures of a real Debezium come to, exactly once, whatever is repeated."""
+
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from cdc import Change, Op, Position, debezium
+from cdc.database import open_database
+from cdc.database_duckdb import DuckDatabase
+from cdc.replica import Batch, Replica
+from cdc.replicate import tables_of
+from engine.errors import ConfigError, RecordError
+from engine.records import TopicPartition
+from tests.cdc.captures import FOLDER, good, of_topic
+
+
+@pytest.fixture
+def database() -> Iterator[DuckDatabase]:
+    opened = open_database("duckdb::memory:", schema="copy")
+    assert isinstance(opened, DuckDatabase)
+    yield opened
+    opened.close()
+
+
+def rows(database: DuckDatabase, table: str, order: str = "id") -> list[dict[str, Any]]:
+    names = list(database.columns(table))
+    found = database.execute(f"select * from {database.name(table)} order by {order}")
+    return [dict(zip(names, row, strict=True)) for row in found]
+
+
+def batches(name: str, end: str, table: str, size: int, codec: Any = None) -> list[Batch]:
+    """Return a capture cut into batches, partition by partition."""
+    found: list[Batch] = []
+    for number in (0, 1):
+        changes = good(codec or debezium(dict), [record for record in of_topic(name, end) if record["partition"] == number])
+        place = TopicPartition(end, number)
+        found += [Batch(table, changes[start : start + size], place, start + size) for start in range(0, len(changes), size)]
+    return found
+
+
+@pytest.mark.parametrize("size", [7, 1_000])
+def test_incremental_snapshot_gives_the_final_table(database: DuckDatabase, size: int) -> None:
+    final = json.loads((FOLDER / "incr.final_table.json").read_text())
+    replica = Replica(database)
+    for batch in batches("incr.json", ".stock", "stock", size):
+        replica.apply([batch])
+    assert [[row[column] for column in final["columns"]] for row in rows(database, "stock")] == final["rows"]
+
+
+@pytest.mark.parametrize("size", [4, 1_000])
+def test_core_tables_end_as_the_database_did_also_when_all_comes_again(database: DuckDatabase, size: int) -> None:
+    replica = Replica(database)
+    for _ in range(2):
+        for end, table in ((".users", "users"), (".orders", "orders"), (".documents", "documents")):
+            for batch in batches("core.jsonschema", end, table, size):
+                replica.apply([batch])
+        assert [row["id"] for row in rows(database, "users")] == [1, 3, 40, 50]
+        assert [(row["id"], row["amount"]) for row in rows(database, "orders")] == [(108, Decimal("42219.22"))]
+        assert [(row["id"], row["title"]) for row in rows(database, "documents")] == [(11, "one++")]
+
+
+def change(op: str, key: int, lsn: int, row: dict[str, Any] | None = None, **more: Any) -> Change[dict[str, Any]]:
+    return Change(op=Op(op), key={"id": key}, after=row, position=Position(0, lsn), **more)
+
+
+def test_columns_are_added_and_widened_and_unknown_values_come_from_the_stored_row(database: DuckDatabase) -> None:
+    replica = Replica(database)
+    place = TopicPartition("t", 0)
+    replica.apply([Batch("t", [change("c", 1, 1, {"id": 1, "n": 5, "body": "long", "x": None})], place, 1)])
+    replica.apply([Batch("t", [change("u", 1, 2, {"id": 1, "n": 6, "body": None, "x": 1.5}, unavailable=("body",))], place, 2)])
+    assert rows(database, "t") == [{"id": 1, "n": 6, "body": "long", "x": 1.5}]
+    moved = [
+        change("d", 1, 3, new_key={"id": 2}),
+        change("c", 2, 3, {"id": 2, "n": "six", "body": None}, old_key={"id": 1}, unavailable=("body",)),
+    ]
+    replica.apply([Batch("t", moved, place, 3)])
+    assert rows(database, "t") == [{"id": 2, "n": "six", "body": "long", "x": None}]
+    replica.apply([Batch("t", [change("c", 3, 4, {"id": 3, "new": True})], place, 4)])
+    assert rows(database, "t")[1] == {"id": 3, "n": None, "body": None, "x": None, "new": True}
+    replica.apply([Batch("t", [Change(op=Op.TRUNCATE, position=Position(0, 5)), change("c", 4, 6, {"id": 4})], place, 5)])
+    assert [row["id"] for row in rows(database, "t")] == [4]
+    replica.apply([Batch("t", [change("c", 3, 4, {"id": 3}), change("c", 9, 4, {"id": 9})], place, 6)])
+    assert [row["id"] for row in rows(database, "t")] == [4], "written before the truncate, read after it"
+    assert replica.positions() == {place: 6}
+
+
+def test_what_fails_leaves_neither_rows_nor_offsets(database: DuckDatabase) -> None:
+    replica = Replica(database)
+    bad: Change[dict[str, Any]] = Change(op=Op.CREATE, after={"id": 2}, position=Position(0, 2))
+    with pytest.raises(RecordError, match="no primary key"):
+        replica.apply([Batch("t", [change("c", 1, 1, {"id": 1}), bad], TopicPartition("t", 0), 2)])
+    assert database.columns("t") == {}
+    assert replica.positions() == {}
+
+
+def test_tables_are_named_by_their_topics() -> None:
+    assert tables_of(["shop.public.users", "shop.public.orders=sales"]) == {"shop.public.users": "users", "shop.public.orders": "sales"}
+    with pytest.raises(ConfigError, match="two topics for one table"):
+        tables_of(["a.users", "b.users"])
+    with pytest.raises(ConfigError, match="is not known"):
+        open_database("mysql://x")
