@@ -14,7 +14,7 @@ MAKEFLAGS += --no-print-directory
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 
-.PHONY: help .venv demo test test-long check lint types fast bench lock upgrade clean
+.PHONY: help .venv demo cdc test test-long check lint types fast bench lock upgrade clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -61,6 +61,9 @@ types:
 fast:
 	@TEST_EFFORT=check $(BIN)/python -m pytest -q -x -n 2 -m "not kafka and not cdc and not slow and not thorough" \
 		--ignore=tests/simulation --ignore=tests/mutants --ignore=tests/agents --ignore=tests/test_readme.py
+
+cdc: .venv/.made ## PostgreSQL, Debezium, Kafka, a registry and the shop's pipelines on loopback, until Ctrl-C: make cdc ARGS="--seconds 60"
+	@$(BIN)/python -m tests.cdc.chain $(ARGS)
 
 bench: .venv/.made ## records a second, memory and latency on a real Kafka, checked against an oracle: make bench ARGS="--n 500000"
 	@$(BIN)/python -m tests.bench $(ARGS)

@@ -41,7 +41,9 @@ class DuckDatabase:
         except duckdb.Error as error:
             raise ConfigError(f"duckdb:{path}: {error}") from error
         self.execute("set timezone = 'UTC'")
-        self.execute(f"create schema if not exists {_quoted(schema)}")
+        # With the name of the file in front: a schema may have the same one.
+        self._place = f"{_quoted(self.execute('select current_database()')[0][0])}.{_quoted(schema)}"
+        self.execute(f"create schema if not exists {self._place}")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -55,7 +57,7 @@ class DuckDatabase:
         self._connection.commit()
 
     def name(self, table: str) -> str:
-        return f"{_quoted(self._schema)}.{_quoted(table)}"
+        return f"{self._place}.{_quoted(table)}"
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         done = self._connection.execute(sql, list(values))
@@ -64,7 +66,7 @@ class DuckDatabase:
     def columns(self, table: str) -> dict[str, Column]:
         rows = self.execute(
             "select column_name, data_type from information_schema.columns "
-            "where table_schema = ? and table_name = ? order by ordinal_position",
+            "where table_catalog = current_database() and table_schema = ? and table_name = ? order by ordinal_position",
             (self._schema, table),
         )
         return {name: _KINDS.get(kind, "text") for name, kind in rows}

@@ -146,7 +146,8 @@ def _grouping(codecs: Mapping[str, PayloadCodec[Any]], limit_ms: int) -> type[An
     class Transactions:
         parts = MapState(int, Part)
         counts = ValueState(dict[str, int])
-        given = ValueState(dict[str, int], ttl=_TTL)  # orders that have been given out; -1 once it was complete
+        given = ValueState(dict[str, int], ttl=_TTL)  # orders and numbers by table that have been given out; "complete" at the end
+        started = ValueState(bool, default=False)
 
         def on_record(self, record: Record[int, Part], ctx: Context) -> Iterator[Together]:
             part = record.value
@@ -157,7 +158,7 @@ def _grouping(codecs: Mapping[str, PayloadCodec[Any]], limit_ms: int) -> type[An
                 self.counts.set({table: number for table, number in part.counts.items() if table in codecs})
             else:
                 self.parts[part.order] = part
-            missing = self._missing(given)
+            missing = _missing(self.counts.get(), self.parts, given)
             if missing is not None and not missing:
                 if len(self.parts) or given:
                     yield self._together(ctx, is_complete=not given, missing={})
@@ -167,29 +168,16 @@ def _grouping(codecs: Mapping[str, PayloadCodec[Any]], limit_ms: int) -> type[An
                 self.started.set(True)
                 ctx.timers.event_time(ctx.timestamp_ms + limit_ms, "limit")
 
-        started = ValueState(bool, default=False)
-
         def on_timer(self, timer: Timer, ctx: Context) -> Iterator[Together]:
             given = self.given.get() or {}
             if len(self.parts):
-                yield self._together(ctx, is_complete=False, missing=self._missing(given) or {})
+                yield self._together(ctx, is_complete=False, missing=_missing(self.counts.get(), self.parts, given) or {})
             for order, part in self.parts.items():
                 given = {**given, str(order): 1, part.table: given.get(part.table, 0) + 1}
             counts = self.counts.get()
             self._forget(given)
             if counts is not None:
                 self.counts.set(counts)
-
-        def _missing(self, given: Mapping[str, int]) -> dict[str, int] | None:
-            """Return how many changes of each table have not come, None as long as the end has not come."""
-            counts = self.counts.get()
-            if counts is None:
-                return None
-            here: dict[str, int] = {}
-            for part in self.parts.values():
-                here[part.table] = here.get(part.table, 0) + 1
-            missing = {table: number - here.get(table, 0) - given.get(table, 0) for table, number in counts.items()}
-            return {table: number for table, number in missing.items() if number > 0}
 
         def _together(self, ctx: Context, *, is_complete: bool, missing: dict[str, int]) -> Together:
             changes = [_change_of(part, codecs[part.table], ctx.key) for _, part in sorted(self.parts.items())]
@@ -203,6 +191,16 @@ def _grouping(codecs: Mapping[str, PayloadCodec[Any]], limit_ms: int) -> type[An
                 self.given.set(given)
 
     return Transactions
+
+
+def _missing(counts: Mapping[str, int] | None, parts: Mapping[int, Part], given: Mapping[str, int]) -> dict[str, int] | None:
+    """Return how many changes of each table have not come, None as long as the end has not come."""
+    if counts is None:
+        return None
+    here = dict(given)
+    for part in parts.values():
+        here[part.table] = here.get(part.table, 0) + 1
+    return {table: number - here.get(table, 0) for table, number in counts.items() if number > here.get(table, 0)}
 
 
 def _change_of(part: Part, codec: PayloadCodec[Any], transaction_id: int) -> Change[Any]:

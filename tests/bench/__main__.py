@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from tests.bench.changes import measure
 from tests.bench.latency import Latency, run_latency
 from tests.bench.measured import cores, pin
 from tests.bench.restore import Restores, run_restores
@@ -33,6 +34,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--latency", action=argparse.BooleanOptionalAction, default=True, help="measure latency too (yes)")
     parser.add_argument("--restore", action=argparse.BooleanOptionalAction, default=True, help="measure a restore too (yes)")
     parser.add_argument("--entries", type=int, default=1_000_000, help="changelog entries to restore (1000000)")
+    parser.add_argument("--changes", type=int, default=50_000, help="change events that are decoded; 0 leaves that out (50000)")
     parser.add_argument("--rate", type=int, default=5_000, help="orders a second of the latency run (5000)")
     parser.add_argument("--seconds", type=float, default=20.0, help="how long latency is measured (20)")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds that a job may take (300)")
@@ -130,12 +132,19 @@ def main() -> int:
         rates, latency, restores = asyncio.run(run(chosen, server, say))
     finally:
         server.stop()
+    decodings = measure(chosen.changes) if chosen.changes else []
+    for each in decodings:
+        say(
+            f"decode   {each.ours:>9,} change events per cpu second, {each.name}: {each.fraction:.2f} of plain decoding of the same bytes "
+            f"({each.plain:,})"
+        )
     good = all(rate.equal for rate in rates) and (latency is None or 0 < latency.seen == latency.sent)
     good = good and (restores is None or restores.right)
     if chosen.json:
         document = {
             "orders": chosen.n,
             "rates": [{**dataclasses.asdict(rate), "equal": None if rate.wrong is None else rate.equal} for rate in rates],
+            "decoding": [{**dataclasses.asdict(each), "fraction": round(each.fraction, 3)} for each in decodings],
             "latency": None if latency is None else dataclasses.asdict(latency),
             "restore": None if restores is None else dataclasses.asdict(restores),
             "good": good,

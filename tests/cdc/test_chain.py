@@ -6,9 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,13 @@ from tests.apicurio_server import ApicurioServer
 from tests.cdc.chain.connect import Connect
 from tests.cdc.chain.postgres import Postgres
 from tests.cdc.chain.shop import TABLES, TOPICS, Writer, create_shop, request_incremental_snapshot, start_connector
+from tests.cdc.chain.waiting import eventually, until
 from tests.chaos.worker import Worker
 from tests.conftest import needs_java
 from tests.kafka_server import KafkaServer
 
 pytestmark = [pytest.mark.cdc, pytest.mark.kafka]
 
-PATIENCE_S = 150.0
 CHANGES = [f"pg.public.{table}" for table in TABLES]
 
 
@@ -120,16 +119,6 @@ def source_rows(postgres: Postgres, table: str, schema: str = "public") -> dict[
         return {row[0]: dict(zip(names, row, strict=True)) for row in cursor.fetchall()}
 
 
-def eventually(what: str, found: Callable[[], Any], wanted: Any, check: Callable[[], None]) -> None:
-    """Wait until something is as wanted."""
-    deadline = time.monotonic() + PATIENCE_S
-    while (seen := found()) != wanted:
-        check()
-        if time.monotonic() > deadline:
-            assert seen == wanted, what
-        time.sleep(1.0)
-
-
 def under_fire(tmp_path: Path, *, rounds: int, registry: bool) -> None:
     with services(registry) as (kafka, postgres, connect, registry_url, confluent_url):
         broker = f"kafka://{kafka.bootstrap}"
@@ -178,10 +167,13 @@ def _round(number: int, postgres: Postgres, connect: Connect, worker: Worker, re
 
 
 def _wait_for(writer: Writer, transactions: int) -> None:
-    target, deadline = writer.transactions + transactions, time.monotonic() + PATIENCE_S
-    while writer.transactions < target:
-        assert writer.error is None and time.monotonic() < deadline, f"the writer has stopped: {writer.error}"
-        time.sleep(0.05)
+    target = writer.transactions + transactions
+
+    def written() -> bool:
+        assert writer.error is None, f"the writer has stopped: {writer.error}"
+        return writer.transactions >= target
+
+    until("the writer writes", written)
 
 
 def _check(broker: str, postgres: Postgres, worker: Worker, replicators: Replicators, writer: Writer, file: Path) -> None:
@@ -205,13 +197,20 @@ def _check(broker: str, postgres: Postgres, worker: Worker, replicators: Replica
         return Counter(f"order {value['order_id']}" for _, value in asyncio.run(read_all(broker, "placed-orders")))
 
     eventually("placed orders with their users", enriched, placed, alive)
-    time.sleep(2.0)  # what DuckDB lags behind; no other process can look into its file
-    replicators.end(signal.SIGTERM)
-    with duckdb.connect(str(file), read_only=True) as connection:
-        for table in TABLES:
-            cursor = connection.execute(f"select * from copy.{table}")
-            names = [column[0] for column in cursor.description or ()]
-            assert {row[0]: dict(zip(names, row, strict=True)) for row in cursor.fetchall()} == source_rows(postgres, table)
+
+    def in_duckdb() -> dict[str, dict[int, Any]]:
+        """Look into the file, which nobody else can while its replicator runs."""
+        replicators.end(signal.SIGTERM)
+        found: dict[str, dict[int, Any]] = {}
+        with duckdb.connect(str(file), read_only=True) as connection:
+            for table in TABLES:
+                cursor = connection.execute(f"select * from copy.copy.{table}")
+                names = [column[0] for column in cursor.description or ()]
+                found[table] = {row[0]: dict(zip(names, row, strict=True)) for row in cursor.fetchall()}
+        replicators.start()
+        return found
+
+    eventually("copy in DuckDB", in_duckdb, {table: source_rows(postgres, table) for table in TABLES}, alive)
 
 
 def test_replica_duckdb_and_engine_equal_the_source_whatever_is_killed(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,6 +95,16 @@ def test_what_fails_leaves_neither_rows_nor_offsets(database: DuckDatabase) -> N
         replica.apply([Batch("t", [change("c", 1, 1, {"id": 1}), bad], TopicPartition("t", 0), 2)])
     assert database.columns("t") == {}
     assert replica.positions() == {}
+
+
+def test_schema_may_have_the_name_of_the_file_and_offsets_outlive_the_process(tmp_path: Path) -> None:
+    for offset in (1, 2):
+        database = open_database(f"duckdb:{tmp_path / 'copy.duckdb'}", schema="copy")
+        replica = Replica(database)
+        assert replica.positions() == ({} if offset == 1 else {TopicPartition("t", 0): 1})
+        replica.apply([Batch("t", [change("c", 1, 1, {"id": 1})], TopicPartition("t", 0), offset)])
+        assert database.select("t", ["id"], {}) == [(1,)]
+        database.close()
 
 
 def test_tables_are_named_by_their_topics() -> None:
