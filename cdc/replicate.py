@@ -71,6 +71,13 @@ class Replicator:
             for reader in readers:
                 reader.cancel()
 
+    async def run_to_end(self) -> None:
+        """Apply what the topics hold now, and return."""
+        ends: dict[TopicPartition, int] = {}
+        for topic, count in (await self._transport.partition_counts(list(self._tables))).items():
+            ends |= await self._transport.end_offsets([TopicPartition(topic, number) for number in range(count)])
+        await self.run(lambda: all(self.positions.get(partition, 0) >= end for partition, end in ends.items()))
+
     async def _read_topic(self, topic: str) -> None:
         while topic not in (counts := await self._transport.partition_counts([topic])):  # noqa: ASYNC110  # the broker tells nobody
             await asyncio.sleep(_WAIT_S)
@@ -138,22 +145,24 @@ def tables_of(topics: Sequence[str]) -> dict[str, str]:
 @click.option("--to", "address", required=True, help="postgresql://user@host/database or duckdb:FILE.")
 @click.option("--schema", default="public", show_default=True, help="Schema of the copies; it is made if it is not there.")
 @click.option("--registry", help="Address of the schema registry, for Avro.")
-def replicate(topics: Sequence[str], broker: str, address: str, schema: str, registry: str | None) -> None:
+@click.option("--no-follow", is_flag=True, help="Stop at the present end of the topics.")
+def replicate(topics: Sequence[str], broker: str, address: str, schema: str, registry: str | None, no_follow: bool) -> None:
     """Keep copies of source tables in another database, from Debezium's topics, until Ctrl-C."""
     tables = tables_of(topics)
     replica = Replica(open_database(address, schema=schema))
     try:
-        asyncio.run(_replicate(broker, replica, tables, registry))
+        asyncio.run(_replicate(broker, replica, tables, registry, follow=not no_follow))
     except KeyboardInterrupt:
         click.echo("stopped")
 
 
-async def _replicate(broker: str, replica: Replica, tables: Mapping[str, str], registry: str | None) -> None:
+async def _replicate(broker: str, replica: Replica, tables: Mapping[str, str], registry: str | None, *, follow: bool) -> None:
     transport = make_transport(broker, group="")
     await transport.start()
     try:
         codec = debezium(dict, registry=None if registry is None else Registry(registry))
-        await Replicator(transport, replica, tables, codec).run()
+        replicator = Replicator(transport, replica, tables, codec)
+        await (replicator.run() if follow else replicator.run_to_end())
     finally:
         await transport.stop()
 

@@ -12,9 +12,12 @@ from cdc import Change, Op, Position, debezium
 from cdc.database import open_database
 from cdc.database_duckdb import DuckDatabase
 from cdc.replica import Batch, Replica
-from cdc.replicate import tables_of
+from cdc.replicate import Replicator, tables_of
 from engine.errors import ConfigError, RecordError
-from engine.records import TopicPartition
+from engine.records import OutputColumns, TopicPartition
+from engine.runtime.transport.memory_broker import MemoryBrokers
+from engine.runtime.transports import make_transport
+from engine.topics import TopicSpec
 from tests.cdc.captures import FOLDER, good, of_topic
 
 
@@ -113,3 +116,24 @@ def test_tables_are_named_by_their_topics() -> None:
         tables_of(["a.users", "b.users"])
     with pytest.raises(ConfigError, match="is not known"):
         open_database("mysql://x")
+
+
+async def test_replicator_goes_on_where_the_database_says_and_stops_at_the_end(database: DuckDatabase) -> None:
+    broker = MemoryBrokers.open("memory://replica")
+    broker.create_topic(TopicSpec("pg.stock", 2))
+    records = of_topic("incr.json", ".stock")
+    codec: Any = debezium(dict)
+    for half in (0, 1):
+        for number in (0, 1):
+            mine = [record for record in records if record["partition"] == number]
+            some = mine[: len(mine) // 2] if half == 0 else mine[len(mine) // 2 :]
+            columns = OutputColumns()
+            for record in some:
+                columns.append(record["timestamp_ms"], record["key"], record["value"], record["headers"])
+            broker.produce({TopicPartition("pg.stock", number): columns})
+        transport = make_transport("memory://replica", group="")
+        await transport.start()
+        await Replicator(transport, Replica(database), {"pg.stock": "stock"}, codec).run_to_end()
+        await transport.stop()
+    final = json.loads((FOLDER / "incr.final_table.json").read_text())
+    assert [[row[column] for column in final["columns"]] for row in rows(database, "stock")] == final["rows"]
