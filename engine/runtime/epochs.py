@@ -44,6 +44,13 @@ async def read_epoch(transport: Transport, plan: Plan) -> Epoch | None:
     return None if found is None else msgspec.json.decode(found, type=Epoch)
 
 
+async def present_plan(transport: Transport, plan: Plan) -> Plan:
+    """Return the plan of the epoch that the app is in; makes the epochs topic if it is missing."""
+    await transport.ensure_topics([spec for spec in plan.topic_specs() if spec.name == plan.epochs_topic])
+    epoch = await read_epoch(transport, plan)
+    return plan if epoch is None else plan.in_epoch(epoch.epoch)
+
+
 async def check_epoch(transport: Transport, plan: Plan) -> None:
     """Raise an EndedError if the app has gone on to another epoch than the plan's."""
     epoch = await read_epoch(transport, plan)

@@ -16,6 +16,7 @@ import click
 from engine.runtime.app import App
 from engine.runtime.cli.connection import Target, refuse_memory
 from engine.runtime.cli.observing import observed, shares
+from engine.runtime.epochs import present_plan
 from engine.runtime.loading import load_app
 
 _KILL_AFTER_S = 30.0
@@ -64,7 +65,8 @@ def worker(
 async def _check(app: App) -> None:
     """Find out what can be known to be wrong before anything starts: broker, credentials, topics."""
     async with Target(app.options.broker, app).connect() as transport:
-        await transport.ensure_topics(app.topology.plan().topic_specs())
+        plan = await present_plan(transport, app.topology.plan())
+        await transport.ensure_topics(plan.topic_specs())
 
 
 def _run_processes(pipelines: str, state_dir: str, workers: int, web_port: int, log_level: str, profile: Path | None) -> int:
