@@ -7,21 +7,23 @@ import json
 import logging
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
 
+from tests.bench.baseline import read_baseline, shortfalls, verdicts, write_baseline
 from tests.bench.changes import measure
 from tests.bench.latency import Latency, run_latency
-from tests.bench.measured import cores, pin
+from tests.bench.measured import ROOT, cores, pin
 from tests.bench.restore import Restores, run_restores
 from tests.bench.throughput import Rate, run_control, run_job
 from tests.bench.topics import make_topics, send_orders
 from tests.bench.workload import answers
 from tests.kafka_server import VERSION, KafkaMissing, KafkaServer
 
-JOBS = ("A0", "B", "C")
+JOBS = ("A0", "A", "B", "C")
 
 
 def options() -> argparse.Namespace:
@@ -30,16 +32,20 @@ def options() -> argparse.Namespace:
         prog="python -m tests.bench", description="Speed and latency on a real Kafka, checked against an oracle."
     )
     parser.add_argument("--n", type=int, default=500_000, help="number of orders (500000)")
-    parser.add_argument("--jobs", default=",".join(JOBS), help="which of A0, B and C, with commas (all)")
+    parser.add_argument("--jobs", default=",".join(JOBS), help="which of A0, A, B and C, with commas (all)")
     parser.add_argument("--latency", action=argparse.BooleanOptionalAction, default=True, help="measure latency too (yes)")
     parser.add_argument("--restore", action=argparse.BooleanOptionalAction, default=True, help="measure a restore too (yes)")
     parser.add_argument("--entries", type=int, default=1_000_000, help="changelog entries to restore (1000000)")
     parser.add_argument("--changes", type=int, default=50_000, help="change events that are decoded; 0 leaves that out (50000)")
+    parser.add_argument("--commits", default="200ms,0ms", help="commit intervals of the latency runs, with commas (200ms,0ms)")
+    parser.add_argument("--stages", action=argparse.BooleanOptionalAction, default=True, help="say where the time goes (yes)")
+    parser.add_argument("--save-baseline", action="store_true", help="write the ratios into baseline.toml if all results are right")
     parser.add_argument("--rate", type=int, default=5_000, help="orders a second of the latency run (5000)")
     parser.add_argument("--seconds", type=float, default=20.0, help="how long latency is measured (20)")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds that a job may take (300)")
     parser.add_argument("--json", action="store_true", help="print only JSON on standard output")
     found = parser.parse_args()
+    found.commits = [commit for commit in found.commits.split(",") if commit]
     found.jobs = [job for job in found.jobs.split(",") if job]
     if unknown := set(found.jobs) - set(JOBS):
         parser.error(f"no such job: {', '.join(sorted(unknown))}; there are {', '.join(JOBS)}")
@@ -50,8 +56,8 @@ def options() -> argparse.Namespace:
 
 async def run(
     chosen: argparse.Namespace, server: KafkaServer, say: Callable[[str], None]
-) -> tuple[list[Rate], Latency | None, Restores | None]:
-    """Send the orders, run the control, the jobs, the latency run and the restore."""
+) -> tuple[list[Rate], list[Latency], Restores | None]:
+    """Send the orders, run the control, the jobs, the latency runs and the restore."""
     places = cores()
     if places is not None:
         os.sched_setaffinity(0, {places[0]})
@@ -72,22 +78,34 @@ async def run(
     for job in chosen.jobs:
         rates.append(await run_job(bootstrap, topic, job, chosen.n, want[job], core, chosen.timeout))
         tell(say, rates[-1], rates[0])
-    latency = None
-    if chosen.latency:
+    latencies = []
+    for commit in chosen.commits if chosen.latency else []:
         latency = await run_latency(
-            bootstrap, per_second=chosen.rate, commit="200ms", warm_s=chosen.seconds / 2, measure_s=chosen.seconds, core=core
+            bootstrap, per_second=chosen.rate, commit=commit, warm_s=chosen.seconds / 2, measure_s=chosen.seconds, core=core
         )
-        say(
-            f"latency  {latency.per_second:,}/s, commit {latency.commit}: p50 {latency.p50_ms} ms, p99 {latency.p99_ms} ms, "
-            f"max {latency.max_ms} ms ({latency.seen:,} of {latency.sent:,} seen)"
-        )
-        if latency.trouble:
-            say(latency.trouble)
+        latencies.append(latency)
+        tell_latency(say, latency)
     restores = None
     if chosen.restore:
         restores = await run_restores(bootstrap, chosen.entries, core, chosen.timeout)
         tell_restores(say, restores)
-    return rates, latency, restores
+    return rates, latencies, restores
+
+
+def cpu_ratios(rates: list[Rate]) -> dict[str, float]:
+    """Return for each job its orders a CPU second in units of the control's."""
+    control = rates[0].per_cpu_second
+    return {rate.job: round(rate.per_cpu_second / control, 3) for rate in rates[1:]} if control else {}
+
+
+def tell_stages(say: Callable[[str], None], chosen: argparse.Namespace) -> None:
+    """Say where the time of the jobs goes; fetching and the event loop are what the jobs above take beyond it."""
+    command = [sys.executable, "-m", "tests.bench.inprocess", "--n", str(min(chosen.n, 300_000)), "--of", str(chosen.n)]
+    jobs = [job for job in chosen.jobs if job != "A"]
+    if jobs:
+        found = subprocess.run([*command, "--jobs", ",".join(jobs)], cwd=ROOT, capture_output=True, text=True, check=True)
+        say("where the time goes, in process, without fetching and the event loop (CPU microseconds a record):")
+        say(found.stdout.rstrip())
 
 
 def tell(say: Callable[[str], None], rate: Rate, control: Rate) -> None:
@@ -102,6 +120,16 @@ def tell(say: Callable[[str], None], rate: Rate, control: Rate) -> None:
     )
     if rate.trouble:
         say(rate.trouble)
+
+
+def tell_latency(say: Callable[[str], None], latency: Latency) -> None:
+    """Say how long results took."""
+    say(
+        f"latency  {latency.per_second:,}/s, commit {latency.commit}: p50 {latency.p50_ms} ms, p99 {latency.p99_ms} ms, "
+        f"max {latency.max_ms} ms ({latency.seen:,} of {latency.sent:,} seen)"
+    )
+    if latency.trouble:
+        say(latency.trouble)
 
 
 def tell_restores(say: Callable[[str], None], restores: Restores) -> None:
@@ -129,7 +157,7 @@ def main() -> int:
         say(f"NO BENCH: {error}")
         return 2
     try:
-        rates, latency, restores = asyncio.run(run(chosen, server, say))
+        rates, latencies, restores = asyncio.run(run(chosen, server, say))
     finally:
         server.stop()
     decodings = measure(chosen.changes) if chosen.changes else []
@@ -138,14 +166,24 @@ def main() -> int:
             f"decode   {each.ours:>9,} change events per cpu second, {each.name}: {each.fraction:.2f} of plain decoding of the same bytes "
             f"({each.plain:,})"
         )
-    good = all(rate.equal for rate in rates) and (latency is None or 0 < latency.seen == latency.sent)
+    good = all(rate.equal for rate in rates) and all(0 < latency.seen == latency.sent for latency in latencies)
     good = good and (restores is None or restores.right)
+    ratios = cpu_ratios(rates)
+    if chosen.stages:
+        tell_stages(say, chosen)
+    slower = shortfalls(ratios, read_baseline())
+    for line in [*verdicts(ratios), *slower]:
+        say(line)
+    if chosen.save_baseline and good:
+        write_baseline(ratios)
     if chosen.json:
         document = {
             "orders": chosen.n,
             "rates": [{**dataclasses.asdict(rate), "equal": None if rate.wrong is None else rate.equal} for rate in rates],
             "decoding": [{**dataclasses.asdict(each), "fraction": round(each.fraction, 3)} for each in decodings],
-            "latency": None if latency is None else dataclasses.asdict(latency),
+            "cpu_ratios": ratios,
+            "slower_than_the_baseline": slower,
+            "latencies": [dataclasses.asdict(latency) for latency in latencies],
             "restore": None if restores is None else dataclasses.asdict(restores),
             "good": good,
         }

@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from tests.bench.throughput import compare
-from tests.bench.workload import BEGIN_MS, DISORDER_MS, PARTITIONS, flush_orders, minutes, orders, partition_of, patterns, sessions
+from tests.bench.workload import BEGIN_MS, DISORDER_MS, PARTITIONS, answers, flush_orders, minutes, orders, partition_of, patterns, sessions
 
 
 def test_minutes_three_orders_two_windows() -> None:
@@ -31,6 +31,14 @@ def test_orders_are_the_same_each_time_and_late_by_a_limit() -> None:
         assert isinstance(ts, int)
         assert ts > ahead - DISORDER_MS
         ahead = max(ahead, ts)
+
+
+def test_countries_add_up_what_users_do() -> None:
+    totals = answers(2_000, ["A", "A0"])
+    assert sum(total for total, _ in totals["A"].values()) == sum(total for total, _ in totals["A0"].values())
+    assert sum(count for _, count in totals["A"].values()) == 2_000
+    first = next(orders(2_000))
+    assert (first["country"], int(first["ts"]) // 60_000 * 60_000) in totals["A"]
 
 
 def test_flush_orders_reach_every_partition_twice() -> None:

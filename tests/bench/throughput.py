@@ -146,5 +146,5 @@ def compare(job: str, values: list[bytes], want: Answers) -> tuple[int, int]:
 def _shape(job: str, row: dict[str, Any]) -> tuple[tuple[str | int, ...], tuple[int, ...]]:
     if job == "C":
         return (row["key"], *row["times"]), ()
-    window = (row["window_start"],) if job == "A0" else (row["window_start"], row["window_end"])
+    window = (row["window_start"],) if job in ("A0", "A") else (row["window_start"], row["window_end"])
     return (row["key"], *window), (row["sum"], row["count"])

@@ -57,7 +57,15 @@ def flush_orders() -> Iterator[tuple[int, Order]]:
         user = next(name for name in (f"{FLUSH}{number}" for number in itertools.count()) if partition_of(name.encode()) == partition)
         for step in range(2):
             ts = FLUSH_MS + step * 3_600_000
-            row: Order = {"order_id": "flush", "user_id": user, "amount_cents": 0, "currency": "EUR", "country": "ZZ", "items": 0, "ts": ts}
+            row: Order = {
+                "order_id": "flush",
+                "user_id": user,
+                "amount_cents": 0,
+                "currency": "EUR",
+                "country": FLUSH,
+                "items": 0,
+                "ts": ts,
+            }
             yield partition, row
 
 
@@ -74,7 +82,17 @@ def answers(number: int, jobs: Sequence[str]) -> dict[str, Answers]:
     for events in by_user.values():
         events.sort(key=lambda event: event[0])
     compute = {"A0": minutes, "B": sessions, "C": patterns}
-    return {job: compute[job](by_user) for job in jobs}
+    return {job: countries(number) if job == "A" else compute[job](by_user) for job in jobs}
+
+
+def countries(number: int) -> Answers:
+    """Return (country, window start) → (sum, count)."""
+    totals: defaultdict[tuple[str | int, ...], list[int]] = defaultdict(lambda: [0, 0])
+    for order in orders(number):
+        cell = totals[str(order["country"]), int(order["ts"]) // WINDOW_MS * WINDOW_MS]
+        cell[0] += int(order["amount_cents"])
+        cell[1] += 1
+    return {key: (total, count) for key, (total, count) in totals.items()}
 
 
 def minutes(by_user: Mapping[str, Sequence[tuple[int, int]]]) -> Answers:
