@@ -4,7 +4,7 @@ The map of a key is a `Group`. What is read by `get` alone is read entry by entr
 it stays, also when it is empty, until the cache is trimmed.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from state.groups import Group
@@ -35,6 +35,18 @@ class MapCells(Generic[K, S, V]):
         """Return the value of an entry, None if there is none."""
         group = self._groups.get(key)
         return (self._open(key) if group is None else group).get(sub)
+
+    def whole(self, key: K) -> Mapping[S, V]:
+        """Return the map of a key, in no order, after reading all of it into memory: one scan instead of a read for each entry.
+
+        It is what the cells hold, not to be changed and good until the next call of any method.
+        """
+        group = self._groups.get(key)
+        if group is None:
+            group = self._open(key)
+        if not group.complete:
+            group.load(None)
+        return group.cells
 
     def put(self, key: K, sub: S, value: V) -> None:
         """Set the value of an entry."""

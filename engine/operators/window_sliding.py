@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from engine.agg.folding import Accumulators
-from engine.block import Block
+from engine.block import MAX_TIME, Block
 from engine.operators.base import Operator, OperatorContext
 from engine.operators.window_plan import Results, WindowPlan, send_late
 from engine.windows import SlidingWindow, Span
@@ -38,20 +38,25 @@ class SlidingWindows(Operator):
         folding, cells, before = self._folding, self._cells, block.before
         inputs = folding.records(block.values)
         late = []
+        next_due = self._next_due()
         for row, (key, timestamp_ms) in enumerate(zip(block.keys, block.timestamps, strict=True)):
             reached = before[row]
-            self._advance(reached, results)
+            if reached >= next_due:
+                self._advance(reached, results)
+                next_due = self._next_due()
             due_ms = timestamp_ms + self._lateness_ms
             if due_ms + self._size_ms - 1 <= reached:
                 late.append((key, block.values[row], timestamp_ms, Span(timestamp_ms + 1 - self._size_ms, timestamp_ms + 1), reached))
                 continue
-            known = cells.get(key, timestamp_ms)
+            known = cells.whole(key).get(timestamp_ms)  # when a window fires, all of it is looked at
             total = folding.create(timestamp_ms, inputs[row]) if known is None else folding.add(known, timestamp_ms, inputs[row])
             cells.put(key, timestamp_ms, total)
             if known is None:
                 self._drops.put(due_ms + self._size_ms - 1, key, True)
+                next_due = min(next_due, due_ms + self._size_ms - 1)
                 if due_ms > reached:
                     self._fires.put(due_ms, key, True)
+                    next_due = min(next_due, due_ms)
         self._advance(block.watermark, results)
         send_late(self.context, self._plan.spec.late_to, late)
         results.finish()
@@ -59,6 +64,10 @@ class SlidingWindows(Operator):
     def inspect(self, key: Any) -> Iterator[tuple[str, Any]]:
         for time_ms, accumulators in self._cells.items(key):
             yield str(time_ms), self._plan.rows.row(key, accumulators, time_ms, time_ms + 1)
+
+    def _next_due(self) -> int:
+        """Return the time at which the next result fires or the next content goes."""
+        return min((time for time in (self._fires.next_time(), self._drops.next_time()) if time is not None), default=MAX_TIME)
 
     def _advance(self, until: int, results: Results) -> None:
         first = self._fires.next_time()
@@ -83,11 +92,10 @@ class SlidingWindows(Operator):
     def _total(self, key: Any, time_ms: int) -> Accumulators:
         """Return the accumulators of the window that ends with a time."""
         total: Accumulators | None = None
-        for other_ms, accumulators in self._cells.items(key):
-            if other_ms > time_ms:
-                break
-            if other_ms > time_ms - self._size_ms:
-                total = accumulators if total is None else self._folding.merge(total, accumulators)
+        cells, low = self._cells.whole(key), time_ms - self._size_ms
+        for other_ms in sorted([other_ms for other_ms in cells if low < other_ms <= time_ms]):
+            accumulators = cells[other_ms]
+            total = accumulators if total is None else self._folding.merge(total, accumulators)
         assert total is not None, "a window fires only where there is a record"
         return total
 

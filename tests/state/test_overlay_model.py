@@ -100,6 +100,10 @@ class OverlayMachine(RuleBasedStateMachine):
         assert list(self.mapped.items(key)) == expected
 
     @rule(key=KEYS)
+    def whole_mapped(self, key: str) -> None:
+        assert self.mapped.whole(key) == {s: v for (k, s), v in self.model.mapped.items() if k == key}
+
+    @rule(key=KEYS)
     def clear_mapped(self, key: str) -> None:
         self.mapped.clear(key)
         self.model.mapped = {cell: v for cell, v in self.model.mapped.items() if cell[0] != key}
@@ -243,6 +247,7 @@ RULES: dict[str, list[Callable[..., None]]] = {
         OverlayMachine.delete_mapped,
         OverlayMachine.get_mapped,
         OverlayMachine.list_mapped,
+        OverlayMachine.whole_mapped,
         OverlayMachine.clear_mapped,
     ],
     "timed": [
