@@ -43,7 +43,7 @@ from engine.runtime.faust_seam.settings import for_faust
 from engine.runtime.faust_seam.side_connection import Connection
 from engine.runtime.faust_seam.side_transport import SideTransport
 from engine.runtime.faust_seam.state_pages import state_pages
-from engine.runtime.faust_seam.web import metrics_page
+from engine.runtime.faust_seam.web import live_page, metrics_page, ready_page
 from engine.runtime.metrics import Metrics
 from engine.runtime.options import read_options
 from engine.runtime.runner import Runner
@@ -84,6 +84,7 @@ class App(faust.App):
         max_skew: A source partition whose watermark is more than this ahead of the slowest active one is paused until the other has
             caught up; among the partitions of one worker whose topics a pipeline reads together (`engine.runtime.alignment`).
         standbys: How many other workers keep a copy of each task's state, so that a takeover restores only the tail.
+        stall: A task that stands still for so long although there is input is opened again, a worker that hangs ends; None for never.
         instance_id: Name of this worker in its group, such as that of its pod: a restart within the session timeout moves nothing.
         grace: How long a shutdown may take.
         web_token: What requests for state must carry (`Authorization: Bearer …`); without one, only this machine may ask.
@@ -113,6 +114,7 @@ class App(faust.App):
         checkpoints: str | None = None,
         checkpoints_kept: int = 3,
         instance_id: str | None = None,
+        stall: Duration | None = "60s",
         **options: Any,
     ) -> None:
         given = {
@@ -130,6 +132,7 @@ class App(faust.App):
             "checkpoints": checkpoints,
             "checkpoints_kept": checkpoints_kept,
             "instance_id": instance_id,
+            "stall": stall,
             **options,
         }
         known = {*self.Settings.setting_names(), "monitor", "config_source", "loop", "beacon"}
@@ -152,6 +155,8 @@ class App(faust.App):
             [URL(url) for url in urls.split(";")], self, connection=connection, now_ms=lambda: self.clock.now_ms()
         )
         self.page("/metrics")(metrics_page(self.metrics))
+        self.page("/live")(live_page())
+        self.page("/ready")(ready_page(lambda: ["not started yet"] if self.runner is None else self.runner.not_ready()))
         self.state_reader = StateReader(lambda: self.runner)
         for path, view in state_pages(self.state_reader, self.options.web_token).items():
             self.page(path)(view)
@@ -349,7 +354,7 @@ class App(faust.App):
     def pipeline_services(self) -> Iterable[ServiceT]:
         """Return the service that runs the pipelines, if there are any."""
         if self.topology.pipelines:
-            yield RunnerService(self.make_runner, self.options.grace_s, loop=self.loop, beacon=self.beacon)
+            yield RunnerService(self.make_runner, self.options.grace_s, self.options.stall_ms, loop=self.loop, beacon=self.beacon)
 
     async def make_runner(self) -> Runner:
         """Return the runner of the pipelines, whose batches go through the agents."""
@@ -366,6 +371,7 @@ class App(faust.App):
                 checkpoint_interval_ms=options.checkpoint_interval_ms,
                 grace_s=options.grace_s,
                 max_skew_ms=options.max_skew_ms,
+                stall_ms=options.stall_ms,
             ),
             metrics=self.metrics,
             create_sources=self._in_memory,

@@ -1,4 +1,9 @@
-"""What ends a running task, and how an error is put into a log line."""
+"""What ends a running task, how an error is put into a log line, and where a task stands."""
+
+import asyncio
+import traceback
+from collections.abc import Coroutine
+from typing import Any
 
 from engine.errors import StreamForgeError
 
@@ -14,3 +19,13 @@ class RefusedOutputError(StreamForgeError):
 def describe(error: BaseException) -> str:
     """Return an error for a log line: its kind, and its message if it has one."""
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def stack_of(running: asyncio.Task[Any] | None) -> str:
+    """Return where a task of the event loop waits, from the outermost call to the innermost, as text."""
+    lines: list[str] = []
+    waiting: Any = None if running is None else running.get_coro()
+    while isinstance(waiting, Coroutine) and (frame := getattr(waiting, "cr_frame", None)) is not None:
+        lines += traceback.format_stack(frame, 1)
+        waiting = getattr(waiting, "cr_await", None)
+    return "".join(lines) + (f"  waiting for {waiting!r}" if waiting is not None else "")

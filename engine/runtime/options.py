@@ -45,7 +45,7 @@ class Options:
     Attributes:
         broker: "memory://", "memory://name", or "kafka://host:9092,host2:9092".
         state_dir: Folder of the stores; `<state_dir>/<app id>/<task number>`.
-        max_ahead_ms, max_skew_ms: None when the limit is switched off.
+        max_ahead_ms, max_skew_ms, stall_ms: None when the limit is switched off.
         web_token: What whoever looks into the state must show; None: only this machine may.
         instance_id: Name of this worker in its group for static membership; None for none.
         checkpoints: Address of the place for checkpoints, None for none but beside the stores.
@@ -66,6 +66,7 @@ class Options:
     checkpoints_kept: int
     standbys: int
     instance_id: str | None
+    stall_ms: int | None
 
 
 _DEFAULTS: dict[str, Any] = {
@@ -83,6 +84,7 @@ _DEFAULTS: dict[str, Any] = {
     "checkpoints": None,
     "checkpoints_kept": 3,
     "instance_id": None,
+    "stall": "60s",
 }
 
 
@@ -127,6 +129,7 @@ def read_options(
         checkpoints_kept=_number(what, "checkpoints_kept", values["checkpoints_kept"]),
         standbys=_number(what, "standbys", values["standbys"], least=0),
         instance_id=_instance(what, values["instance_id"]),
+        stall_ms=None if values["stall"] in (None, "none") else duration_ms(values["stall"], f"{what}: stall", minimum_ms=1_000),
     )
     return options, {name: value for name, value in given.items() if name not in _DEFAULTS}
 

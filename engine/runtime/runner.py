@@ -30,6 +30,7 @@ from engine.runtime.shell import Deliver, Limits, OpenStore, Shell
 from engine.runtime.standby import Standby
 from engine.runtime.task_runner import TaskRunner
 from engine.runtime.transport.protocol import Transport
+from engine.runtime.watchdog import Watchdog
 from engine.task import Task
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class Runner:
         self.tasks: dict[int, TaskRunner] = {}
         self.standbys: dict[int, Standby] = {}
         self._limits = limits or Limits()
-        self._clock = clock
+        self.clock = clock
         self._create_sources = create_sources
         take = prepared(deliver or self._process, plan, self._limits)
         self._shell = Shell(plan, transport, open_store, take, clock, self._limits, self.metrics, Pulse(clock.monotonic_s()))
@@ -79,6 +80,9 @@ class Runner:
         self._stopped = asyncio.Event()
         self._purged: dict[TopicPartition, int] = {}
         self._purge: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        stall_ms = self._limits.stall_ms
+        self._watchdog = None if stall_ms is None else Watchdog(self._shell, lambda: self.tasks, self._restart, stall_ms)
 
     async def run(self) -> None:
         """Run until `stop` is called.
@@ -104,6 +108,19 @@ class Runner:
         """From now on no partition waits for a slower one: all input is there, and the slower one may have no more."""
         self._shell.alignment = None
 
+    def not_ready(self) -> list[str]:
+        """Return why the worker is not ready: tasks that do not run, or stand still. It is ready when there is nothing."""
+        if not self.metrics.rebalances:
+            return ["the group has not assigned anything yet"]
+        stalled = {} if self._watchdog is None else self._watchdog.stalled
+        reasons = [f"task {number} does not move: {reason}" for number, reason in sorted(stalled.items())]
+        for number, task in sorted(self.tasks.items()):
+            metrics = self.metrics.task(number)
+            if task.phase is not Phase.RUNNING:
+                left = f", {metrics.restore_lag} changelog offsets left, about {metrics.restore_seconds_left:.0f} s"
+                reasons.append(f"task {number} is {task.phase.value}{left if metrics.restore_lag else ''}")
+        return reasons
+
     @property
     def is_stopping(self) -> bool:
         """Whether `stop` was called, or a task ended the worker."""
@@ -127,14 +144,17 @@ class Runner:
         await self._shell.look_at_topics([spec.name for spec in specs])
         await prepare_codecs(plan)
         await transport.subscribe(plan.input_topics, self)
+        if self._watchdog is not None:
+            self._watching = asyncio.create_task(self._watchdog.run(), name="watchdog")
 
     async def turn(self) -> None:
         """Poll once and hand over what came; raises nothing that time can mend."""
-        self._shell.pulse.beat(self._clock.monotonic_s())
+        self._shell.pulse.beat(self.clock.monotonic_s())
         try:
-            batches = await self.transport.poll(POLL_S)
-        except UnavailableError as error:
-            log.warning("poll failed: %s; tried again in %.1f s", error, self._limits.retry_first_s)
+            async with asyncio.timeout(None if self._limits.stall_ms is None else self._limits.stall_ms / 1_000):
+                batches = await self.transport.poll(POLL_S)
+        except (UnavailableError, TimeoutError) as error:
+            log.warning("poll failed: %s; tried again in %.1f s", describe(error), self._limits.retry_first_s)
             await asyncio.sleep(self._limits.retry_first_s)
             return
         except StateError as error:
@@ -145,7 +165,7 @@ class Runner:
             if task is not None:
                 task.offer(batch)
         self._purge_if_due()
-        if any(task.outcome() is not None for task in self.tasks.values()):
+        if any(task.outcome() is not None for task in self.tasks.values()) or (self._watchdog and self._watchdog.failure):
             self._stopping.set()
 
     async def _look_for_gaps(self, error: StateError) -> None:
@@ -164,7 +184,11 @@ class Runner:
         """Close all tasks within the grace period, then leave the group."""
         if self._purge is not None:
             self._purge.cancel()
-        await asyncio.gather(self._close_all(self._limits.grace_s), self._keep_standbys(frozenset()))
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
+        await self._close_all(self._limits.grace_s)
+        await self._keep_standbys(frozenset())
         await self.transport.stop()
         if self._shell.checkpoints is not None:
             await self._shell.checkpoints.close()
@@ -177,10 +201,12 @@ class Runner:
             if error is not None:
                 log.error("task %d ended the worker: %s", number, describe(error))
                 raise error
+        if self._watchdog is not None and self._watchdog.failure is not None:
+            raise self._watchdog.failure
 
     async def _process(self, pipelines: Sequence[str], batch: RecordBatch, task: Task) -> None:
         for pipeline in pipelines:
-            task.process(pipeline, batch, self._clock.now_ms())
+            task.process(pipeline, batch, self.clock.now_ms())
 
     # -- the group: RebalanceListener
 
@@ -207,6 +233,13 @@ class Runner:
                 continue
             task = self.tasks[number] = TaskRunner(self._shell, number, inputs)
             task.start()
+
+    async def _restart(self, task: TaskRunner) -> None:
+        """Close a task and open it again, if it is still this worker's."""
+        await task.close(self._limits.close_timeout_s)
+        if self.tasks.get(task.number) is task and task.outcome() is None and not self._stopping.is_set():
+            again = self.tasks[task.number] = TaskRunner(self._shell, task.number, task.inputs)
+            again.start()
 
     async def _keep_standbys(self, numbers: frozenset[int]) -> None:
         """Keep copies of these tasks and no others; what goes on is not touched."""

@@ -37,6 +37,7 @@ class Limits:
         grace_s: The same for a shutdown.
         retry_first_s, retry_max_s: Back-off between attempts to open a task.
         max_skew_ms: How far a source partition may run ahead of the slowest (`engine.runtime.alignment`); None for as far as it likes.
+        stall_ms: A task that stands still for so long although there is input is opened again (`engine.runtime.watchdog`); None: never.
         purge_interval_s: How often repartition topics are purged behind the committed offsets.
     """
 
@@ -53,6 +54,7 @@ class Limits:
     retry_first_s: float = 0.1
     retry_max_s: float = 5.0
     purge_interval_s: float = 30.0
+    stall_ms: int | None = 60_000
     max_skew_ms: int | None = None
 
 

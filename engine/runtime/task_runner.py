@@ -19,7 +19,7 @@ from engine.block import MIN_TIME
 from engine.errors import ConfigError, DiskError, FencedError, StateError, UnavailableError
 from engine.records import RecordBatch, TopicPartition
 from engine.runtime.alignment import align
-from engine.runtime.breakdown import RefusedOutputError, TaskDroppedError, describe
+from engine.runtime.breakdown import RefusedOutputError, TaskDroppedError, describe, stack_of
 from engine.runtime.broadcast_feed import BroadcastFeed
 from engine.runtime.checkpointing import TaskCheckpoints
 from engine.runtime.cutting import PieceSize, cut_piece
@@ -99,17 +99,25 @@ class TaskRunner:
         self._doubt = reason
         self._intake.wake()
 
+    def in_hand(self) -> str | None:
+        """Return what the task has to do before it may stand still, None for nothing."""
+        if self._committing:
+            return "its transaction does not end"
+        if self._busy or self._intake:
+            return "a batch is in hand"
+        return "changes are not committed" if self._opened is not None and self._opened.task.dirty else None
+
+    def free_inputs(self) -> list[TopicPartition]:
+        """Return the inputs that nobody holds back."""
+        return [partition for partition in self.inputs if not self._intake.is_held(partition)]
+
+    def where(self) -> str:
+        """Return the stack of the task's coroutine."""
+        return stack_of(self._running)
+
     def is_drained(self) -> bool:
         """Return whether everything taken has been processed and committed."""
-        return (
-            self.phase is Phase.RUNNING
-            and not self._intake
-            and not self._intake.held
-            and not self._busy
-            and not self._committing
-            and self._opened is not None
-            and not self._opened.task.dirty
-        )
+        return self.phase is Phase.RUNNING and self._opened is not None and not self._intake.held and self.in_hand() is None
 
     async def close(self, timeout_s: float) -> None:
         """Take no more input, let the batch in hand end, commit, let go; after the timeout, or if it is not open, uncommitted."""

@@ -15,8 +15,10 @@ from faust.types import AppT
 from mode import Service
 from mode.types import ServiceT
 
+from engine.runtime.clock import SystemClock
 from engine.runtime.collector import tune_collector
 from engine.runtime.runner import Runner
+from engine.runtime.watchdog import LoopGuard
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +26,11 @@ log = logging.getLogger(__name__)
 class RunnerService(Service):
     """Runs the pipelines; a failure of the runner crashes the app, which ends the worker with status 1."""
 
-    def __init__(self, make_runner: Callable[[], Awaitable[Runner]], grace_s: float, **kwargs: Any) -> None:
+    def __init__(self, make_runner: Callable[[], Awaitable[Runner]], grace_s: float, stall_ms: int | None, **kwargs: Any) -> None:
         self._make_runner = make_runner
         self._grace_s = grace_s
+        self._stall_ms = stall_ms
+        self._guard: LoopGuard | None = None
         self._running: asyncio.Task[None] | None = None
         self.runner: Runner | None = None
         super().__init__(**kwargs)
@@ -36,6 +40,9 @@ class RunnerService(Service):
         tune_collector()
         self.runner = await self._make_runner()
         self._running = asyncio.create_task(self.runner.run(), name="runner")
+        if self._stall_ms is not None and isinstance(self.runner.clock, SystemClock):
+            self._guard = LoopGuard(asyncio.get_running_loop(), self._stall_ms)
+            self._guard.start()
 
     @Service.task
     async def _watch(self) -> None:
@@ -48,6 +55,8 @@ class RunnerService(Service):
 
     async def on_stop(self) -> None:
         """Let the tasks finish the batch in hand, commit and close; then leave, whatever is still open."""
+        if self._guard is not None:
+            self._guard.stop()
         if self.runner is None or self._running is None:
             return
         self.runner.stop()

@@ -17,7 +17,9 @@ def read(environ: dict[str, str] | None = None, **given: Any) -> tuple[Options, 
 
 def test_options_defaults_are_those_of_the_documentation() -> None:
     options, rest = read()
-    assert options == Options("shop", "memory://", Path("var/state"), 12, 200, 60_000, "dlq", 3_600_000, None, 10.0, None, None, 3, 0, None)
+    assert options == Options(
+        "shop", "memory://", Path("var/state"), 12, 200, 60_000, "dlq", 3_600_000, None, 10.0, None, None, 3, 0, None, 60_000
+    )
     assert rest == {}
 
 
@@ -44,6 +46,8 @@ def test_options_environment_beats_the_argument() -> None:
         ({"standbys": -1}, "at least 0"),
         ({"standbys": "all"}, "whole number"),
         ({"instance_id": ""}, "name of its own"),
+        ({"stall": 60}, "stall"),
+        ({"stall": "10ms"}, "stall"),
         ({"broker": None}, "give broker='kafka://host:9092'"),
         ({"broker": "redis://x"}, "redis://x"),
         ({"broker": "localhost:9092"}, "localhost:9092"),

@@ -256,7 +256,7 @@ async def test_runner_rebalance_during_a_restore_cancels_it_and_the_next_owner_f
 async def test_runner_frozen_worker_that_wakes_up_does_not_double_anything() -> None:
     world = World(numbering(partitions=1))
     frost = Frost(world)
-    zombie = world.worker("w1", faults=frost)
+    zombie = world.worker("w1", faults=frost, limits=replace(FAST, stall_ms=None))  # a frozen process has no watchdog either
     world.click("ann")
     await world.until(ann=1)
     world.click("ann", times=2)

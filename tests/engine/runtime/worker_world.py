@@ -92,6 +92,14 @@ class Script:
         return self.plan.get((request, self.seen[request]), NO_FAULT)
 
 
+class Dead:
+    """The line of a process that is gone: nothing gets through."""
+
+    def on_request(self, request: Request, client_id: str) -> Fault:
+        """Lose the request."""
+        return Fault(lost="request")
+
+
 class Worker:
     """One worker: its own disk, transport and runner."""
 
@@ -143,6 +151,7 @@ class Worker:
 
     async def kill(self) -> None:
         """End it as a power failure would: nothing is committed, nothing said to the broker."""
+        self.transport._connection.faults = Dead()
         self.running.cancel()
         for task in self.runner.tasks.values():
             if task._running is not None:

@@ -1,0 +1,145 @@
+"""The watchdog: what stands still is reported with its stack, opened again, and in the end ends the worker."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from engine.records import RecordBatch, TopicPartition
+from engine.runtime.lifecycle import Phase
+from engine.runtime.transport.memory import MemoryTransport
+from engine.runtime.watchdog import EXIT_STATUS, LoopGuard, StalledError
+from engine.task import Task
+from engine.testing.clock import virtual_time
+from tests.engine.runtime.worker_world import FAST, Worker, World, eventually, numbering
+
+LIMITS = replace(FAST, stall_ms=3_000, close_timeout_s=1.0)
+
+
+class Hanging:
+    """Takes batches to the pipelines; the first ones never get there."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+        self.worker: Worker | None = None
+
+    async def deliver(self, pipelines: Sequence[str], batch: RecordBatch, task: Task) -> None:
+        if self.left:
+            self.left -= 1
+            await self.wait_for_godot()
+        for pipeline in pipelines:
+            task.process(pipeline, batch, batch.timestamps[-1])
+
+    async def wait_for_godot(self) -> None:
+        await asyncio.Event().wait()
+
+
+@virtual_time
+async def test_watchdog_hung_user_code_is_reported_with_its_stack_and_opened_again(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(numbering(1))
+    worker = world.worker(limits=LIMITS, deliver=Hanging(1).deliver)
+    await worker.until_running(0)
+    assert worker.runner.not_ready() == []
+    world.click("ann", times=3)
+    await eventually(lambda: bool(worker.runner.not_ready()))
+    assert "task 0" in worker.runner.not_ready()[0]
+    await world.until(ann=3)
+    await eventually(lambda: worker.runner.not_ready() == [])
+    assert worker.runner.metrics.task(0).stalls == 1
+    assert "task 0 has not moved for 3 s: a batch is in hand" in caplog.text
+    assert "wait_for_godot" in caplog.text and "test_watchdog.py" in caplog.text
+    await worker.stop()
+
+
+@virtual_time
+async def test_watchdog_task_that_hangs_each_time_ends_the_worker(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(numbering(1))
+    worker = world.worker(limits=LIMITS, deliver=Hanging(99).deliver)
+    world.click("ann", times=3)
+    with pytest.raises(StalledError, match="task 0 was opened again 2 times and does not move: a batch is in hand"):
+        await worker.running
+    assert worker.runner.metrics.task(0).stalls == 3
+
+
+@virtual_time
+async def test_watchdog_transport_that_stops_delivering_is_noticed(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(numbering(1))
+    worker = world.worker(limits=LIMITS)
+    await worker.until_running(0)
+    deaf = True
+    poll = worker.transport.poll
+
+    async def poll_nothing(timeout_s: float) -> list[RecordBatch]:
+        batches = await poll(timeout_s)
+        return [] if deaf else batches
+
+    def seek_mends(offsets: dict[TopicPartition, int]) -> None:
+        nonlocal deaf
+        deaf = False
+        MemoryTransport.seek(worker.transport, offsets)
+
+    monkeypatch.setattr(worker.transport, "poll", poll_nothing)
+    monkeypatch.setattr(worker.transport, "seek", seek_mends)
+    await asyncio.sleep(0.5)  # the poll that is under way ends
+    world.click("ann", times=3)
+    await world.until(ann=3)
+    assert "clicks is at 0 and ends at 3, but nothing is delivered" in caplog.text
+    assert worker.runner.metrics.task(0).stalls == 1
+    await worker.stop()
+
+
+@virtual_time
+async def test_watchdog_worker_without_input_or_with_a_steady_one_is_left_alone() -> None:
+    world = World(numbering(1))
+    worker = world.worker(limits=LIMITS)
+    await worker.until_running(0)
+    for number in range(1, 20):
+        world.click("ann")
+        await world.until(ann=number)
+        await asyncio.sleep(2.0)
+    await asyncio.sleep(60.0)
+    assert worker.runner.metrics.task(0).stalls == 0
+    await worker.stop()
+
+
+@virtual_time
+async def test_not_ready_until_the_tasks_run() -> None:
+    world = World(numbering(2))
+    worker = world.worker(limits=LIMITS)
+    assert worker.runner.not_ready() == ["the group has not assigned anything yet"]
+    await eventually(lambda: len(worker.runner.tasks) == 2)
+    if any(task.phase is Phase.OPENING for task in worker.runner.tasks.values()):
+        assert "is opening" in worker.runner.not_ready()[0]
+    await worker.until_running(0, 1)
+    assert worker.runner.not_ready() == []
+    await worker.stop()
+
+
+async def test_loop_guard_ends_a_process_whose_loop_does_not_go_round(caplog: pytest.LogCaptureFixture) -> None:
+    ended = threading.Event()
+    statuses: list[int] = []
+
+    def end(status: int) -> None:
+        statuses.append(status)
+        ended.set()
+
+    guard = LoopGuard(asyncio.get_running_loop(), 300, end=end)
+    guard.start()
+    await asyncio.sleep(0.7)
+    assert statuses == []
+    user_code_that_does_not_return(ended)
+    guard.stop()
+    assert statuses == [EXIT_STATUS]
+    assert "user_code_that_does_not_return" in caplog.text
+
+
+def user_code_that_does_not_return(ended: threading.Event) -> None:
+    """Hold the loop until the guard has seen enough."""
+    deadline = time.monotonic() + 20.0
+    while not ended.is_set() and time.monotonic() < deadline:
+        time.sleep(0.02)
