@@ -154,6 +154,9 @@ class App(faust.App):
         self.transport = self.producer_transport = SideTransport(
             [URL(url) for url in urls.split(";")], self, connection=connection, now_ms=lambda: self.clock.now_ms()
         )
+        self._add_pages()
+
+    def _add_pages(self) -> None:
         self.page("/metrics")(metrics_page(self.metrics))
         self.page("/live")(live_page())
         self.page("/ready")(ready_page(lambda: ["not started yet"] if self.runner is None else self.runner.not_ready()))
@@ -380,8 +383,7 @@ class App(faust.App):
         return self.runner
 
     def _checkpoints(self, folder: Path) -> Checkpoints:
-        url = self.options.checkpoints
-        remote = None if url is None else RemotePlace(open_folder(url))
+        remote = None if self.options.checkpoints is None else RemotePlace(open_folder(self.options.checkpoints))
         return Checkpoints(folder, self.topology.app_id, remote=remote, kept=self.options.checkpoints_kept)
 
     async def on_first_start(self) -> None:
