@@ -17,6 +17,7 @@ from engine.stream import Sink, Stream
 from engine.testing import TestDriver
 from engine.topology import Topology
 from tests.cdc.captures import FOLDER, of_topic, schemas
+from tests.effort import examples
 
 TOPIC = "pg.public.rows"
 
@@ -183,7 +184,7 @@ def test_trap_5_replay_after_kill_9_brings_no_deleted_row_back() -> None:
     assert all(True not in states[states.index(False) :] for states in seen.values() if False in states)
 
 
-@settings(max_examples=6)
+@settings(max_examples=examples(6))
 @given(st.data())
 def test_trap_5_replays_of_any_stretch_change_nothing(data: st.DataObject) -> None:
     name, end = data.draw(

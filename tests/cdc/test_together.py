@@ -12,6 +12,7 @@ from engine.stream import Sink, Stream
 from engine.testing import TestDriver
 from engine.topology import Topology
 from tests.cdc.captures import lines, schemas
+from tests.effort import examples
 
 TOPICS = ("accounts", "ledger", "transaction")
 
@@ -68,7 +69,7 @@ def test_trap_7_transactions_come_together_complete_and_in_order(kind: str) -> N
     assert all(value["complete"] and not value["missing"] for values in found.values() for value in values)
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(st.data())
 def test_transactions_are_the_same_in_any_order_of_topics_with_replays_and_crashes(data: st.DataObject) -> None:
     queues: dict[tuple[str, int], list[dict[str, Any]]] = {}

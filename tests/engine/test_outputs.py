@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from engine.outputs import Outputs
 from engine.records import OutputColumns, TopicPartition
 from state.hashing import key_hash
+from tests.effort import examples
 
 KEYS = st.sampled_from([b"a", b"b", b"c", b"user-1", None])
 
@@ -24,7 +25,7 @@ def placed_singly(batches: list[list[tuple[bytes | None, int]]], count: int) -> 
     return {place: columns for place, columns in enumerate(found) if len(columns)}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     # Batches of one key take the way of a single partition, mixed ones mostly the other one.
     st.lists(

@@ -11,6 +11,7 @@ from engine import Sink, Stream, cep
 from engine.errors import ConfigError
 from engine.testing.driver import TestDriver
 from engine.topology import Topology
+from tests.effort import examples
 from tests.engine.cep.rules_world import Event, feed, found, put, rule, stage, world
 
 PAIR = (stage("a", "kind = 'a'"), stage("b", "kind = 'b'"))
@@ -288,7 +289,7 @@ def in_program(pattern: cep.Pattern, skip: Any) -> Topology:
 steps = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 8), st.sampled_from(["", "", "commit", "crash", "restart"])), max_size=14)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(patterns(), steps)
 def test_rules_that_stand_from_the_start_find_what_the_same_pattern_finds(drawn: Any, steps: list[tuple[str, int, str]]) -> None:
     if drawn is None:
@@ -324,7 +325,7 @@ changes = st.lists(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(changes)
 def test_rules_with_a_moment_of_their_own_give_the_same_over_crashes_and_errors(steps: list[tuple[str, int, str]]) -> None:
     """Versions that say from when they count, under crashes and with a rule that raises for every record (careful mode)."""

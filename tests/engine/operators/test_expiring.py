@@ -13,6 +13,7 @@ from engine.cep import Pattern
 from engine.operators.base import OperatorContext
 from engine.operators.detect import Detect, detect_operator
 from engine.testing.harness import OperatorHarness, Out
+from tests.effort import examples
 
 Row = tuple[str, int, int]
 """Key, value, event time."""
@@ -65,7 +66,7 @@ def streams(draw: st.DrawFn) -> list[Row]:
     return rows
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.sampled_from(PATTERNS),
     streams(),

@@ -12,6 +12,7 @@ from engine.operators import window_sessions
 from engine.operators.session_blocks import is_quick
 from engine.operators.window import WindowSpec, window_operator
 from engine.testing.harness import OperatorHarness, Out
+from tests.effort import examples
 
 DELAY_MS = 6
 Input = tuple[str, int, int]
@@ -54,7 +55,7 @@ def streams(draw: st.DrawFn, back_ms: int) -> list[Input]:
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     # The last strategy draws records that come too late for the fast path too, which then must not be taken.
     st.one_of(streams(DELAY_MS - 1), streams(DELAY_MS - 1), streams(DELAY_MS + 9)),
