@@ -24,7 +24,7 @@ from cdc.database import open_database
 from cdc.debezium_codec import DebeziumCodec, debezium
 from cdc.registry.client import Registry
 from cdc.replica import Batch, Replica
-from engine.errors import ConfigError, RecordError
+from engine.errors import ConfigError, RecordError, UnavailableError
 from engine.records import RecordBatch, TopicPartition
 from engine.runtime.transport.protocol import Transport
 from engine.runtime.transports import make_transport
@@ -35,6 +35,7 @@ RECORDS_MAX = 20_000
 """Records in one transaction, about; a batch is not cut."""
 _QUEUED_BATCHES_MAX = 16
 _WAIT_S = 0.5
+_RETRY_S = 2.0
 
 
 class Replicator:
@@ -58,7 +59,7 @@ class Replicator:
 
         Raises:
             RecordError: A record cannot be decoded or applied.
-            UnavailableError: Broker, registry or database do not answer.
+            UnavailableError: The database does not answer.
             StateError: The log no longer holds what comes next.
         """
         self.positions = await asyncio.to_thread(self._replica.positions)
@@ -91,9 +92,18 @@ class Replicator:
         reader = await self._transport.open_reader(partition, position)
         try:
             while True:
-                batch = await reader.read(_WAIT_S)
+                try:
+                    batch = await reader.read(_WAIT_S)
+                    if batch is not None:
+                        await self._codec.prepare(batch)
+                except UnavailableError as error:  # broker or registry; also a topic that was just made and has no leader yet
+                    log.warning("%s-%d: %s; read again in %.1f s", *partition, error, _RETRY_S)
+                    await reader.close()
+                    await asyncio.sleep(_RETRY_S)
+                    reader = await self._transport.open_reader(partition, position)
+                    continue
                 if batch is not None:
-                    await self._codec.prepare(batch)
+                    position = batch.next_offset
                     await self._queue.put(batch)
         finally:
             await reader.close()

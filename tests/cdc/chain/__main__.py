@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from engine.errors import UnavailableError
 from engine.records import TopicPartition
 from engine.runtime.transport.protocol import Transport
 from engine.runtime.transports import make_transport
@@ -129,7 +130,14 @@ async def _print(transport: Transport, topic: str, seen: "Counter[str]", say: Ca
     async def follow(number: int) -> None:
         reader = await transport.open_reader(TopicPartition(topic, number), 0)
         while True:
-            batch = await reader.read(1.0)
+            try:
+                batch = await reader.read(1.0)
+            except UnavailableError:  # a topic that was just made has no leader yet
+                position = reader.position
+                await reader.close()
+                await asyncio.sleep(1.0)
+                reader = await transport.open_reader(TopicPartition(topic, number), position)
+                continue
             for value in () if batch is None else batch.values:
                 seen[topic] += 1
                 say(f"{topic}  {json.dumps(json.loads(value or b'null'), ensure_ascii=False)}")
