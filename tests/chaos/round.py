@@ -398,6 +398,8 @@ async def _make_topics(bootstrap: str) -> None:
         # The traffic lies in the past: what is older than a topic keeps would be deleted, or compacted, under the readers' feet. (A
         # transaction's marker carries the present, so that the segment with the first of them is closed, and can be compacted, at once.)
         kept = [replace(spec, config=_NEVER_COMPACTED) if spec.name in TOPICS and spec.compacted else spec for spec in specs]
-        await transport.ensure_topics([spec if spec.compacted or spec.retention_ms is not None else replace(spec, retention_ms=-1) for spec in kept])
+        await transport.ensure_topics(
+            [spec if spec.compacted or spec.retention_ms is not None else replace(spec, retention_ms=-1) for spec in kept]
+        )
     finally:
         await transport.stop()
