@@ -97,7 +97,11 @@ def test_minute_revenue_on_two_workers_is_the_same_as_on_files(kafka: KafkaServe
     profile = tmp_path / "profile"
     with worker(env, tmp_path / "worker.log", app, "--workers", "2", "--web-port", free_port(), "--profile", str(profile)):
         streamforge(env, "send", "orders", str(tmp_path / "orders.jsonl"), "--app", app)
-        lines = streamforge(env, "tail", "revenue", "--app", app, "--from-start", "--limit", str(len(expected))).splitlines()
+        try:
+            lines = streamforge(env, "tail", "revenue", "--app", app, "--from-start", "--limit", str(len(expected))).splitlines()
+        except subprocess.TimeoutExpired:
+            print((tmp_path / "worker.log").read_text())  # what was missing, and why, only the workers can say
+            raise
         assert sorted(json.dumps(json.loads(line)["value"]) for line in lines) == expected
     assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["worker-0", "worker-1"]
     shares = re.findall(r"worker (\d): ([\d,]+) records, \d+ % \(tasks ([\d ]+)\)", (tmp_path / "worker.log").read_text())
