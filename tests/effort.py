@@ -7,7 +7,7 @@ many times that. A test says what it wants by `@settings(max_examples=examples(5
 import os
 from fractions import Fraction
 
-EFFORTS = {"check": Fraction(1, 5), "test": Fraction(1), "long": Fraction(20)}
+EFFORTS = {"check": Fraction(1, 10), "test": Fraction(1), "long": Fraction(20)}
 EFFORT = os.environ.get("TEST_EFFORT", "test")
 assert EFFORT in EFFORTS, f"TEST_EFFORT is one of {', '.join(EFFORTS)}, not {EFFORT!r}"
 

@@ -184,6 +184,7 @@ def test_trap_5_replay_after_kill_9_brings_no_deleted_row_back() -> None:
     assert all(True not in states[states.index(False) :] for states in seen.values() if False in states)
 
 
+@pytest.mark.thorough
 @settings(max_examples=examples(6))
 @given(st.data())
 def test_trap_5_replays_of_any_stretch_change_nothing(data: st.DataObject) -> None:

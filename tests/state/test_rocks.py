@@ -175,6 +175,7 @@ def test_close_with_scans_under_way_lets_go_of_the_folder(tmp_path: Path) -> Non
     assert list(begun) == list(unused) == []
 
 
+@pytest.mark.thorough
 def test_open_and_close_many_times_leaks_no_file_handles(tmp_path: Path) -> None:
     memory = RocksMemory(cache_bytes=1 << 20, write_buffers_bytes=1 << 20)
     counts = []

@@ -100,6 +100,7 @@ def test_their_json_records_are_read_by_us_and_ours_by_them(server: RegistryServ
     assert theirs is not None and ours(server, jsonschema, theirs) == [Payment("p2", 7, "x")]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("level", LEVELS)
 def test_levels_are_kept_and_enforced_for_them(client: SchemaRegistryClient, level: str) -> None:
     subject = f"levels-{level}"
