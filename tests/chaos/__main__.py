@@ -6,16 +6,14 @@ import dataclasses
 import json
 import logging
 import shutil
-import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from tests.chaos.outcome import Outcome, Summary
 from tests.chaos.plan import FAULTS, make_plan
-from tests.chaos.round import Outcome, Round, Say
-from tests.chaos.verdict import Verdict
+from tests.chaos.round import Round, Say
 from tests.kafka_server import CACHE, KafkaMissing
 
 LOGS = CACHE.parent / "chaos"
@@ -96,27 +94,6 @@ def tell(outcome: Outcome, say: Say) -> None:
     say(f"  {'right' if outcome.good else 'WRONG'}, {outcome.sent:,} records in, {outcome.seconds:.0f} s")
 
 
-def summary(outcomes: Sequence[Outcome]) -> str:
-    """Return the last line."""
-    verdicts = [verdict for outcome in outcomes for verdict in outcome.verdicts]
-    total = Verdict("all")
-    for verdict in verdicts:
-        total.expected, total.found = total.expected + verdict.expected, total.found + verdict.found
-        total.lost, total.doubled, total.wrong = total.lost + verdict.lost, total.doubled + verdict.doubled, total.wrong + verdict.wrong
-    seconds = sorted(recovery.seconds for outcome in outcomes for recovery in outcome.recoveries)
-    recovered = (
-        f"recovery p50 {statistics.median(seconds):.1f} s, max {seconds[-1]:.1f} s of {len(seconds)}" if seconds else "no recovery measured"
-    )
-    failed = [str(outcome.seed) for outcome in outcomes if not outcome.good]
-    sent = sum(outcome.sent for outcome in outcomes)
-    return (
-        f"chaos: {len(outcomes)} rounds, seeds {outcomes[0].seed} to {outcomes[-1].seed}, {sent:,} records in, "
-        f"{total.expected:,} rows expected, {total.found:,} found, "
-        f"{total.lost} lost, {total.doubled} doubled, {total.wrong} wrong; {recovered}; "
-        + (f"FAILED seeds: {' '.join(failed)}" if failed else "all right")
-    )
-
-
 def main() -> int:
     """Run; return the exit status."""
     chosen = options()
@@ -127,16 +104,14 @@ def main() -> int:
     except KafkaMissing as error:
         say(f"NO CHAOS: {error}")
         return 2
-    good = all(outcome.good for outcome in outcomes)
+    summary = Summary.of(outcomes)
+    for line in summary.lines():
+        say(line)
     if chosen.json:
-        print(
-            json.dumps(
-                {"rounds": [dataclasses.asdict(outcome) for outcome in outcomes], "good": good, "summary": summary(outcomes)}, indent=2
-            )
-        )
-    else:
-        say(summary(outcomes))
-    return 0 if good else 1
+        rounds = [dataclasses.asdict(outcome) for outcome in outcomes]
+        told = {"good": not summary.failed_seeds, "summary": str(summary), "total": summary.builtins(), "rounds": rounds}
+        print(json.dumps(told, indent=2))
+    return 1 if summary.failed_seeds else 0
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """The input of a round: the shop's sample traffic, spread over the time that the faults take, then closing records.
 
+Where the faults take longer than that, an order a second in every partition keeps the tasks at work: without input there are no
+results by which to see that a task has recovered.
+
 A closing record is an order, or a page view, of a user of its own in every partition, three hours of event time later than
 anything before: it closes all windows and patterns, so that a round needs no minute of quiet. They are ordinary records to the
 shop, and to the oracle; what they open themselves (a window that nothing closes) must not come out.
@@ -32,15 +35,24 @@ def partition_of(key: bytes) -> int:
 def closing_records(after_ms: int) -> Iterator[TrafficRecord]:
     """Yield an order and a page view for each partition, long after a time."""
     ts = after_ms + _LATER_MS
-    names = (f"{CLOSING_USER}{number}" for number in count())
+    for user in users_everywhere(CLOSING_USER):
+        yield _order(f"order-of-{user}", user, ts)
+        yield TrafficRecord("page-views", user.encode(), msgspec.json.encode(PageView(user, "home", ts)), ts)
+
+
+def users_everywhere(prefix: str) -> list[str]:
+    """Return a user for each partition."""
+    names = (f"{prefix}{number}" for number in count())
     users: dict[int, str] = {}
     while len(users) < PARTITIONS:
         name = next(names)
         users.setdefault(partition_of(name.encode()), name)
-    for user in users.values():
-        order = Order(f"order-of-{user}", user, 100, "EUR", "DE", 1, ts)
-        yield TrafficRecord("orders", user.encode(), msgspec.json.encode(order), ts)
-        yield TrafficRecord("page-views", user.encode(), msgspec.json.encode(PageView(user, "home", ts)), ts)
+    return list(users.values())
+
+
+def _order(order_id: str, user: str, ts: int) -> TrafficRecord:
+    order = Order(order_id, user, 100, "EUR", "DE", 1, ts)
+    return TrafficRecord("orders", user.encode(), msgspec.json.encode(order), ts)
 
 
 class Feed:
@@ -76,13 +88,25 @@ class Feed:
                 await self._send(producer, list(islice(records, share)))
                 left -= share
                 await asyncio.sleep(_TICK_S)
-            await self._hurry.wait()
+            await self._keep_busy(producer)
             await self._send(producer, list(records))
             await self._drain(producer, 0)
             await self._send(producer, list(closing_records(self.closing_ms - _LATER_MS)))
             await self._drain(producer, 0)
         finally:
             await producer.stop()
+
+    async def _keep_busy(self, producer: AIOKafkaProducer) -> None:
+        """Send an order a second to every partition until `finish`; event time goes on from what was sent."""
+        users = users_everywhere("regular-")
+        for second in count():
+            try:
+                async with asyncio.timeout(1.0):
+                    await self._hurry.wait()
+                    return
+            except TimeoutError:
+                self.closing_ms += 1_000
+            await self._send(producer, [_order(f"{user}-{second}", user, self.closing_ms - _LATER_MS) for user in users])
 
     async def _send(self, producer: AIOKafkaProducer, records: Sequence[TrafficRecord]) -> None:
         for topic, key, value, timestamp_ms in records:

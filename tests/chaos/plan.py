@@ -16,6 +16,7 @@ FAULTS = {
     "cut": "the network between a worker and the broker is cut until others have taken its tasks over; it must find out",
     "full-disk": "the disk of a worker takes no more writes for a while; it must go on by itself when there is room again",
     "rebalance": "a further worker joins and leaves twice, once by SIGTERM and once by kill -9",
+    "rebalances": "a further worker joins and leaves five times, by SIGTERM and by kill -9, before anyone has come to rest",
 }
 
 
@@ -37,7 +38,7 @@ class Step:
     settle: bool
 
     def __str__(self) -> str:
-        return self.fault if "both" in self.fault or "broker" in self.fault or self.fault == "rebalance" else f"{self.fault} {self.victim}"
+        return self.fault if "both" in self.fault or "broker" in self.fault or "rebalance" in self.fault else f"{self.fault} {self.victim}"
 
 
 def make_plan(seed: int, *, faults: Sequence[str], count: int, workers: int) -> list[Step]:

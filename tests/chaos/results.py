@@ -9,10 +9,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tests.oracle.shop import PARTITIONS
 
-OWN_PARTITION = ("sessions", "fraud-alerts", "first-orders", "user-history")
+OWN_PARTITION = ("sessions", "fraud-alerts", "first-orders", "user-history", "viewed-orders")
 """Topics whose records a task writes into the partition of its own number only: their key is that of its input."""
 
-TOPICS = (*OWN_PARTITION, "revenue", "orders-late", "shop-dlq")
+TOPICS = (*OWN_PARTITION, "revenue", "orders-late", "viewed-late", "shop-dlq")
 _POLL_MS = 100
 
 

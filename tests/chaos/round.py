@@ -4,16 +4,15 @@ import asyncio
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from agents import app
-from engine.runtime.transport.kafka import KafkaSettings, KafkaTransport
 from tests.chaos.feed import Feed, read_input
 from tests.chaos.line import Line
+from tests.chaos.outcome import Outcome, Recovery
 from tests.chaos.plan import Step
-from tests.chaos.results import TOPICS, Results, Row, places
-from tests.chaos.verdict import Expected, Verdict
+from tests.chaos.results import Results, Row, places
+from tests.chaos.topics import make_topics
+from tests.chaos.verdict import Expected
 from tests.chaos.worker import Worker
 from tests.kafka_server import KafkaServer, free_ports
 from tests.oracle.shop import PARTITIONS
@@ -25,47 +24,14 @@ _RECOVERED_S = 60.0
 _QUIET_S = 45.0
 _LOOK_S = 0.05
 _LAST_WORDS_S = 0.3
+_TURNS = 5
 _PATIENT = {"broker.session.timeout.ms": "15000"}
 """A frozen broker must not lose its partitions for it, since nobody else could lead them: Kafka 4.3.1 forgets the markers of
 transactions whose partition has no leader at that moment, and the transaction stays open there for ever (KAFKA-20734)."""
-_NEVER_COMPACTED = {"min.compaction.lag.ms": str(2**62)}
 _DISK_FULL = "the store did not take a commit"
 _ZOMBIE = "a newer producer owns|member_id was not recognized|generation id is not +current|revoked: "
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Recovery:
-    """How long a fault was felt: from the kill to the first committed result that a reader sees of every task that was hit.
-
-    Attributes:
-        first_s: The same for the first of these tasks.
-    """
-
-    fault: str
-    tasks: int
-    first_s: float
-    seconds: float
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What a round has come to."""
-
-    seed: int
-    plan: list[str]
-    sent: int = 0
-    seconds: float = 0.0
-    verdicts: list[Verdict] = field(default_factory=list)
-    recoveries: list[Recovery] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def good(self) -> bool:
-        """Whether nothing was lost, doubled or wrong, and everything behaved."""
-        return not self.failures and bool(self.verdicts) and all(verdict.good for verdict in self.verdicts)
 
 
 class Round:
@@ -90,7 +56,7 @@ class Round:
         outcome = self.outcome
         await asyncio.to_thread(self._server.start)
         try:
-            await _make_topics(self._server.bootstrap)
+            await make_topics(self._server.bootstrap)
             async with Results(self._server.bootstrap) as self._results:
                 await self._run()
         finally:
@@ -114,7 +80,7 @@ class Round:
         for number in range(self._count + 1):
             address = addresses[number] if number < len(addresses) else bootstrap
             environ["STREAMFORGE_BROKER"] = f"kafka://{address}"
-            self._workers.append(Worker(f"worker-{number}", "agents", self._folder, environ))
+            self._workers.append(Worker(f"worker-{number}", "tests.chaos.shop", self._folder, environ))
         for worker in self._workers[: self._count]:
             worker.start()
         feed = Feed(bootstrap, self._events, outcome.seed)
@@ -180,6 +146,7 @@ class Round:
             "broker": self._kill_broker,
             "broker-freeze": self._freeze_broker,
             "rebalance": self._rebalance,
+            "rebalances": self._rebalances,
         }
         victim = self._workers[step.victim]
         await self._until(lambda: bool(victim.numbers()), 2 * _REBALANCE_TIMEOUT_S)
@@ -299,6 +266,23 @@ class Round:
                 guest.kill()
         return hit_s, set(range(PARTITIONS))
 
+    async def _rebalances(self, step: Step, victim: Worker) -> tuple[float, set[int]]:
+        """Let a further worker come and go again and again, before anyone has come to rest: openings and restores are cut short."""
+        guest, groups = self._workers[self._count], [worker for worker in self._workers if worker.running]
+        mark = {worker.name: worker.said() for worker in groups}
+        for turn in range(_TURNS):
+            guest.start()
+            await self._until(lambda: bool(guest.numbers()) or not guest.running, _RECOVERED_S)
+            await asyncio.sleep(step.down_s * turn / _TURNS)
+            if turn % 2:
+                await self._end(guest)
+            else:
+                guest.kill()
+        hit_s = time.time()
+        count = max(worker.text(mark[worker.name]).count("assigned: ") for worker in groups)
+        self._tell(f"{_TURNS} comings and goings, {count} rebalances")
+        return hit_s, set(range(PARTITIONS))
+
     # -- waiting
 
     async def _settle(self, step: Step, hit_s: float, numbers: set[int]) -> None:
@@ -388,18 +372,3 @@ class Round:
 
     def _tell(self, what: str) -> None:
         self._say(f"  {time.time() - self._begun_s:5.1f} s  {what}")
-
-
-async def _make_topics(bootstrap: str) -> None:
-    transport = KafkaTransport(KafkaSettings.of(f"kafka://{bootstrap}"))
-    await transport.start()
-    try:
-        specs = app.topology.plan().topic_specs(create_sources=True)
-        # The traffic lies in the past: what is older than a topic keeps would be deleted, or compacted, under the readers' feet. (A
-        # transaction's marker carries the present, so that the segment with the first of them is closed, and can be compacted, at once.)
-        kept = [replace(spec, config=_NEVER_COMPACTED) if spec.name in TOPICS and spec.compacted else spec for spec in specs]
-        await transport.ensure_topics(
-            [spec if spec.compacted or spec.retention_ms is not None else replace(spec, retention_ms=-1) for spec in kept]
-        )
-    finally:
-        await transport.stop()

@@ -34,6 +34,9 @@ ORDERS = [
 VIEWS = [json.dumps({"user_id": "ann", "page": page, "ts": T0 + at}).encode() for page, at in (("home", 0), ("cart", 5_000))]
 
 
+EXACT = ["sessions", "fraud-alerts", "first-orders", "user-history", "revenue", "viewed-orders", "shop-dlq"]
+
+
 def source() -> Input:
     """Return an input with a little of everything, and its closing records."""
     made = Input()
@@ -48,6 +51,12 @@ def source() -> Input:
 
 def row(key: str, value: dict[str, Any], offset: int, headers: dict[str, bytes] | None = None) -> Row:
     return Row(0, offset, key, json.dumps(value).encode(), headers or {}, 0.0)
+
+
+def joined(order_id: str, ts: int, page: str | None, viewed_ts: int | None, user: str | None = None) -> dict[str, Any]:
+    """Return a row of the join; bob has the sixth order, ann the others."""
+    who = user or ("bob" if order_id == "o6" else "ann")
+    return {"user_id": who, "order_id": order_id, "ts": ts, "page": page, "viewed_ts": viewed_ts}
 
 
 def right() -> Rows:
@@ -85,6 +94,14 @@ def right() -> Rows:
         )
         for offset, (start, count, cents) in enumerate([(T0, 3, 250), (T0 + 60_000, 1, 100), (T0 + 360_000, 1, 100)])
     ]
+    rows["viewed-late"] = [row("ann", json.loads(ORDERS[5]), 0)]
+    rows["viewed-orders"] = [
+        row("ann", joined("o1", T0, "home", T0), 0),
+        row("ann", joined("o2", T0 + 1_000, "home", T0), 1),
+        row("ann", joined("o3", T0 + 2_000, "home", T0), 2),
+        row("ann", joined("o4", T0 + 400_000, None, None), 3),
+        row("bob", joined("o6", T0 + 60_000, None, None), 4),
+    ]
     rows["shop-dlq"] = [row("", {}, 0, {"topic": b"orders", "partition": b"0", "offset": b"2"})]
     for topic, _, value, ts in closing_records(T0 + HOUR):
         if topic == "orders":
@@ -93,6 +110,7 @@ def right() -> Rows:
             first = {"user_id": user, "order_id": closing["order_id"], "ts": ts, "amount_cents": 100}
             rows["first-orders"].append(row(user, first, 50))
             rows["user-history"].append(row(user, {"orders": 1, "total_cents": 100, "first_ts": ts, "last_ts": ts}, 50))
+            rows["viewed-orders"].append(row(user, joined(closing["order_id"], ts, "home", ts, user), 50))
     return rows
 
 
@@ -108,7 +126,7 @@ def test_verdict_of_what_must_come_out_is_good_and_complete() -> None:
     assert Expected(source(), CLOSING).is_complete(right())
 
 
-@pytest.mark.parametrize("topic", ["sessions", "fraud-alerts", "first-orders", "user-history", "revenue", "shop-dlq"])
+@pytest.mark.parametrize("topic", EXACT)
 def test_verdict_of_a_missing_row_is_lost_and_not_complete(topic: str) -> None:
     rows = right()
     del rows[topic][0]
@@ -116,7 +134,7 @@ def test_verdict_of_a_missing_row_is_lost_and_not_complete(topic: str) -> None:
     assert not Expected(source(), CLOSING).is_complete(rows)
 
 
-@pytest.mark.parametrize("topic", ["sessions", "fraud-alerts", "first-orders", "user-history", "revenue", "shop-dlq"])
+@pytest.mark.parametrize("topic", EXACT)
 def test_verdict_of_a_row_that_came_twice_is_doubled(topic: str) -> None:
     rows = right()
     rows[topic].append(rows[topic][0]._replace(offset=70))
@@ -124,7 +142,14 @@ def test_verdict_of_a_row_that_came_twice_is_doubled(topic: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("topic", "field"), [("sessions", "views"), ("fraud-alerts", "total_cents"), ("first-orders", "order_id"), ("revenue", "orders")]
+    ("topic", "field"),
+    [
+        ("sessions", "views"),
+        ("fraud-alerts", "total_cents"),
+        ("first-orders", "order_id"),
+        ("revenue", "orders"),
+        ("viewed-orders", "page"),
+    ],
 )
 def test_verdict_of_a_row_with_another_value_is_wrong(topic: str, field: str) -> None:
     rows = right()
@@ -186,3 +211,21 @@ def test_verdict_of_what_only_the_closing_records_opened_is_wrong(topic: str, ma
     rows = right()
     rows[topic].append(make())
     assert counts(rows) == {topic: (0, 0, 1)}
+
+
+def test_verdict_of_an_order_that_the_join_took_although_it_came_late_is_good() -> None:
+    rows = right()
+    del rows["viewed-late"][0]  # the watermark of the views had not got so far
+    for page, viewed_ts, offset in (("home", T0, 5), ("cart", T0 + 5_000, 6)):
+        rows["viewed-orders"].append(row("ann", joined("o5", T0 + 5_000, page, viewed_ts), offset))
+    assert counts(rows) == {}
+    assert Expected(source(), CLOSING).is_complete(rows)
+    del rows["viewed-orders"][-1]
+    assert counts(rows) == {"viewed-orders": (1, 0, 0)}
+
+
+def test_verdict_of_an_order_on_time_that_the_join_called_late_is_wrong() -> None:
+    rows = right()
+    rows["viewed-late"].append(row("ann", json.loads(ORDERS[0]), 1))
+    del rows["viewed-orders"][0]
+    assert counts(rows) == {"viewed-late": (0, 0, 1)}

@@ -3,8 +3,9 @@
     expected   a  b  c        found   a  a  x(b)       →   lost 1 (c), doubled 1 (a), wrong 1 (b has another value)
 
 Rows that belong to the same thing (a session's beginning, a user's n-th order, …) are matched first: a row with another value is
-wrong, not one lost and one too many. Rows of a key must also come in order. Revenue follows from which orders were late, see
-`tests.oracle.shop`; the closing records' own minute, which nothing closes, must not come out at all.
+wrong, not one lost and one too many. Rows of a key must also come in order, but for those of the join. Revenue follows from which orders
+were late, see `tests.oracle.shop`, and the join from which records were late there, see `tests.oracle.viewed`; the closing records' own
+minute, which nothing closes, must not come out at all.
 """
 
 import json
@@ -16,6 +17,7 @@ from typing import Any
 from tests.chaos.feed import CLOSING_USER, Input
 from tests.chaos.results import Row
 from tests.oracle.shop import MINUTE_MS, Shop, compute
+from tests.oracle.viewed import may_be_late, viewed_given_late
 
 Value = dict[str, Any]
 Rows = list[tuple[str, Value]]
@@ -58,12 +60,15 @@ class Expected:
             "first-orders": list(self.shop.first_orders.items()),
             "user-history": _histories(self.shop),
         }
+        self._viewed_known = (-1, 0)
 
     def is_complete(self, rows: Mapping[str, Sequence[Row]]) -> bool:
         """Return whether as much has come out as must; whether it is right is for `judge`."""
         if any(len(rows[topic]) < len(expected) for topic, expected in self.rows.items()):
             return False
         if len(rows["shop-dlq"]) < len(self.dead):
+            return False
+        if len(rows["viewed-orders"]) < self._viewed_rows(rows["viewed-late"]):
             return False
         settled: int = len(rows["orders-late"]) + sum(_value(row)["orders"] for row in rows["revenue"])
         return settled >= sum(not order["user_id"].startswith(CLOSING_USER) for order, _ in self.shop.orders)
@@ -76,6 +81,7 @@ class Expected:
             "first-orders": lambda key, row: key,
             "user-history": lambda key, row: (key, row.get("orders")),
         }
+        join_late = may_be_late([*self.shop.orders, *self.shop.page_views])
         found = {topic: [(row.key, _value(row)) for row in sorted(rows[topic], key=_place)] for topic in rows if topic != "shop-dlq"}
         verdicts = [compare(topic, self.rows[topic], found[topic], identity) for topic, identity in identities.items()]
         for verdict in verdicts:
@@ -83,15 +89,17 @@ class Expected:
                 check_order(verdict, self.rows[verdict.topic], found[verdict.topic])
         return [
             *verdicts,
-            self._late(found["orders-late"]),
+            self._late("orders-late", found["orders-late"], self.shop.may_be_late()),
             self._revenue(found["revenue"], found["orders-late"]),
+            self._late("viewed-late", found["viewed-late"], join_late),
+            self._joined(found["viewed-orders"], found["viewed-late"]),
             self._dead(rows["shop-dlq"]),
         ]
 
-    def _late(self, found: Rows) -> Verdict:
-        """Late orders: each of those that may be late at most as often as it came in; whether enough came out, revenue tells."""
-        possible = Counter(canonical(order) for order in self.shop.may_be_late())
-        verdict = Verdict("orders-late", len(found), len(found))
+    def _late(self, topic: str, found: Rows, may_be: Sequence[Value]) -> Verdict:
+        """Late records: each that may be late at most as often as it came in; whether enough came out, the topic of results tells."""
+        possible = Counter(map(canonical, may_be))
+        verdict = Verdict(topic, len(found), len(found))
         for text, count in Counter(canonical(value) for _, value in found).items():
             if count > possible[text]:
                 kind = "doubled" if possible[text] else "wrong"
@@ -104,6 +112,21 @@ class Expected:
         closing = self.closing_ms // MINUTE_MS * MINUTE_MS
         expected = [(currency, _minute(currency, start, *total)) for (currency, start), total in sums.items() if start != closing]
         return compare("revenue", expected, found, lambda key, row: (key, row.get("window_start")))
+
+    def _joined(self, found: Rows, late: Rows) -> Verdict:
+        return compare("viewed-orders", self._viewed(late), found, lambda key, row: (key, row.get("order_id")))
+
+    def _viewed(self, late: Rows) -> Rows:
+        values = [value for _, value in late]
+        return viewed_given_late(
+            self.shop, [value for value in values if "order_id" in value], [value for value in values if "page" in value]
+        )
+
+    def _viewed_rows(self, late: Sequence[Row]) -> int:
+        """Return how many rows the join must give; computed anew only when another record was late."""
+        if self._viewed_known[0] != len(late):
+            self._viewed_known = (len(late), len(self._viewed([(row.key, _value(row)) for row in late])))
+        return self._viewed_known[1]
 
     def _dead(self, rows: Sequence[Row]) -> Verdict:
         """Dead letters name the record that they are about in their headers."""

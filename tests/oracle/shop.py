@@ -48,6 +48,7 @@ class Shop:
     first_orders: dict[str, Value] = field(default_factory=dict)
     histories: dict[str, Value] = field(default_factory=dict)
     orders: list[Arrival] = field(default_factory=list)
+    page_views: list[Arrival] = field(default_factory=list)
     bad_orders: int = 0
     bad_page_views: int = 0
     late_page_views: int = 0
@@ -71,9 +72,9 @@ class Shop:
 def compute(orders: Iterable[bytes], page_views: Iterable[bytes]) -> Shop:
     """Return what the shop must give for values in order of arrival, bad ones included."""
     shop = Shop()
-    views, shop.bad_page_views = _arrivals(page_views, _PAGE_VIEW)
+    shop.page_views, shop.bad_page_views = _arrivals(page_views, _PAGE_VIEW)
     shop.orders, shop.bad_orders = _arrivals(orders, _ORDER)
-    for user, visits in _by_user(views).items():
+    for user, visits in _by_user(shop.page_views).items():
         sessions, late = _sessions(user, visits)
         shop.late_page_views += late
         if sessions:
