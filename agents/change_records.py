@@ -1,8 +1,12 @@
 """Rows of the shop's database, and what a change of one means in the shop's own words."""
 
 from collections.abc import Iterator
+from typing import Any
 
+import msgspec
 from msgspec import Struct
+
+from cdc import OutboxEvent
 
 
 class User(Struct, frozen=True):
@@ -44,7 +48,7 @@ def user_events(change: tuple[User | None, User | None]) -> Iterator[DomainEvent
     """Yield what a changed user row means."""
     old, new = change
     if old is not None and new is not None and old.city != new.city:
-        yield DomainEvent("user-moved", f"user {new.id}", f"{old.city} -> {new.city}")
+        yield DomainEvent("user-moved", f"user {new.id}", f"{old.city or 'unknown'} -> {new.city or 'unknown'}")
 
 
 def order_events(change: tuple[Order | None, Order | None]) -> Iterator[DomainEvent]:
@@ -56,6 +60,12 @@ def order_events(change: tuple[Order | None, Order | None]) -> Iterator[DomainEv
         yield DomainEvent("order-placed", f"order {new.id}", f"{new.amount_cents}")
     if new.status == "paid" and (old is None or old.status != "paid"):
         yield DomainEvent("order-paid", f"order {new.id}", f"{new.amount_cents}")
+
+
+def written_event(event: OutboxEvent[dict[str, Any]]) -> DomainEvent:
+    """Return the event that the shop wrote itself; its payload as JSON."""
+    detail = None if event.payload is None else msgspec.json.encode(event.payload).decode()
+    return DomainEvent(event.type or "unknown", event.aggregate_id or "", detail)
 
 
 def new_orders(change: tuple[Order | None, Order | None]) -> Iterator[Order]:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from agents.change_records import DomainEvent, Order, User, new_orders, order_events, placed_order, user_events
+from agents.change_records import DomainEvent, Order, User, new_orders, order_events, placed_order, user_events, written_event
 from cdc import Change, OutboxEvent, Registry, debezium, outbox
 from engine import App, Context, Record, Sink, Stream, ValueState, bounded
 
@@ -37,8 +37,7 @@ class OncePerId:
         """Take one event."""
         if not self.seen.get():
             self.seen.set(True)
-            event = record.value
-            yield DomainEvent(event.type or "unknown", event.aggregate_id or "", None if event.payload is None else str(event.payload))
+            yield written_event(record.value)
 
 
 @app.pipeline(users, orders)

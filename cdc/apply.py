@@ -4,12 +4,20 @@
     store(key, applied.stored)               row, position, ...
 
 **The guard.** Connect repeats changes after a crash, and what it repeats may be the whole life of a row that is gone by now. So the
-position of the last change is kept with the row, and beyond its deletion: a change with a lower LSN has been applied before. Within
-a key the LSN alone decides, since a row lock makes the next writer wait for the commit of the one before: so a snapshot, whose rows
-know no commit LSN, compares as well. A change at the same LSN is applied again and changes nothing.
+position of the last change is kept with the row, and beyond its deletion: a change that lies behind it has been applied before. One
+at the same place is applied again and changes nothing.
 
-**A truncate** has no key and comes through one partition only. It locks the table, so its LSN parts all earlier rows from all later
-ones, whatever the order in which partitions are read: rows below it go (`truncate`), and so do late ones (`truncated=`).
+What lies behind is told by the higher of the two LSNs of a position, that of the change and that of the last commit before it:
+
+    transaction 7   writes at 100 ........................ commits at 140     delete: commit before 131, own 100
+    snapshot read   window opens at 110, closes at 130, sees the row          read:   commit before 130, own 130
+
+The LSN of the change alone would take the delete for a replay, since a snapshot reads without locks: the row would stay for ever.
+A whole snapshot knows no commit; it holds what was committed before its LSN. The first transaction that a connector sees has no
+commit before it either, and it ends after the snapshot, whenever it began: so it never lies behind a row that was read (`place_of`).
+
+**A truncate** has no key and comes through one partition only. It locks the table, so its position parts all earlier rows from all
+later ones, whatever the order in which partitions are read: rows below it go (`truncate`), and so do late ones (`truncated=`).
 
 **Values that Debezium does not have** come from the stored row. Where there is none they stay named in `missing`. A key change hands
 its row over: the deletion keeps it as `departed`, and the create under the new key takes from it (`departed=`).
@@ -19,7 +27,9 @@ Debezium leaves out of the chunk what changed meanwhile.
 
 **Without a primary key** rows are told apart by all of their columns: see `cdc.keyless`.
 
-Limits: LSNs of another database, or of the same one restored from a backup, do not compare; such a source needs a new table.
+Limits: in the engine's tables the end of a whole snapshot counts as a truncate, so there what the first transaction after it wrote
+before the snapshot's LSN is taken for older. LSNs of another database, or of the same one restored from a backup, do not compare;
+such a source needs a new table.
 """
 
 from typing import Any, Generic, TypeVar
@@ -33,6 +43,8 @@ from engine.errors import RecordError
 Row = TypeVar("Row")
 
 NOWHERE = Position()
+FIRST = 1
+"""In a guard, for the commit before a change: there was none that the connector has seen. No log begins so low."""
 
 
 class Stored(Struct, Generic[Row], frozen=True):
@@ -76,9 +88,10 @@ def apply(
     if change.op in (Op.TRUNCATE, Op.MESSAGE):
         raise RecordError(f"a {change.op.name.lower()} is about no row")
     stored = stored or Stored()
-    if is_behind(change.position, stored.position) or is_behind(change.position, truncated):
+    place = place_of(change)
+    if is_behind(place, stored.position) or goes_with(place, truncated):
         return Applied(stored, stored.row, stored.row, is_replay=True)
-    position = later(stored.position, change.position)
+    position = later(stored.position, place)
     if change.op is Op.DELETE:
         left = stored.row if change.new_key is not None else None
         return Applied(Stored(None, position, (), left or stored.departed), stored.row, None)
@@ -90,7 +103,7 @@ def apply(
 
 def truncate(stored: Stored[Row], position: Position) -> Applied[Row]:
     """Return the outcome of a truncate for one key: its row goes unless it was written after it."""
-    if is_behind(position, stored.position):
+    if not goes_with(stored.position, position) and stored.position != position:
         return Applied(stored, stored.row, stored.row, is_replay=True)
     return Applied(Stored(None, later(stored.position, position)), stored.row, None)
 
@@ -110,14 +123,30 @@ def fill(change: Change[Row], stored: Stored[Row], departed: Stored[Row] | None)
     return _with(change.after, known, [name for name in change.unavailable if name not in missing]), missing
 
 
+def place_of(change: Change[Any]) -> Position:
+    """Return the position of a change as guards keep it: one of the first transaction has FIRST for the commit before it."""
+    position = change.position
+    if position.commit_lsn or change.op is Op.READ or not position.lsn:
+        return position
+    return Position(FIRST, position.lsn)
+
+
 def is_behind(position: Position, guard: Position) -> bool:
-    """Whether a change at a position lies before the guard. A position that is not known (LSN 0) does not."""
-    return 0 < position.lsn < guard.lsn
+    """Whether a change at a place lies before the guard. One that is not known (LSN 0) does not."""
+    if not position.lsn or not guard.lsn or (position.commit_lsn == FIRST and not guard.commit_lsn):
+        return False
+    reached, guarded = max(position.commit_lsn, position.lsn), max(guard.commit_lsn, guard.lsn)
+    return reached < guarded or (reached == guarded and position.commit_lsn == guard.commit_lsn and position.lsn < guard.lsn)
+
+
+def goes_with(row: Position, truncated: Position) -> bool:
+    """Whether a row of a place goes with a truncate, or with the end of a whole snapshot that has not read it."""
+    return is_behind(Position(0, row.lsn) if row.commit_lsn == FIRST else row, truncated)
 
 
 def later(guard: Position, position: Position) -> Position:
     """Return the guard after a change."""
-    return guard if position.lsn < guard.lsn else position
+    return guard if not position.lsn or is_behind(position, guard) else position
 
 
 def _has(row: Any, name: str) -> bool:

@@ -31,6 +31,10 @@ _KINDS: dict[type, Column] = {
     timedelta: "interval",
     UUID: "uuid",
 }
+_AS_THEY_ARE: dict[Column, set[type]] = {column: {kind, type(None)} for kind, column in _KINDS.items()} | {
+    "instant": {datetime, type(None)},
+    "datetime": {datetime, type(None)},
+}
 _NUMBERS = ("int", "numeric", "float")
 _INT64 = 1 << 63
 
@@ -72,14 +76,18 @@ class Database(Protocol):
         """Delete the rows whose key columns have one of the given tuples of values."""
         ...
 
-    def insert(self, table: str, columns: Mapping[str, Column], rows: Sequence[tuple[Any, ...]]) -> None:
-        """Add rows."""
+    def insert(self, table: str, columns: Mapping[str, Column], values: Sequence[Sequence[Any]]) -> None:
+        """Add rows, given as the values of each column."""
         ...
 
     def replace(
-        self, table: str, columns: Mapping[str, Column], key: Sequence[str], rows: Sequence[tuple[Any, ...]], *, fresh: bool = False
+        self, table: str, columns: Mapping[str, Column], key: Sequence[str], values: Sequence[Sequence[Any]], *, fresh: bool = False
     ) -> None:
         """Add rows in the place of those with the same key; `fresh`: there are none."""
+        ...
+
+    def holds_numerics(self, values: Sequence[Any]) -> bool:
+        """Return whether a column of type "numeric" holds these values (None aside) exactly."""
         ...
 
     def close(self) -> None: ...
@@ -112,6 +120,21 @@ def column_of(value: Any) -> Column:
     return _KINDS.get(kind, "text")
 
 
+def kind_of(values: Sequence[Any]) -> Column | None:
+    """Return the type of column that values need, None if all of them are null."""
+    found: Column | None = None
+    for kind in set(map(type, values)) - {type(None)}:
+        needed: Column = _KINDS.get(kind, "text")
+        if kind is datetime or kind is int:
+            for value in values:
+                if type(value) is kind:
+                    needed = column_of(value)
+                    found = needed if found is None else widened(found, needed)
+        else:
+            found = needed if found is None else widened(found, needed)
+    return found
+
+
 def widened(first: Column, second: Column) -> Column:
     """Return a type that has room for the values of both."""
     if first == second:
@@ -134,6 +157,18 @@ def plain(value: Any, kind: Column) -> Any:
     return _text(value)
 
 
+def plain_column(values: Sequence[Any], kind: Column) -> Sequence[Any]:
+    """Return values as a column of a type takes them; the same sequence if nothing is to be done."""
+    if set(map(type, values)) <= _AS_THEY_ARE[kind]:
+        return values
+    return [plain(value, kind) for value in values]
+
+
+def quoted(name: str) -> str:
+    """Return the name of a column or table as SQL writes it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def _text(value: Any) -> str:
     match value:
         case bool():
@@ -151,4 +186,4 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-__all__ = ["Column", "Database", "column_of", "open_database", "plain", "widened"]
+__all__ = ["Column", "Database", "column_of", "kind_of", "open_database", "plain", "plain_column", "quoted", "widened"]

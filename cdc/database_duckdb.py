@@ -1,10 +1,13 @@
-"""DuckDB as the place of a replica: the only module of this package that knows duckdb. Rows go in as columns, by `unnest`."""
+"""DuckDB as the place of a replica: the only module of this package that knows duckdb. Rows go in as columns, as JSON."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import Any
 
-from cdc.database import Column, plain
+import msgspec
+
+from cdc.database import Column, plain_column, quoted
 from engine.errors import ConfigError
 
 try:
@@ -26,6 +29,8 @@ _TYPES: dict[Column, str] = {
     "interval": "INTERVAL",
     "uuid": "UUID",
 }
+_IN_JSON = ("int", "bool", "text")
+_BEYOND = 10**28
 _KINDS = {text: kind for kind, text in _TYPES.items()}
 
 
@@ -42,7 +47,7 @@ class DuckDatabase:
             raise ConfigError(f"duckdb:{path}: {error}") from error
         self.execute("set timezone = 'UTC'")
         # With the name of the file in front: a schema may have the same one.
-        self._place = f"{_quoted(self.execute('select current_database()')[0][0])}.{_quoted(schema)}"
+        self._place = f"{quoted(self.execute('select current_database()')[0][0])}.{quoted(schema)}"
         self.execute(f"create schema if not exists {self._place}")
 
     @contextmanager
@@ -57,7 +62,7 @@ class DuckDatabase:
         self._connection.commit()
 
     def name(self, table: str) -> str:
-        return f"{self._place}.{_quoted(table)}"
+        return f"{self._place}.{quoted(table)}"
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         done = self._connection.execute(sql, list(values))
@@ -73,62 +78,84 @@ class DuckDatabase:
 
     def create(self, table: str, columns: Mapping[str, Column], key: Sequence[str]) -> None:
         # Without the primary key: DuckDB lets no transaction delete a key and add it again.
-        self.execute(f"create table {self.name(table)} ({', '.join(f'{_quoted(name)} {_TYPES[kind]}' for name, kind in columns.items())})")
+        self.execute(f"create table {self.name(table)} ({', '.join(f'{quoted(name)} {_TYPES[kind]}' for name, kind in columns.items())})")
 
     def add_column(self, table: str, name: str, kind: Column) -> None:
-        self.execute(f"alter table {self.name(table)} add column {_quoted(name)} {_TYPES[kind]}")
+        self.execute(f"alter table {self.name(table)} add column {quoted(name)} {_TYPES[kind]}")
 
     def retype(self, table: str, name: str, kind: Column) -> None:
-        self.execute(f"alter table {self.name(table)} alter column {_quoted(name)} type {_TYPES[kind]}")
+        self.execute(f"alter table {self.name(table)} alter column {quoted(name)} type {_TYPES[kind]}")
 
     def has_values(self, table: str, name: str) -> bool:
-        return bool(self.execute(f"select 1 from {self.name(table)} where {_quoted(name)} is not null limit 1"))
+        return bool(self.execute(f"select 1 from {self.name(table)} where {quoted(name)} is not null limit 1"))
 
     def select(self, table: str, names: Sequence[str], keys: Mapping[str, Sequence[Any]], **fixed: Any) -> list[tuple[Any, ...]]:
         where, values = self._where(table, keys, fixed)
-        return self.execute(f"select {', '.join(map(_quoted, names))} from {self.name(table)}{where}", values)
+        return self.execute(f"select {', '.join(map(quoted, names))} from {self.name(table)}{where}", values)
 
     def delete(self, table: str, keys: Mapping[str, Sequence[Any]]) -> None:
         where, values = self._where(table, keys, {})
         self.execute(f"delete from {self.name(table)}{where}", values)
 
-    def insert(self, table: str, columns: Mapping[str, Column], rows: Sequence[tuple[Any, ...]]) -> None:
-        unnested = ", ".join(f"unnest(?::{_TYPES[kind]}[])" for kind in columns.values())
-        values = [[_value(row[at], kind) for row in rows] for at, kind in enumerate(columns.values())]
-        self.execute(f"insert into {self.name(table)} ({', '.join(map(_quoted, columns))}) select {unnested}", values)
+    def insert(self, table: str, columns: Mapping[str, Column], values: Sequence[Sequence[Any]]) -> None:
+        self._insert(table, columns, values, "")
 
     def replace(
-        self, table: str, columns: Mapping[str, Column], key: Sequence[str], rows: Sequence[tuple[Any, ...]], *, fresh: bool = False
+        self, table: str, columns: Mapping[str, Column], key: Sequence[str], values: Sequence[Sequence[Any]], *, fresh: bool = False
     ) -> None:
         # A key that was deleted in this transaction is still in DuckDB's index, so a row is updated in its place.
-        names = ", ".join(map(_quoted, columns))
-        unnested = ", ".join(f"unnest(?::{_TYPES[kind]}[])" for kind in columns.values())
-        values = [[_value(row[at], kind) for row in rows] for at, kind in enumerate(columns.values())]
-        others = ", ".join(f"{_quoted(name)} = excluded.{_quoted(name)}" for name in columns if name not in key)
-        conflict = f" on conflict ({', '.join(map(_quoted, key))}) do update set {others}" if others else ""
-        self.execute(f"insert into {self.name(table)} ({names}) select {unnested}{conflict}", values)
+        others = ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in columns if name not in key)
+        conflict = f" on conflict ({', '.join(map(quoted, key))}) do update set {others}" if others and not fresh else ""
+        self._insert(table, columns, values, conflict)
+
+    def holds_numerics(self, values: Sequence[Any]) -> bool:
+        return all(map(_fits_decimal, values))
+
+    def _insert(self, table: str, columns: Mapping[str, Column], values: Sequence[Sequence[Any]], conflict: str) -> None:
+        names, read = ", ".join(map(quoted, columns)), ", ".join(map(_read, columns.values()))
+        written = [_written(column, kind) for column, kind in zip(values, columns.values(), strict=True)]
+        self.execute(f"insert into {self.name(table)} ({names}) select {read}{conflict}", written)
 
     def close(self) -> None:
         self._connection.close()
 
     def _where(self, table: str, keys: Mapping[str, Sequence[Any]], fixed: Mapping[str, Any]) -> tuple[str, list[Any]]:
-        conditions, values = [f"{_quoted(name)} = ?" for name in fixed], list(fixed.values())
+        conditions, values = [f"{quoted(name)} = ?" for name in fixed], list(fixed.values())
         if keys:
             kinds = self.columns(table)
-            unnested = ", ".join(f"unnest(?::{_TYPES[kinds[name]]}[])" for name in keys)
-            conditions.append(f"({', '.join(map(_quoted, keys))}) in (select {unnested})")
-            values += [[_value(value, kinds[name]) for value in column] for name, column in keys.items()]
+            conditions.append(f"({', '.join(map(quoted, keys))}) in (select {', '.join(_read(kinds[name]) for name in keys)})")
+            values += [_written(column, kinds[name]) for name, column in keys.items()]
         return f" where {' and '.join(conditions)}" if conditions else "", values
 
 
-def _value(value: Any, kind: Column) -> Any:
-    found = plain(value, kind)
-    # Decimals of different scales in one list would all get the scale of the widest, and may not fit it.
-    return str(found) if kind in ("numeric", "interval") and found is not None else found
+def _fits_decimal(value: Any) -> bool:
+    """Whether DECIMAL(38,10) holds a number as it is."""
+    if value is None or type(value) is int:
+        return value is None or abs(value) < _BEYOND
+    _, digits, exponent = Decimal(value).as_tuple()
+    if not isinstance(exponent, int) or abs(value) >= _BEYOND:
+        return False
+    return exponent >= -10 or not any(digits[exponent + 10 :])
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+def _read(kind: Column) -> str:
+    """Return the expression that makes rows of a parameter as `_written` gives it."""
+    if kind in _IN_JSON:
+        return f"unnest(from_json(?, '[\"{_TYPES[kind]}\"]'))"
+    texts = "unnest(from_json(?, '[\"VARCHAR\"]'))"
+    return f"from_base64({texts})" if kind == "bytes" else f"{texts}::{_TYPES[kind]}"
+
+
+def _written(values: Sequence[Any], kind: Column) -> str:
+    """Return the values of a column as a text of JSON: DuckDB takes that several times faster than a list of Python's."""
+    ready = plain_column(values, kind)
+    if kind == "float":
+        ready = [value if value is None or value - value == 0 else str(value) for value in ready]
+    elif kind == "interval":
+        ready = [value and f"{value.days} days {value.seconds * 1_000_000 + value.microseconds} microseconds" for value in ready]
+    elif kind == "time":
+        ready = [value and value.replace(tzinfo=None) for value in ready]
+    return msgspec.json.encode(ready).decode()
 
 
 __all__ = ["DuckDatabase"]

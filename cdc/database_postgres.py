@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from cdc.database import Column, plain
+from cdc.database import Column, plain_column, quoted
 from engine.errors import ConfigError, UnavailableError
 
 try:
@@ -40,7 +40,7 @@ class PostgresDatabase:
             self._connection: psycopg.Connection[Any] = psycopg.connect(address, autocommit=True, connect_timeout=10)
         except psycopg.OperationalError as error:
             raise UnavailableError(f"{address}: {error}") from error
-        self.execute(f"create schema if not exists {_quoted(schema)}")
+        self.execute(f"create schema if not exists {quoted(schema)}")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -52,7 +52,7 @@ class PostgresDatabase:
             raise UnavailableError(str(error)) from error
 
     def name(self, table: str) -> str:
-        return f"{_quoted(self._schema)}.{_quoted(table)}"
+        return f"{quoted(self._schema)}.{quoted(table)}"
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         cursor = self._connection.execute(sql.replace("%", "%%").replace("?", "%s").encode(), values)
@@ -67,57 +67,56 @@ class PostgresDatabase:
         return {name: _KINDS.get(kind, "text") for name, kind in rows}
 
     def create(self, table: str, columns: Mapping[str, Column], key: Sequence[str]) -> None:
-        parts = [f"{_quoted(name)} {_TYPES[kind]}" for name, kind in columns.items()]
-        self.execute(f"create table {self.name(table)} ({', '.join(parts)}, primary key ({', '.join(map(_quoted, key))}))")
+        parts = [f"{quoted(name)} {_TYPES[kind]}" for name, kind in columns.items()]
+        self.execute(f"create table {self.name(table)} ({', '.join(parts)}, primary key ({', '.join(map(quoted, key))}))")
 
     def add_column(self, table: str, name: str, kind: Column) -> None:
-        self.execute(f"alter table {self.name(table)} add column {_quoted(name)} {_TYPES[kind]}")
+        self.execute(f"alter table {self.name(table)} add column {quoted(name)} {_TYPES[kind]}")
 
     def retype(self, table: str, name: str, kind: Column) -> None:
-        column = _quoted(name)
+        column = quoted(name)
         self.execute(f"alter table {self.name(table)} alter column {column} type {_TYPES[kind]} using {column}::text::{_TYPES[kind]}")
 
     def has_values(self, table: str, name: str) -> bool:
-        return bool(self.execute(f"select 1 from {self.name(table)} where {_quoted(name)} is not null limit 1"))
+        return bool(self.execute(f"select 1 from {self.name(table)} where {quoted(name)} is not null limit 1"))
 
     def select(self, table: str, names: Sequence[str], keys: Mapping[str, Sequence[Any]], **fixed: Any) -> list[tuple[Any, ...]]:
         where, values = self._where(table, keys, fixed)
-        return self.execute(f"select {', '.join(map(_quoted, names))} from {self.name(table)}{where}", values)
+        return self.execute(f"select {', '.join(map(quoted, names))} from {self.name(table)}{where}", values)
 
     def delete(self, table: str, keys: Mapping[str, Sequence[Any]]) -> None:
         where, values = self._where(table, keys, {})
         self.execute(f"delete from {self.name(table)}{where}", values)
 
-    def insert(self, table: str, columns: Mapping[str, Column], rows: Sequence[tuple[Any, ...]]) -> None:
-        kinds = list(columns.values())
-        names = ", ".join(map(_quoted, columns))
+    def insert(self, table: str, columns: Mapping[str, Column], values: Sequence[Sequence[Any]]) -> None:
+        names = ", ".join(map(quoted, columns))
+        ready = [plain_column(column, kind) for column, kind in zip(values, columns.values(), strict=True)]
         with self._connection.cursor() as cursor, cursor.copy(f"copy {self.name(table)} ({names}) from stdin".encode()) as copy:
-            for row in rows:
-                copy.write_row([plain(value, kind) for value, kind in zip(row, kinds, strict=True)])
+            for row in zip(*ready, strict=True):
+                copy.write_row(row)
 
     def replace(
-        self, table: str, columns: Mapping[str, Column], key: Sequence[str], rows: Sequence[tuple[Any, ...]], *, fresh: bool = False
+        self, table: str, columns: Mapping[str, Column], key: Sequence[str], values: Sequence[Sequence[Any]], *, fresh: bool = False
     ) -> None:
         if not fresh:
             places = [list(columns).index(name) for name in key]
-            self.delete(table, {name: [row[place] for row in rows] for name, place in zip(key, places, strict=True)})
-        self.insert(table, columns, rows)
+            self.delete(table, {name: values[place] for name, place in zip(key, places, strict=True)})
+        self.insert(table, columns, values)
+
+    def holds_numerics(self, values: Sequence[Any]) -> bool:
+        return True
 
     def close(self) -> None:
         self._connection.close()
 
     def _where(self, table: str, keys: Mapping[str, Sequence[Any]], fixed: Mapping[str, Any]) -> tuple[str, list[Any]]:
-        conditions, values = [f"{_quoted(name)} = ?" for name in fixed], list(fixed.values())
+        conditions, values = [f"{quoted(name)} = ?" for name in fixed], list(fixed.values())
         if keys:
             kinds = self.columns(table)
             arrays = ", ".join(f"?::{_TYPES[kinds[name]]}[]" for name in keys)
-            conditions.append(f"({', '.join(map(_quoted, keys))}) in (select * from unnest({arrays}))")
-            values += [[plain(value, kinds[name]) for value in column] for name, column in keys.items()]
+            conditions.append(f"({', '.join(map(quoted, keys))}) in (select * from unnest({arrays}))")
+            values += [list(plain_column(column, kinds[name])) for name, column in keys.items()]
         return f" where {' and '.join(conditions)}" if conditions else "", values
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 __all__ = ["PostgresDatabase"]

@@ -7,31 +7,38 @@
 **Exactly once.** The offsets up to which the topics have been applied are committed together with the rows, so after a crash the
 worker reads on exactly there. What Connect itself repeats is caught by the position of the last change of each key, which is kept
 beyond the row's deletion, as in the engine's tables; what a change does to a row is decided by the same function (`cdc.apply`).
+A batch of changes that only bring whole rows or take them away is reckoned at once (`cdc.net`), with the same outcome.
 
 **Columns** come as they come: a table is made from the first row, a new column is added when a row brings it, and a column whose
 values change their type is widened (int to numeric to double, anything to text). A column that is no longer written is null.
+A numeric that a database cannot hold as one (NaN or 30 digits in DuckDB) makes its column text rather than another number.
 
 Beside the copies the schema holds `_replica_offsets`, `_replica_guards` and `_replica_truncates`.
 
 Limits: tables need a primary key. Columns have the type that their values show, not the source's constraints, defaults and indexes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from cdc.apply import NOWHERE, Stored, apply, is_behind
+from cdc.apply import NOWHERE, Stored, apply, goes_with, is_behind, place_of
 from cdc.change import Change, Op, Position
-from cdc.database import Column, Database, column_of, widened
+from cdc.database import Column, Database, kind_of, widened
+from cdc.net import net_of
 from cdc.packing import row_codec
 from engine.errors import RecordError
 from engine.records import TopicPartition
 
 _packing = row_codec(dict)(tuple[dict[str, Any]])
-_GUARD_COLUMNS = ("source", "key", "lsn", "commit_lsn", "extra")
+_pack = msgspec.msgpack.Encoder().encode
+_SMALL = 1 << 63
+_GUARDS: dict[str, Column] = {"source": "text", "key": "bytes", "lsn": "int", "commit_lsn": "int", "extra": "bytes"}
+_OFFSETS: dict[str, Column] = {"topic": "text", "part": "int", "next_offset": "int"}
 
 
 class _Extra(Struct, frozen=True, array_like=True):
@@ -91,41 +98,51 @@ class Replica:
         Raises:
             RecordError: A change of a table without primary key.
         """
-        applied = 0
+        tables: dict[str, list[Change[dict[str, Any]]]] = {}
+        offsets: dict[TopicPartition, int] = {}
+        for batch in batches:  # tables know nothing of each other, so the changes of one are applied together
+            tables.setdefault(batch.table, []).extend(batch.changes)
+            offsets[batch.partition] = batch.next_offset
         with self._db.transaction():
             self._columns.clear()
-            for batch in batches:
-                applied += self._apply_batch(batch)
-                self._db.replace(
-                    "_replica_offsets",
-                    {"topic": "text", "part": "int", "next_offset": "int"},
-                    ("topic", "part"),
-                    [(batch.partition.topic, batch.partition.partition, batch.next_offset)],
-                )
+            applied = sum(self._apply_table(table, changes) for table, changes in tables.items())
+            if offsets:
+                topics, numbers = [place.topic for place in offsets], [place.partition for place in offsets]
+                self._db.replace("_replica_offsets", _OFFSETS, ("topic", "part"), [topics, numbers, list(offsets.values())])
         return applied
 
-    def _apply_batch(self, batch: Batch) -> int:
-        work, applied = _Work(), 0
-        truncated = self._truncated(batch.table)
-        self._load_guards(batch.table, batch.changes, work)
-        for change in batch.changes:
+    def _apply_table(self, table: str, changes: Sequence[Change[dict[str, Any]]]) -> int:
+        work, truncated = _Work(), self._truncated(table)
+        self._load_guards(table, changes, work)
+        net = net_of(changes, work.stored, truncated, _pack_key)
+        if net is None:
+            return self._apply_carefully(table, changes, work, truncated)
+        count = len(net.keys)
+        guards: list[list[Any]] = [[table] * count, list(net.keys), net.lsns, net.commit_lsns, [None] * count]
+        self._write(table, net.keys, work.existing, net.rows, guards)
+        return net.applied
+
+    def _apply_carefully(self, table: str, changes: Sequence[Change[dict[str, Any]]], work: _Work, truncated: Position) -> int:
+        """Apply changes one by one."""
+        applied = 0
+        for change in changes:
             if change.op is Op.MESSAGE:
                 continue
             if change.op is Op.TRUNCATE:
-                self._write(batch.table, work)
-                applied += self._truncate(batch.table, change.position, truncated)
-                truncated, work = self._truncated(batch.table), _Work()
-                self._load_guards(batch.table, batch.changes, work)
+                self._write_work(table, work)
+                applied += self._truncate(table, place_of(change), truncated)
+                truncated, work = self._truncated(table), _Work()
+                self._load_guards(table, changes, work)
             else:
-                applied += self._apply_change(batch.table, change, truncated, work)
-        self._write(batch.table, work)
+                applied += self._apply_change(table, change, truncated, work)
+        self._write_work(table, work)
         return applied
 
     def _apply_change(self, table: str, change: Change[dict[str, Any]], truncated: Position, work: _Work) -> int:
         if change.key is None:
             raise RecordError(f"table {table!r} has no primary key: it cannot be replicated row by row")
         key = _pack_key(change.key)
-        if change.unavailable or change.new_key is not None:
+        if change.new_key is not None or (change.unavailable and change.op is not Op.DELETE):
             self._load_row(table, key, change.key, work)
         departed = None
         if change.unavailable and change.old_key is not None:
@@ -145,7 +162,7 @@ class Replica:
 
     def _load_guards(self, table: str, changes: Sequence[Change[dict[str, Any]]], work: _Work) -> None:
         keys = {_pack_key(key) for change in changes for key in (change.key, change.old_key) if key is not None}
-        found = self._db.select("_replica_guards", _GUARD_COLUMNS[1:], {"key": sorted(keys)}, source=table)
+        found = self._db.select("_replica_guards", list(_GUARDS)[1:], {"key": sorted(keys)}, source=table) if keys else []
         for key, lsn, commit_lsn, extra in found:
             more = _Extra() if extra is None else msgspec.msgpack.decode(bytes(extra), type=_Extra)
             departed = None if more.departed is None else _packing.decode(more.departed)[0]
@@ -163,20 +180,30 @@ class Replica:
             stored = work.stored[key]
             work.stored[key] = Stored(dict(zip(names, rows[0], strict=True)), stored.position, stored.missing, stored.departed)
 
-    def _write(self, table: str, work: _Work) -> None:
-        """Write what the changes came to: rows that changed are replaced as a whole."""
-        if not work.touched:
+    def _write_work(self, table: str, work: _Work) -> None:
+        """Write what the changes came to."""
+        rows = [row for key in work.touched if (row := work.stored[key].row) is not None]
+        guards = zip(*((table, key, *_guard_of(work.stored[key])) for key in work.touched), strict=True)
+        self._write(table, work.touched, work.existing, rows, list(guards))
+
+    def _write(
+        self,
+        table: str,
+        touched: Mapping[bytes, dict[str, Any]],
+        existing: set[bytes],
+        rows: Sequence[dict[str, Any]],
+        guards: Sequence[Sequence[Any]],
+    ) -> None:
+        """Replace rows that changed as a whole, and their guards (columns of `_GUARDS`)."""
+        if not touched:
             return
-        gone = [columns for key, columns in work.touched.items() if key in work.existing]
+        gone = [columns for key, columns in touched.items() if key in existing] if existing else []
         if gone:
             self._delete(table, gone)
-        rows = [row for key in work.touched if (row := work.stored[key].row) is not None]
         if rows:
-            columns = self._fit_columns(table, rows, list(next(iter(work.touched.values()))))
-            self._db.insert(table, columns, [tuple(row.get(name) for name in columns) for row in rows])
-        guards = [(table, key, *_guard_of(work.stored[key])) for key in work.touched]
-        kinds: dict[str, Column] = {"source": "text", "key": "bytes", "lsn": "int", "commit_lsn": "int", "extra": "bytes"}
-        self._db.replace("_replica_guards", kinds, ("source", "key"), guards, fresh=not gone)
+            columns, values = self._fit_columns(table, rows, list(next(iter(touched.values()))))
+            self._db.insert(table, columns, values)
+        self._db.replace("_replica_guards", _GUARDS, ("source", "key"), guards, fresh=not gone)
 
     def _delete(self, table: str, keys: Sequence[dict[str, Any]]) -> None:
         if self._columns_of(table):
@@ -189,12 +216,12 @@ class Replica:
         return Position(rows[0][1], rows[0][0]) if rows else NOWHERE
 
     def _truncate(self, table: str, position: Position, truncated: Position) -> int:
-        if 0 < position.lsn <= truncated.lsn:
+        if position.lsn and (position == truncated or is_behind(position, truncated)):
             return 0
         kinds: dict[str, Column] = {"source": "text", "lsn": "int", "commit_lsn": "int"}
-        self._db.replace("_replica_truncates", kinds, ("source",), [(table, position.lsn, position.commit_lsn)])
+        self._db.replace("_replica_truncates", kinds, ("source",), [[table], [position.lsn], [position.commit_lsn]])
         guards = self._db.select("_replica_guards", ("key", "lsn", "commit_lsn"), {}, source=table)
-        behind = [_packing.decode(bytes(key))[0] for key, lsn, commit in guards if is_behind(Position(commit, lsn), position)]
+        behind = [_packing.decode(bytes(key))[0] for key, lsn, commit in guards if goes_with(Position(commit, lsn), position)]
         if behind:
             self._delete(table, behind)
         return 1
@@ -206,34 +233,52 @@ class Replica:
             self._columns[table] = self._db.columns(table)
         return self._columns[table]
 
-    def _fit_columns(self, table: str, rows: Sequence[dict[str, Any]], key: Sequence[str]) -> dict[str, Column]:
-        """Make the table's columns such that rows fit into them, and return those that the rows have."""
-        wanted: dict[str, Column | None] = {}
-        for row in rows:
-            for name, value in row.items():
-                if value is not None:
-                    kind, known = column_of(value), wanted.get(name)
-                    wanted[name] = kind if known is None else widened(known, kind)
-                elif name not in wanted:
-                    wanted[name] = None
+    def _fit_columns(self, table: str, rows: Sequence[dict[str, Any]], key: Sequence[str]) -> tuple[dict[str, Column], list[Sequence[Any]]]:
+        """Make the table's columns such that rows fit into them; return those that the rows have, and their values."""
+        values = _columns_of_rows(rows)
+        wanted = {name: self._kind_of(column) for name, column in values.items()}
         present = self._columns_of(table)
         if not present:
             self._db.create(table, {name: kind or "text" for name, kind in wanted.items()}, key)
+        changed = not present
         for name, needed in wanted.items() if present else ():
             if name not in present:
                 self._db.add_column(table, name, needed or "text")
+                changed = True
             elif needed is not None and needed != present[name]:
                 # A column without a value so far has no type yet.
                 wider = widened(present[name], needed) if self._db.has_values(table, name) else needed
                 if wider != present[name]:
                     self._db.retype(table, name, wider)
-        self._columns.pop(table, None)
+                    changed = True
+        if changed:
+            self._columns.pop(table, None)
         now = self._columns_of(table)
-        return {name: now[name] for name in wanted}
+        return {name: now[name] for name in wanted}, list(values.values())
+
+    def _kind_of(self, values: Sequence[Any]) -> Column | None:
+        kind = kind_of(values)
+        return "text" if kind == "numeric" and not self._db.holds_numerics(values) else kind
+
+
+def _columns_of_rows(rows: Sequence[dict[str, Any]]) -> dict[str, Sequence[Any]]:
+    """Return the values of each column, None where a row does not have it."""
+    names = list(rows[0])
+    if len(names) > 1 and all(len(row) == len(names) for row in rows):
+        try:
+            return dict(zip(names, zip(*map(itemgetter(*names), rows), strict=True), strict=True))
+        except KeyError:
+            pass
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return {name: [row.get(name) for row in rows] for name in names}
 
 
 def _pack_key(columns: dict[str, Any]) -> bytes:
-    return _packing.encode((columns,))
+    for value in columns.values():
+        kind = type(value)
+        if kind is not str and (kind is not int or not -_SMALL < value < _SMALL):
+            return _packing.encode((columns,))
+    return _pack((columns,))  # the same bytes, since these are as MessagePack knows them
 
 
 def _guard_of(stored: Stored[dict[str, Any]]) -> tuple[int, int, bytes | None]:

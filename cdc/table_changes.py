@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 from msgspec import Struct
 
+from cdc.apply import place_of
 from cdc.change import Change, Op, Position
 from cdc.keyless import KeylessGuard, apply_without_key
 from cdc.packing import row_codec
@@ -103,7 +104,7 @@ class Spread(Operator):
             return []
         if op is Op.TRUNCATE:
             self._keyless_changes(change)
-            return [(EVERYWHERE, Moved(VERSION, op, change.position))]
+            return [(EVERYWHERE, Moved(VERSION, op, place_of(change)))]
         if key is None and change.key is None:
             return self._keyless_changes(change)
         if key is None:

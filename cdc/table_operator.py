@@ -27,7 +27,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from cdc.apply import NOWHERE, Stored, apply, fill, is_behind, later
+from cdc.apply import NOWHERE, Stored, apply, fill, goes_with, is_behind, later
 from cdc.change import Change, Op, Position
 from cdc.keyless import Copies
 from cdc.packing import row_codec
@@ -153,7 +153,7 @@ class ChangesTable(RowsOperator):
     def _truncate(self, position: Position, timestamp_ms: int) -> Changed:
         """Remove the rows that were written before a truncate, or before a snapshot that has not read them again."""
         truncated = self._truncated.get("") or NOWHERE
-        if 0 < position.lsn <= truncated.lsn:
+        if position.lsn and (position == truncated or is_behind(position, truncated)):
             self.context.count("replayed_changes")
             return []
         self._truncated.put("", later(truncated, position))
@@ -163,7 +163,7 @@ class ChangesTable(RowsOperator):
             guard = self._guards.get(key)
             if guard is None:
                 contents[_content_of(key)] = None
-            elif is_behind(guard.position, position) or not (guard.position.lsn and position.lsn):
+            elif goes_with(guard.position, position) or not (guard.position.lsn and position.lsn):
                 changed += self._put(key, None, timestamp_ms)
         for content in contents:
             changed += self._set_copies(content, (self._copies.get(content) or Copies()).truncate(position.lsn), None, timestamp_ms)
@@ -212,7 +212,7 @@ class ChangesTable(RowsOperator):
             for place, changed in self._put(key, filled, timestamp_ms):
                 reached = self._reached
                 self.emit(Block([place], [changed], [timestamp_ms], reached, reached, [reached]))
-        elif guard.position.lsn < lsn:
+        elif not guard.position.lsn or is_behind(guard.position, handover.position):
             departed = (lsn, handover.row, handover.missing)
             self._guards.put(key, Guard(guard.position, guard.missing, guard.moved_at, departed))
 

@@ -136,7 +136,7 @@ def test_delete_retracts_the_stored_row_and_not_what_debezium_invented() -> None
     change = Change(op=Op.DELETE, key={"id": 1}, before={"id": 1, "name": ""}, position=Position(0, 2), unavailable=("name",))
     applied = apply(stored, change)
     assert (applied.old, applied.new) == ({"id": 1, "name": "Ada"}, None)
-    late = Change(op=Op.UPDATE, key={"id": 1}, after={"id": 1, "name": "Ada"}, position=Position(9, 1))
+    late = Change(op=Op.UPDATE, key={"id": 1}, after={"id": 1, "name": "Ada"}, position=Position(0, 1))
     assert apply(applied.stored, late).is_replay
 
 
@@ -214,3 +214,19 @@ def _batch(name: str) -> Any:
     from tests.cdc.captures import batch
 
     return batch(lines(name))
+
+
+def test_delete_begun_before_an_incremental_read_and_committed_after_it_takes_the_row() -> None:
+    read = apply(None, Change(op=Op.READ, after={"id": 1}, position=Position(130, 130), snapshot="incremental"))
+    delete: Change[dict[str, Any]] = Change(op=Op.DELETE, key={"id": 1}, position=Position(131, 100))
+    gone = apply(read.stored, delete)
+    assert (gone.new, gone.is_replay) == (None, False)
+    assert apply(gone.stored, Change(op=Op.UPDATE, after={"id": 1}, position=Position(120, 125))).is_replay, "it had been committed before"
+
+
+def test_first_transaction_after_a_snapshot_is_no_replay_although_it_began_before() -> None:
+    read = apply(None, Change(op=Op.READ, after={"id": 1}, position=Position(0, 130), snapshot="true"))
+    delete: Change[dict[str, Any]] = Change(op=Op.DELETE, key={"id": 1}, position=Position(0, 100))
+    gone = apply(read.stored, delete)
+    assert (gone.new, gone.is_replay) == (None, False)
+    assert apply(gone.stored, Change(op=Op.UPDATE, after={"id": 1}, position=Position(0, 90))).is_replay

@@ -6,31 +6,25 @@ PostgreSQL ─► Debezium in Connect ─► Kafka ─► agents.changes ─► 
 
 import argparse
 import asyncio
-import json
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from engine.errors import UnavailableError
-from engine.records import TopicPartition
-from engine.runtime.transport.protocol import Transport
 from engine.runtime.transports import make_transport
 from engine.topics import TopicSpec
 from tests.apicurio_server import ApicurioServer
 from tests.cdc.chain.connect import Connect
 from tests.cdc.chain.postgres import Postgres
 from tests.cdc.chain.shop import TABLES, TOPICS, Writer, create_shop, start_connector
+from tests.cdc.chain.shown import compare, follow, wait_for_copy
 from tests.chaos.worker import Worker
 from tests.kafka_server import KafkaMissing, KafkaServer
 from tests.maven import JavaMissing
-
-SHOWN = ("domain-events", "placed-orders")
 
 
 def main() -> int:
@@ -48,16 +42,16 @@ def main() -> int:
 
     try:
         with ExitStack() as stack:
-            _run(stack, options, say)
+            return _run(stack, options, say)
     except KeyboardInterrupt:
-        say("stopped")
+        say("stopped: nothing that was started runs any more")
     except (KafkaMissing, JavaMissing) as error:
         print(f"the chain cannot be run here: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _run(stack: ExitStack, options: argparse.Namespace, say: Callable[[str], None]) -> None:
+def _run(stack: ExitStack, options: argparse.Namespace, say: Callable[[str], None]) -> int:
     kafka = stack.enter_context(KafkaServer())
     broker = f"kafka://{kafka.bootstrap}"
     say(f"Kafka at {broker}")
@@ -80,21 +74,38 @@ def _run(stack: ExitStack, options: argparse.Namespace, say: Callable[[str], Non
     stack.callback(worker.kill)
     worker.start()
     registry = [] if apicurio is None else ["--registry", apicurio.url]
-    for target in (postgres.url(), f"duckdb:{folder / 'copy.duckdb'}"):
-        _replicate(stack, broker, target, registry, folder / "replicate.log")
+    file = folder / "copy.duckdb"
+    commands = [_replicate(broker, target, registry) for target in (postgres.url(), f"duckdb:{file}")]
+    replicators = [_start(stack, command, folder / "replicate.log") for command in commands]
     writer = Writer(postgres, seed=options.seed, pause_s=0.2).start()
     stack.callback(writer.stop)
-    say("a writer changes the shop; what comes of it:")
-    asyncio.run(_show(broker, postgres, options.seconds, say))
+    say("a writer changes the shop while the pipelines and the replicators come up; what comes of it:")
+    asyncio.run(follow(broker, postgres, options.seconds, say))
+    writer.stop()
+    say("the writer has stopped; are the copies what the source is?")
+    wait_for_copy(postgres)
+    for process in replicators:
+        process.terminate()
+        process.wait(30)
+    subprocess.run([*commands[1], "--no-follow"], check=True, capture_output=True, timeout=60)
+    equal = compare(postgres, str(file), say)
     say("stopping")
+    stack.close()
+    say("stopped: nothing that was started runs any more")
+    return 0 if equal else 1
 
 
-def _replicate(stack: ExitStack, broker: str, target: str, registry: list[str], log: Path) -> None:
+def _replicate(broker: str, target: str, registry: list[str]) -> list[str]:
     command = [sys.executable, "-m", "engine", "replicate", "--broker", broker, "--to", target, "--schema", "copy", *registry]
+    return [*command, *(f"pg.public.{table}" for table in TABLES)]
+
+
+def _start(stack: ExitStack, command: list[str], log: Path) -> "subprocess.Popen[bytes]":
     with log.open("ab") as output:
-        process = subprocess.Popen([*command, *(f"pg.public.{table}" for table in TABLES)], stdout=output, stderr=output)
+        process = subprocess.Popen(command, stdout=output, stderr=output)
     stack.callback(process.wait, 30)
     stack.callback(process.terminate)
+    return process
 
 
 async def _make_topics(broker: str) -> None:
@@ -102,65 +113,6 @@ async def _make_topics(broker: str) -> None:
     await transport.start()
     await transport.ensure_topics([TopicSpec(topic, 3) for topic in TOPICS])
     await transport.stop()
-
-
-async def _show(broker: str, postgres: Postgres, seconds: float | None, say: Callable[[str], None]) -> None:
-    """Print what the pipelines write, and now and then how the copy compares with the source."""
-    transport = make_transport(broker, group="")
-    await transport.start()
-    seen: Counter[str] = Counter()
-    readers = [asyncio.create_task(_print(transport, topic, seen, say)) for topic in SHOWN]
-    deadline = None if seconds is None else time.monotonic() + seconds
-    try:
-        while deadline is None or time.monotonic() < deadline:
-            await asyncio.sleep(5 if deadline is None else max(0.1, min(5.0, deadline - time.monotonic())))
-            counts = await asyncio.to_thread(_counts, postgres)
-            say(f"-- {counts}; records so far: {', '.join(f'{topic} {seen[topic]}' for topic in SHOWN)}")
-    finally:
-        for reader in readers:
-            reader.cancel()
-        await asyncio.gather(*readers, return_exceptions=True)
-        await transport.stop()
-
-
-async def _print(transport: Transport, topic: str, seen: "Counter[str]", say: Callable[[str], None]) -> None:
-    while topic not in (counts := await transport.partition_counts([topic])):  # noqa: ASYNC110  # the broker tells nobody
-        await asyncio.sleep(0.5)
-
-    async def follow(number: int) -> None:
-        reader = await transport.open_reader(TopicPartition(topic, number), 0)
-        while True:
-            try:
-                batch = await reader.read(1.0)
-            except UnavailableError:  # a topic that was just made has no leader yet
-                position = reader.position
-                await reader.close()
-                await asyncio.sleep(1.0)
-                reader = await transport.open_reader(TopicPartition(topic, number), position)
-                continue
-            for value in () if batch is None else batch.values:
-                seen[topic] += 1
-                say(f"{topic}  {json.dumps(json.loads(value or b'null'), ensure_ascii=False)}")
-
-    async with asyncio.TaskGroup() as group:
-        for number in range(counts[topic]):
-            group.create_task(follow(number))
-
-
-def _counts(postgres: Postgres) -> str:
-    """Return the number of rows of the source and of its copy, by table."""
-    with postgres.connect() as connection:
-        found = []
-        for table in TABLES:
-            numbers = []
-            for schema in ("public", "copy"):
-                if connection.execute("select to_regclass(%s)", (f"{schema}.{table}",)).fetchone() == (None,):
-                    numbers.append(0)
-                    continue
-                row = connection.execute(f"select count(*) from {schema}.{table}").fetchone()
-                numbers.append(row[0] if row else 0)
-            found.append(f"{table}: {numbers[0]} rows, {numbers[1]} in the copy")
-    return ", ".join(found)
 
 
 if __name__ == "__main__":
