@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.codecs import Codec
-from engine.errors import ConfigError
 from engine.operators.base import Operator, OperatorContext
 from engine.selectors import Compiled
+from engine.topics import check_topic
 from engine.watermarks import WatermarkStrategy
 
 MakeOperator = Callable[[OperatorContext], Operator]
@@ -56,8 +56,7 @@ class SideSpec:
     codec: Codec[Any]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.topic, str) or not self.topic:
-            raise ConfigError(f"{self.topic!r} is not the name of a topic (late_to, timeouts_to)")
+        check_topic(self.topic, "late_to or timeouts_to")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from engine.errors import ConfigError
 from engine.graph import Node, PipelineGraph, SourceSpec
 from engine.records import TopicPartition
-from engine.topics import OWN_RECORD_BYTES_MAX, TopicSpec
+from engine.topics import OWN_RECORD_BYTES_MAX, TopicSpec, check_topic
 
 INTERNAL_RETENTION_MS = -1
 DELETE_RETENTION_MS = 7 * 24 * 3_600_000
@@ -168,7 +168,7 @@ def make_plan(
         if not reads:
             raise ConfigError(f"pipeline {graph.name!r} reads only broadcast tables; it needs a source whose records look into them")
         pipelines[graph.name] = (*reads, *moved)
-    return Plan(
+    plan = Plan(
         app_id=app_id,
         partitions=partitions,
         epoch=epoch,
@@ -182,6 +182,9 @@ def make_plan(
         signatures=signatures,
         broadcasts=broadcasts,
     )
+    for topic in (*plan.internal_topics, plan.changelog_topic):
+        check_topic(topic, f"app {app_id!r}: its own topic")
+    return plan
 
 
 def _written(node: Node) -> list[tuple[str, bool]]:

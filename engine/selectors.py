@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from engine.errors import ConfigError
+from engine.functions import refuse_async
 
 Selector = str | Callable[[Any], Any]
 
@@ -45,6 +46,7 @@ def compile_selector(selector: Selector, value_type: Any, what: str) -> Compiled
         ConfigError: Not a selector, or the type has no such field.
     """
     if callable(selector):
+        refuse_async(selector, what)
         return Compiled(selector, return_type(selector), None)
     if not isinstance(selector, str) or not selector:
         raise ConfigError(f"{what}: {selector!r} is not a selector; give a field name or a callable of the value")

@@ -23,6 +23,7 @@ from engine.codecs import Codec, JsonCodec
 from engine.detecting import DetectKeywords, DetectOptions, detect_matches, detect_rows
 from engine.durations import Duration, duration_ms
 from engine.errors import ConfigError
+from engine.functions import check_function
 from engine.graph import MakeOperator, Node, PipelineGraph, SideSpec, Sink, SinkSpec
 from engine.joins import Joins, merge_streams
 from engine.keys import key_codec
@@ -35,6 +36,7 @@ from engine.operators.process import Handler, ProcessFunction, process_operator,
 from engine.operators.require_key import RequireKey, RequirePlace
 from engine.selectors import Selector, compile_selector, return_type
 from engine.table import RowChanges, Table, make_table
+from engine.topics import check_topic
 from engine.triggers import Trigger
 from engine.windowed import WindowedStream
 from engine.windows import Window
@@ -278,8 +280,7 @@ class Stream(Joins[K, V]):
             compacted: Create the topic with cleanup.policy=compact: the newest record of each key stays.
         """
         what = self._what(f"to({topic!r})")
-        if not topic or not isinstance(topic, str):
-            raise ConfigError(f"{what}: a topic name is needed")
+        check_topic(topic, what)
         compiled = None if key is None else compile_selector(key, self._value_type, f"key of {what}")
         sink = SinkSpec(topic, codec or JsonCodec(Any), compiled, compacted)
         node = self._graph.add(
@@ -297,8 +298,7 @@ class Stream(Joins[K, V]):
         return f"pipeline {self._graph.name!r}, {operator}"
 
     def _check_callable(self, function: object, operator: str) -> None:
-        if not callable(function):
-            raise ConfigError(f"{self._what(operator)}: {function!r} is not callable; give a function of the value")
+        check_function(function, self._what(operator))
 
     def _aggregates(self, aggregates: Mapping[str, Aggregate], operator: str) -> dict[str, Aggregate]:
         if not aggregates:

@@ -18,6 +18,7 @@ from engine.selectors import Compiled, Selector, compile_selector
 from engine.sources import BroadcastSource, RulesSource, Source, TableSource
 from engine.stream import Sink, Stream
 from engine.table import Table
+from engine.topics import check_topic
 from engine.watermarks import Watermark, watermark_strategy
 
 P = ParamSpec("P")
@@ -152,6 +153,7 @@ class Topology:
     ) -> SourceSpec:
         if (value_type is None) == (codec is None):
             raise ConfigError(f"{what}: give exactly one of value_type (JSON) and codec")
+        check_topic(topic, what)
         if topic in self.sources:
             raise ConfigError(f"{what} is declared twice; keep the first and use it in several pipelines")
         strategy = watermark_strategy(watermark, what)

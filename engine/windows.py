@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from engine.durations import Duration, duration_ms
 from engine.errors import ConfigError
+from engine.functions import check_function, refuse_async
 
 
 class Span(NamedTuple):
@@ -169,9 +170,10 @@ def session(gap: Duration | Callable[[Any], int], ends_with: Callable[[Any], obj
         ends_with: Predicate of a value. The record that fulfils it is the last of its session, which then is
             [first record, that record + 1 ms) and does not wait for the gap. Records are put in order of event time for it.
     """
-    if ends_with is not None and not callable(ends_with):
-        raise ConfigError(f"windows.session: ends_with={ends_with!r} is not callable; give a function of the value")
+    if ends_with is not None:
+        check_function(ends_with, "ends_with of windows.session")
     if callable(gap):
+        refuse_async(gap, "gap of windows.session")
         return SessionWindow(gap, ends_with)
     return SessionWindow(duration_ms(gap, "gap of windows.session", minimum_ms=1), ends_with)
 

@@ -17,11 +17,12 @@ import builtins
 import operator
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from engine.agg import exact, sketches
 from engine.agg.aggregate import Aggregate, Fold, tuple_type
 from engine.errors import ConfigError
+from engine.functions import check_function
 from engine.selectors import Selector, return_type
 
 
@@ -150,7 +151,7 @@ def collect(field: Selector, limit: int) -> Aggregate:
             stored=tuple_type(tuple_type(int, value_type), ...),
             keeps_values=True,
             result=lambda a: [x for _, x in a],
-            empty=(),
+            empty=[],
         ),
     )
 
@@ -193,36 +194,37 @@ def approx_distinct(field: Selector) -> Aggregate:
     )
 
 
-def top(field: Selector, n: int, by: Callable[[Any], Any] | None = None) -> Aggregate:
+def top(field: Selector, n: int, by: Selector | None = None) -> Aggregate:
     """Return the list of the `n` largest values, largest first; among equals the one with the lower event time, then arrival.
 
     Args:
-        by: What to compare values by; None compares the values themselves.
+        by: What they are ordered by, a field or a callable of the record's value like `field` (`agg.top("page", 3, by="seconds")`);
+            None orders the values by themselves.
     """
     _check_positive("top", "n", n)
-    if by is not None and not callable(by):
-        raise ConfigError(f"agg.top: by={by!r} is not callable; give a function of the value that the first argument selects")
+    if by is not None and not callable(by) and not isinstance(by, str):
+        raise ConfigError(f"agg.top: by={by!r} is not a selector; give a field name or a callable of the value")
 
     def ranked(entries: Sequence[Any]) -> Any:
         by_time = sorted(entries, key=operator.itemgetter(1))
         return tuple(sorted(by_time, key=operator.itemgetter(0), reverse=True)[:n])
 
     def entry(x: Any, t: int) -> Any:
-        return (x, t, x) if by is None else (by(x), t, x)
+        return (x, t, x) if by is None else (x[1], t, x[0])
 
-    return Aggregate(
-        "top",
-        field,
-        lambda value_type: Fold(
+    def make(value_type: Any) -> Fold:
+        value, rank = (value_type, value_type) if by is None else get_args(value_type)
+        return Fold(
             create=lambda x, t: (entry(x, t),),
             add=lambda a, x, t: ranked((*a, entry(x, t))),
             merge=lambda a, b: ranked(a + b),
-            stored=tuple_type(tuple_type(Any if by is not None else value_type, int, value_type), ...),
+            stored=tuple_type(tuple_type(rank, int, value), ...),
             keeps_values=True,
             result=lambda a: [x for _, _, x in a],
-            empty=(),
-        ),
-    )
+            empty=[],
+        )
+
+    return Aggregate("top", field, make, rank=by)
 
 
 def quantile(field: Selector, q: float) -> Aggregate:
@@ -256,8 +258,7 @@ def reduce(
         merge: (earlier total, later total) -> total; needed for sessions, which can meet.
     """
     for argument in (function, *(() if merge is None else (merge,))):
-        if not callable(argument):
-            raise ConfigError(f"agg.reduce: {argument!r} is not callable; give a function of the total and a value")
+        check_function(argument, "agg.reduce", "a function of the total and a value")
     declared = return_type(function)
     stored = declared if declared is not Any or initial is None or type(initial) in (list, dict, set, tuple) else type(initial)
     return Aggregate(

@@ -9,12 +9,17 @@ Nulls are left out, as in SQL: where a field may be None, an accumulator of None
 
 import typing
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass, field, replace
 from types import NoneType, UnionType
 from typing import Any
 
 from engine.errors import ConfigError
-from engine.selectors import Selector, compile_selector
+from engine.operators.undeclared import refuse_structs
+from engine.selectors import Compiled, Selector, compile_selector
+
+KEPT = "is kept by an aggregate"
+"""What happens to a Struct of undeclared type, for the message that refuses it."""
 
 
 def identity(accumulator: Any) -> Any:
@@ -73,11 +78,13 @@ class Aggregate:
         name: Its name, for messages.
         selector: Field or callable that it reads; None if it does not look into the value.
         make: Makes the fold for the type of what the selector gives.
+        rank: A second selector: the fold then works on pairs (value, rank), and `make` is given the type of such a pair.
     """
 
     name: str
     selector: Selector | None
     make: Callable[[Any], Fold]
+    rank: Selector | None = field(default=None, kw_only=True)
 
     def bind(self, value_type: Any, what: str) -> Fold:
         """Return the fold for values of a type.
@@ -91,6 +98,8 @@ class Aggregate:
         if self.selector is None:
             return self.make(value_type)
         compiled = compile_selector(self.selector, value_type, what)
+        if self.rank is not None:
+            compiled = _paired(compiled, compile_selector(self.rank, value_type, f"by of {what}"))
         try:
             fold = self.make(without_none(compiled.type))
         except ConfigError as error:
@@ -99,6 +108,26 @@ class Aggregate:
             fold = skip_none(fold)
         name = compiled.field if compiled.field is not None else f"callable {id(compiled.get)}"
         return replace(fold, read=compiled.get, read_name=name, undeclared=compiled.type in (Any, object))
+
+
+def _paired(value: Compiled, rank: Compiled) -> Compiled:
+    """Return the selector of both; it gives None where one of them is None."""
+    read, read_rank = value.get, rank.get
+    is_undeclared = any(one.type in (Any, object) for one in (value, rank))
+
+    def pair(of: Any) -> tuple[Any, Any] | None:
+        x = read(of)
+        if x is None:
+            return None
+        by = read_rank(of)
+        if by is None:
+            return None
+        if is_undeclared:
+            refuse_structs((x, by), KEPT)
+        return (x, by)
+
+    types = tuple_type(without_none(value.type), without_none(rank.type))
+    return Compiled(pair, types | None if may_be_none(value.type) or may_be_none(rank.type) else types, None)
 
 
 def tuple_type(*types: Any) -> Any:
@@ -151,7 +180,7 @@ def skip_none(fold: Fold) -> Fold:
         add=add,
         merge=None if merge_values is None else merge,
         stored=optional(fold.stored),
-        result=lambda a: empty if a is None else result(a),
+        result=lambda a: copy(empty) if a is None else result(a),
         create_code="",
         add_code="",
         merge_code="",

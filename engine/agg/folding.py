@@ -26,7 +26,7 @@ from typing import Any
 
 import msgspec
 
-from engine.agg.aggregate import Aggregate, Fold
+from engine.agg.aggregate import KEPT, Aggregate, Fold
 from engine.errors import ConfigError
 from engine.operators.undeclared import refuse_structs
 from engine.selectors import fields_of
@@ -84,7 +84,7 @@ class Folding:
         """
         columns = [list(map(read, values)) for read in self._readers]
         for place in self._untyped:
-            refuse_structs(columns[place], "is kept by an aggregate")
+            refuse_structs(columns[place], KEPT)
         return columns
 
     def records(self, values: Sequence[Any]) -> list[tuple[Any, ...]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import ConfigError
+from engine.functions import refuse_async
 
 Event = tuple[int, int, Any]
 """A record that a partial match has taken: number (its place among the records of the key), timestamp in ms, value."""
@@ -138,6 +139,7 @@ def condition(function: User, what: str) -> Predicate:
     """
     if not callable(function):
         raise ConfigError(f"{what}: {function!r} is not a condition; give a function f(value) or f(value, match)")
+    refuse_async(function, what)
     try:
         signature = inspect.signature(function)
     except (ValueError, TypeError):

@@ -26,6 +26,7 @@ from typing import Any, Literal, Protocol
 
 from engine.block import Block, advance
 from engine.errors import ConfigError, RecordError
+from engine.functions import refuse_async
 from engine.keys import key_codec
 from engine.operators.base import Operator, OperatorContext
 from engine.operators.timers import NEVER, TimerQueue
@@ -292,14 +293,17 @@ def process_operator(handler: ProcessFunction | type[Any], *, key_type: Any, wha
         on_record = getattr(handler, "on_record", None)
         if not callable(on_record):
             raise ConfigError(f"{what}: {handler.__name__} has no method on_record(self, record, ctx)")
+        refuse_async(on_record, f"{what}: {handler.__name__}.on_record")
         _check_parameters(on_record, 3, f"{what}: {handler.__name__}.on_record", "(self, record, ctx)")
         if hasattr(handler, "on_timer"):
+            refuse_async(handler.on_timer, f"{what}: {handler.__name__}.on_timer")
             _check_parameters(handler.on_timer, 3, f"{what}: {handler.__name__}.on_timer", "(self, timer, ctx)")
         try:
             handler()
         except TypeError as error:
             raise ConfigError(f"{what}: {handler.__name__}() is made once a task, without arguments: {error}") from error
     elif callable(handler):
+        refuse_async(handler, what)
         _check_parameters(handler, 2, f"{what}: {getattr(handler, '__name__', handler)}", "(record, ctx)")
     else:
         raise ConfigError(f"{what}: {handler!r} is neither a function of (record, ctx) nor a class with on_record")

@@ -58,6 +58,11 @@ def maybes(rows: Sequence[Timed]) -> list[int]:
     return [row.maybe for _, row in rows if row.maybe is not None]
 
 
+def with_maybe(rows: Sequence[Timed]) -> list[Row]:
+    """Return the rows whose value is not None, by time, then arrival."""
+    return [row for row in by_time(rows) if row.maybe is not None]
+
+
 DEFINITIONS: list[tuple[Aggregate, Callable[[list[Timed]], Any]]] = [
     (agg.count(), len),
     (agg.sum("n"), lambda rows: sum(row.n for _, row in rows)),
@@ -74,11 +79,19 @@ DEFINITIONS: list[tuple[Aggregate, Callable[[list[Timed]], Any]]] = [
     (agg.first("name"), lambda rows: by_time(rows)[0].name),
     (agg.last("name"), lambda rows: by_time(rows)[-1].name),
     (agg.collect("name", 5), lambda rows: [row.name for row in by_time(rows)[:5]]),
+    (agg.collect("maybe", 2), lambda rows: [row.maybe for row in by_time(rows) if row.maybe is not None][:2]),
     (agg.distinct("name"), lambda rows: len({row.name for _, row in rows})),
     (agg.distinct("maybe"), lambda rows: len(set(maybes(rows)))),
     (agg.approx_distinct("n"), lambda rows: len({row.n for _, row in rows})),
     (agg.top("n", 3), lambda rows: sorted((row.n for _, row in rows), reverse=True)[:3]),
-    (agg.top("name", 3, by=len), lambda rows: [row.name for row in by_time(rows)[:3]]),
+    (agg.top("name", 3, by=lambda row: len(row.name)), lambda rows: [row.name for row in by_time(rows)[:3]]),
+    (agg.top("name", 2, by="n"), lambda rows: [row.name for row in sorted(by_time(rows), key=lambda row: -row.n)[:2]]),
+    (
+        agg.top("n", 2, by="maybe"),
+        lambda rows: [
+            row.n for row in sorted((row for row in by_time(rows) if row.maybe is not None), key=lambda row: -(row.maybe or 0))[:2]
+        ],
+    ),
     (agg.quantile("x", 0.5), lambda rows: sorted(row.x for _, row in rows)[(len(rows) - 1) // 2]),
 ]
 AGGREGATES = {f"a{number}": aggregate for number, (aggregate, _) in enumerate(DEFINITIONS)}
@@ -275,7 +288,8 @@ def test_struct_of_undeclared_type_that_would_be_kept_is_a_bad_record() -> None:
         lambda: agg.quantile("n", 1.5),
         lambda: agg.collect("n", 0),
         lambda: agg.top("n", True),
-        lambda: agg.top("n", 1, by="name"),  # type: ignore[arg-type]  # what is tested
+        lambda: folding_of({"a": agg.top("n", 1, by="nobody")}),
+        lambda: agg.top("n", 1, by=7),  # type: ignore[arg-type]  # what is tested
         lambda: agg.reduce("sum", 0),  # type: ignore[arg-type]  # what is tested
     ],
 )
