@@ -43,7 +43,7 @@ from engine.runtime.faust_seam.settings import for_faust
 from engine.runtime.faust_seam.side_connection import Connection
 from engine.runtime.faust_seam.side_transport import SideTransport
 from engine.runtime.faust_seam.state_pages import state_pages
-from engine.runtime.faust_seam.web import live_page, metrics_page, ready_page
+from engine.runtime.faust_seam.web import web_address, worker_pages
 from engine.runtime.metrics import Metrics
 from engine.runtime.options import read_options
 from engine.runtime.runner import Runner
@@ -157,11 +157,9 @@ class App(faust.App):
         self._add_pages()
 
     def _add_pages(self) -> None:
-        self.page("/metrics")(metrics_page(self.metrics))
-        self.page("/live")(live_page())
-        self.page("/ready")(ready_page(lambda: ["not started yet"] if self.runner is None else self.runner.not_ready()))
         self.state_reader = StateReader(lambda: self.runner)
-        for path, view in state_pages(self.state_reader, self.options.web_token).items():
+        pages = worker_pages(self.metrics, lambda: ["not started yet"] if self.runner is None else self.runner.not_ready())
+        for path, view in (pages | state_pages(self.state_reader, self.options.web_token)).items():
             self.page(path)(view)
 
     # -- declarations
@@ -352,6 +350,7 @@ class App(faust.App):
             clock=self.clock,
             session_timeout_s=self.conf.broker_session_timeout,
             rebalance_timeout_s=self.conf.broker_rebalance_timeout,
+            address=web_address(self.conf),
         )
 
     def pipeline_services(self) -> Iterable[ServiceT]:

@@ -2,7 +2,8 @@
 
 What is shared out is partition *numbers*, not partitions: number 3 is partition 3 of every topic of the group, since one task
 works on all of them with one state. Each worker tells the group what it owned and which stores lie on its disk (`MemberData`,
-carried as Kafka's user data), so that a number stays where its state is.
+carried as Kafka's user data), so that a number stays where its state is. With its share each worker also learns where the others are
+(`AssignmentData`), so that it can say whom to ask about a key that it does not have.
 
     seven numbers; a owns them all, b joins with stores of 3 and 6 on its disk   →   a: 0 1 2 4   b: 3 5 6
 
@@ -19,7 +20,7 @@ Sources: KIP-54 (sticky assignment), KIP-341 (claims carry a generation), KIP-44
 "The Hungarian method", 1955, for the augmenting paths.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -27,6 +28,19 @@ import msgspec
 from engine.records import TopicPartition
 
 _VERSION = b"\x01"
+_ASSIGNMENT_VERSION = b"\x02"
+
+
+class WorkerAddress(msgspec.Struct, frozen=True, array_like=True):
+    """Where the pages of a worker are.
+
+    Attributes:
+        url: Its web server, "http://10.0.0.7:6066"; of one that only its own machine can reach, the address there.
+        host: Name of its machine.
+    """
+
+    url: str
+    host: str
 
 
 class MemberData(msgspec.Struct, frozen=True, array_like=True):
@@ -37,12 +51,14 @@ class MemberData(msgspec.Struct, frozen=True, array_like=True):
         owned: Partition numbers that it had last.
         stored: Numbers whose store lies on its disk, whether it owned them lately or not.
         standbys: How many copies of each task it wants there to be beside the task itself; with any, it keeps copies of others.
+        address: Where its pages are; None if it has none.
     """
 
     generation: int = -1
     owned: tuple[int, ...] = ()
     stored: tuple[int, ...] = ()
     standbys: int = 0
+    address: WorkerAddress | None = None
 
     def encode(self) -> bytes:
         """Return the bytes to send as the member's user data: a version byte, then MessagePack."""
@@ -111,19 +127,45 @@ def assign_standbys(members: Mapping[str, Member], assigned: Mapping[str, frozen
     return copies
 
 
-def encode_numbers(numbers: Iterable[int]) -> bytes:
-    """Return numbers as the user data of an assignment."""
-    return _VERSION + msgspec.msgpack.encode(sorted(numbers))
+class AssignmentData(msgspec.Struct, frozen=True, array_like=True):
+    """What a member is told beside its partitions.
+
+    Attributes:
+        standby_numbers: What it keeps copies of.
+        workers: Which numbers are where, by address; those of members without an address are left out.
+    """
+
+    standby_numbers: tuple[int, ...] = ()
+    workers: tuple[tuple[WorkerAddress, tuple[int, ...]], ...] = ()
+
+    def encode(self) -> bytes:
+        """Return the bytes to send as the user data of an assignment: a version byte, then MessagePack."""
+        return _ASSIGNMENT_VERSION + msgspec.msgpack.encode(self)
+
+    @classmethod
+    def decode(cls, raw: bytes) -> "AssignmentData":
+        """Read user data. Version 1 was the numbers alone; bytes of another version, or none, tell nothing."""
+        try:
+            if raw[:1] == _VERSION:
+                return cls(msgspec.msgpack.decode(raw[1:], type=tuple[int, ...]))
+            return msgspec.msgpack.decode(raw[1:], type=cls) if raw[:1] == _ASSIGNMENT_VERSION else cls()
+        except msgspec.DecodeError:
+            return cls()
+
+    def worker_of(self, number: int) -> WorkerAddress | None:
+        """Return where a number is, None if that is not known."""
+        return next((address for address, numbers in self.workers if number in numbers), None)
 
 
-def decode_numbers(raw: bytes) -> list[int]:
-    """Read them; bytes of another version, or none, name no numbers."""
-    if raw[:1] != _VERSION:
-        return []
-    try:
-        return msgspec.msgpack.decode(raw[1:], type=list[int])
-    except msgspec.DecodeError:
-        return []
+def tell(members: Mapping[str, Member], assigned: Mapping[str, frozenset[TopicPartition]]) -> dict[str, AssignmentData]:
+    """Return what each member is told when partitions are shared out as `assign` did."""
+    copies = assign_standbys(members, assigned)
+    workers = []
+    for name in sorted(assigned):
+        address, numbers = members[name].data.address, sorted({partition.partition for partition in assigned[name]})
+        if address is not None and numbers:
+            workers.append((address, tuple(numbers)))
+    return {name: AssignmentData(tuple(sorted(copies[name])), tuple(workers)) for name in members}
 
 
 def share(members: Mapping[str, MemberData], numbers: int) -> dict[str, list[int]]:

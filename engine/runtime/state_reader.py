@@ -6,7 +6,8 @@
     await reader.state("visits", "visit", "ann")                 Found(value={"views": 2, …}, partition=3)
     await reader.rows(reader.table("users"), limit=100)          the first hundred rows by key, of the partitions that are here
 
-A worker holds some partition numbers, and a key lies in one of them, so "not here" is another answer than "there is no such row".
+A worker holds some partition numbers, and a key lies in one of them, so "not here" is another answer than "there is no such row"; it
+says which worker has the partition, as the group told at the last assignment.
 A broadcast table lies in every task. A range looks at every row of the tables' partitions here (rows are stored by the hash of
 their key), some thousand at a time, and keeps no more than it returns; rows that change meanwhile may be seen either way.
 """
@@ -22,6 +23,7 @@ from engine.graph import Node
 from engine.keys import KeyCodec, key_codec
 from engine.operators.rows import HeldRows
 from engine.operators.table import TableOperator
+from engine.runtime.assignor import WorkerAddress
 from engine.runtime.lifecycle import Phase
 from engine.runtime.runner import Runner
 from engine.task import Task
@@ -42,11 +44,13 @@ class NotHereError(StreamForgeError):
 
     Attributes:
         partition: Where the key lies.
+        worker: The worker that has it, None if that is not known.
     """
 
-    def __init__(self, message: str, partition: int) -> None:
+    def __init__(self, message: str, partition: int, worker: WorkerAddress | None) -> None:
         super().__init__(message)
         self.partition = partition
+        self.worker = worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +79,14 @@ class Rows:
     Attributes:
         partitions: Those that were read.
         missing: Those that are not on this worker, or not open at present: rows of theirs are not among these.
+        workers: Where those are that others have, as far as that is known.
         following: Key with which the range goes on, None if this is all of it here.
     """
 
     items: list[tuple[Any, Any]]
     partitions: list[int]
     missing: list[int]
+    workers: dict[int, WorkerAddress]
     following: Any
 
 
@@ -189,7 +195,8 @@ class StateReader:
         everywhere = [] if place.in_every_task and done else range(self._started().plan.partitions)
         missing = [number for number in everywhere if number not in done]
         following = kept[limit][1][0] if len(kept) > limit else None
-        return Rows([item for _, item in kept[:limit]], done, missing, following)
+        workers = {number: where for number in missing if number not in here and (where := self._worker_of(number)) is not None}
+        return Rows([item for _, item in kept[:limit]], done, missing, workers, following)
 
     async def _scan(
         self, number: int, place: Place, rank: Callable[[Any], Any], bounds: tuple[Any, Any], limit: int, kept: list[_Ranked]
@@ -225,14 +232,18 @@ class StateReader:
             return min((number for number, task in runner.tasks.items() if task.questions.task is not None), default=0)
         return partition_of(place.codec.wire(key), runner.plan.partitions)
 
+    def _worker_of(self, number: int) -> WorkerAddress | None:
+        return self._started().transport.worker_of(number)
+
     def _task(self, number: int) -> Task:
         runner = self._started()
         if not 0 <= number < runner.plan.partitions:
             raise UnknownStateError(f"there is no partition {number}; the app has 0 to {runner.plan.partitions - 1}")
         running = runner.tasks.get(number)
         if running is None or running.phase is Phase.CLOSED:
-            here = ", ".join(map(str, sorted(runner.tasks))) or "none"
-            raise NotHereError(f"partition {number} is not on this worker (it has {here}); ask the worker that has it", number)
+            here, worker = ", ".join(map(str, sorted(runner.tasks))) or "none", self._worker_of(number)
+            whom = "the worker that has it" if worker is None else f"{worker.url} on {worker.host}"
+            raise NotHereError(f"partition {number} is not on this worker (it has {here}); ask {whom}", number, worker)
         if running.questions.task is None:
             raise UnavailableError(
                 f"partition {number} is on this worker, but its task is {running.phase.name.lower()}; ask again in a moment"

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from engine.errors import ConfigError
+from engine.runtime.assignor import WorkerAddress
 from engine.runtime.clock import Clock
 from engine.runtime.transport.memory import MemoryTransport
 from engine.runtime.transport.memory_broker import MemoryBrokers
@@ -21,6 +22,7 @@ def make_transport(
     clock: Clock | None = None,
     session_timeout_s: float = 10.0,
     rebalance_timeout_s: float = 15.0,
+    address: WorkerAddress | None = None,
 ) -> Transport:
     """Return a connection that is not started yet.
 
@@ -33,13 +35,20 @@ def make_transport(
         instance_id: Static membership of the group; Kafka only.
         session_timeout_s: A member that is silent for so long loses its partitions.
         rebalance_timeout_s: How long the others wait for a member to let go of its partitions.
+        address: Where this worker's pages are, for the other members to know.
     Raises:
         ConfigError: The address is not one.
     """
     if broker.startswith("memory://"):
         times = GroupTimes(session_timeout_s, session_timeout_s / 5, rebalance_timeout_s)
         return MemoryTransport(
-            MemoryBrokers.open(broker, clock), group_id=group, clock=clock, stored=stored_numbers, standbys=standbys, times=times
+            MemoryBrokers.open(broker, clock),
+            group_id=group,
+            clock=clock,
+            stored=stored_numbers,
+            standbys=standbys,
+            address=address,
+            times=times,
         )
     if broker.startswith("kafka://"):
         from engine.runtime.transport.kafka import KafkaSettings, KafkaTransport
@@ -52,5 +61,5 @@ def make_transport(
             session_timeout_ms=round(session_timeout_s * 1_000),
             rebalance_timeout_ms=round(rebalance_timeout_s * 1_000),
         )
-        return KafkaTransport(settings, stored_numbers=stored_numbers, standbys=standbys)
+        return KafkaTransport(settings, stored_numbers=stored_numbers, standbys=standbys, address=address)
     raise ConfigError(f"broker {broker!r} is not known; use 'kafka://host:9092' or 'memory://'")

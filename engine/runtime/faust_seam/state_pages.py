@@ -12,6 +12,10 @@ partitioner than Kafka's own has placed.
     200 found   400 not a question   403 not for you   404 no such table, operator or row   421 the partition is on another worker
     503 the partition is here, but its task is not open at present
 
+An answer 421 says whom to ask: "worker": {"url": "http://10.0.0.7:6066", "host": "node-7"}, or null while that is not known (a
+worker whose web server is off). A range says the same for the partitions that it misses. A worker that listens on its own machine
+only says the address there, so ask it from that host, or give it `web_bind=` and `web_host=` (or `canonical_url=`).
+
 Only this machine may ask, or whoever shows the app's `web_token` (`Authorization: Bearer …`). With a token set, this machine needs
 it too. Without one, a request that came through a proxy, or for another name than this machine's (a rebound DNS name), is refused.
 """
@@ -25,6 +29,7 @@ import msgspec
 from faust.web import Request, Response, View
 
 from engine.errors import ConfigError, UnavailableError
+from engine.runtime.assignor import WorkerAddress
 from engine.runtime.state_reader import NotHereError, Place, StateReader, UnknownStateError
 
 _FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
@@ -67,10 +72,11 @@ def is_allowed(remote: str | None, host: str, headers: Mapping[str, str], token:
     if any(name in headers for name in _FORWARDED):
         return False
     name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
-    return _is_loopback(remote or "") and (name == "localhost" or _is_loopback(name.strip("[]")))
+    return is_loopback(remote or "") and (name == "localhost" or is_loopback(name.strip("[]")))
 
 
-def _is_loopback(address: str) -> bool:
+def is_loopback(address: str) -> bool:
+    """Return whether only this machine has an address."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -89,7 +95,7 @@ async def _respond(view: View, request: Request, token: str | None, answer: Call
     except UnknownStateError as error:
         return _json(view, 404, {"error": str(error)})
     except NotHereError as error:
-        return _json(view, 421, {"error": str(error), "partition": error.partition})
+        return _json(view, 421, {"error": str(error), "partition": error.partition, "worker": _where(error.worker)})
     except ConfigError as error:
         return _json(view, 400, {"error": str(error)})
     except UnavailableError as error:
@@ -108,7 +114,9 @@ async def _table(reader: StateReader, name: str, query: Mapping[str, str]) -> _A
     low, high = (reader.key(place, query[bound].encode()) if bound in query else None for bound in ("from", "to"))
     rows = await reader.rows(place, low, high, _number(query, "limit", 100))
     told_rows = [{"key": key, "value": value} for key, value in rows.items]
-    return 200, {**_names(place), "rows": told_rows, "partitions": rows.partitions, "missing": rows.missing, "next": rows.following}
+    elsewhere = {str(number): _where(worker) for number, worker in rows.workers.items()}
+    told = {"rows": told_rows, "partitions": rows.partitions, "missing": rows.missing, "workers": elsewhere, "next": rows.following}
+    return 200, {**_names(place), **told}
 
 
 async def _state(reader: StateReader, pipeline: str, operator: str, query: Mapping[str, str]) -> _Answer:
@@ -123,6 +131,10 @@ async def _state(reader: StateReader, pipeline: str, operator: str, query: Mappi
 
 def _names(place: Place) -> dict[str, Any]:
     return {"table": place.node.name, "pipeline": place.pipeline}
+
+
+def _where(worker: WorkerAddress | None) -> dict[str, str] | None:
+    return None if worker is None else {"url": worker.url, "host": worker.host}
 
 
 def _raw_key(query: Mapping[str, str]) -> bytes | None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from engine.errors import FencedError, StateError, StreamForgeError, UnavailableError
 from engine.records import OutputColumns, RecordBatch, TopicPartition
+from engine.runtime.assignor import WorkerAddress
 from engine.runtime.clock import Clock
 from engine.runtime.transport.memory_broker import MemoryBroker
 from engine.runtime.transport.memory_connection import Connection, Faults
@@ -37,6 +38,7 @@ class MemoryTransport:
         faults: What happens to requests; None for a perfect network.
         stored: Asked at each join for the partition numbers whose store lies on this worker's disk.
         standbys: How many copies of each task other members shall keep.
+        address: Where this worker's pages are, for the others to know.
         times: Time-outs of the group membership.
         fetch_records_max: Most records in a batch.
         transaction_timeout_s: The broker aborts a transaction that is open longer.
@@ -52,6 +54,7 @@ class MemoryTransport:
         faults: Faults | None = None,
         stored: Callable[[], Iterable[int]] = tuple,
         standbys: int = 0,
+        address: WorkerAddress | None = None,
         times: GroupTimes | None = None,
         fetch_records_max: int = FETCH_RECORDS_MAX,
         transaction_timeout_s: float = TRANSACTION_TIMEOUT_S,
@@ -62,6 +65,7 @@ class MemoryTransport:
         self._clock = clock or broker.clock
         self._stored = stored
         self._standbys = standbys
+        self._address = address
         self._times = times or GroupTimes()
         self._fetch_records_max = fetch_records_max
         self._transaction_timeout_s = transaction_timeout_s
@@ -124,6 +128,7 @@ class MemoryTransport:
             hold=self._hold,
             stored=self._stored,
             standbys=self._standbys,
+            address=self._address,
         )
         self._membership.start()
 
@@ -133,7 +138,11 @@ class MemoryTransport:
 
     def standby_numbers(self) -> frozenset[int]:
         """Return the task numbers that this member shall keep copies of, as of the latest assignment."""
-        return frozenset() if self._membership is None else self._membership.standby_numbers
+        return frozenset() if self._membership is None else frozenset(self._membership.told.standby_numbers)
+
+    def worker_of(self, number: int) -> WorkerAddress | None:
+        """Return where the pages of the worker are that has a task, as of the latest assignment; None if that is not known."""
+        return None if self._membership is None else self._membership.told.worker_of(number)
 
     def membership_confirmed_s(self) -> float:
         """Return when the last heartbeat or join was sent that succeeded; minus infinity before the first."""

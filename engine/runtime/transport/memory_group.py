@@ -11,12 +11,12 @@ Sources: KIP-62 (session and rebalance time-outs), KIP-394 (a member has its id 
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from engine.errors import StreamForgeError
 from engine.records import TopicPartition
-from engine.runtime.assignor import Member, MemberData, assign, assign_standbys
+from engine.runtime.assignor import AssignmentData, Member, MemberData, assign, tell
 from engine.runtime.transport.memory_signal import Signal
 
 
@@ -37,7 +37,7 @@ class Assignment:
 
     generation: int
     partitions: frozenset[TopicPartition]
-    standby_numbers: frozenset[int] = frozenset()
+    told: AssignmentData = field(default_factory=AssignmentData)
 
 
 @dataclass(slots=True)
@@ -163,10 +163,10 @@ class Group:
         members = {name: joined.member for name, joined in self._members.items()}
         counts = self._partition_counts({topic for member in members.values() for topic in member.topics})
         shares = assign(members, counts)
-        copies = assign_standbys(members, shares)
+        told = tell(members, shares)
         for name, partitions in shares.items():
             joined = self._members[name]
-            joined.answer = Assignment(self.generation, partitions, frozenset(copies[name]))
+            joined.answer = Assignment(self.generation, partitions, told[name])
             joined.is_waiting = False
             joined.heard_s = now_s
         self.changed.notify()

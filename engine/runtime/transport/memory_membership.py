@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from engine.errors import UnavailableError
 from engine.records import TopicPartition
-from engine.runtime.assignor import MemberData
+from engine.runtime.assignor import AssignmentData, MemberData, WorkerAddress
 from engine.runtime.clock import Clock
 from engine.runtime.transport.memory_connection import Connection
 from engine.runtime.transport.memory_group import Assignment, Group, Heartbeat, UnknownMemberError
@@ -41,10 +41,11 @@ class Membership:
         hold: Called with the partitions that may be fetched from now on: at an assignment, and with none at a revocation.
         stored: Asked at each join for the partition numbers whose store lies on this worker's disk.
         standbys: How many copies of each task other members shall keep.
+        address: Where this worker's pages are, for the others to know.
 
     Attributes:
         partitions: What the member owns as far as it knows.
-        standby_numbers: What it keeps copies of.
+        told: What came with the latest assignment: what to keep copies of, and where the others are.
         confirmed_s: When the last request was made that the group answered as to a member in good standing.
     """
 
@@ -60,6 +61,7 @@ class Membership:
         hold: Callable[[frozenset[TopicPartition]], None],
         stored: Callable[[], Iterable[int]],
         standbys: int = 0,
+        address: WorkerAddress | None = None,
     ) -> None:
         self.partitions: frozenset[TopicPartition] = frozenset()
         self.confirmed_s = float("-inf")
@@ -72,7 +74,8 @@ class Membership:
         self._hold = hold
         self._stored = stored
         self._standbys = standbys
-        self.standby_numbers: frozenset[int] = frozenset()
+        self._address = address
+        self.told = AssignmentData()
         self._member_id = ""
         self._owned = Assignment(-1, frozenset())
         self._running: asyncio.Task[None] | None = None
@@ -104,7 +107,7 @@ class Membership:
             assignment = await self._join()
             self._owned = assignment
             self.partitions = assignment.partitions
-            self.standby_numbers = assignment.standby_numbers
+            self.told = assignment.told
             self._hold(assignment.partitions)
             await self._listener.on_assigned(assignment.partitions)
             await self._stay(assignment)
@@ -128,7 +131,7 @@ class Membership:
 
     def _join_group(self) -> None:
         owned = tuple(sorted({partition.partition for partition in self._owned.partitions}))
-        data = MemberData(self._owned.generation, owned, tuple(sorted(set(self._stored()))), self._standbys)
+        data = MemberData(self._owned.generation, owned, tuple(sorted(set(self._stored()))), self._standbys, self._address)
         self._member_id = self._member_id or self._group.new_member_id(self._connection.client_id)
         self._group.join(
             self._member_id,

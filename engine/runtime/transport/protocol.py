@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from engine.records import OutputColumns, RecordBatch, TopicPartition
+from engine.runtime.assignor import WorkerAddress
 from engine.topics import TopicSpec
 
 
@@ -118,6 +119,10 @@ class Transport(Protocol):
 
     def standby_numbers(self) -> frozenset[int]:
         """Return the task numbers that this member shall keep copies of, as of the latest assignment."""
+        ...
+
+    def worker_of(self, number: int) -> WorkerAddress | None:
+        """Return where the pages of the worker are that has a task, as of the latest assignment; None if that is not known."""
         ...
 
     async def poll(self, timeout_s: float) -> list[RecordBatch]:

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.records import TopicPartition
-from engine.runtime.assignor import Member, MemberData, assign, share
+from engine.runtime.assignor import AssignmentData, Member, MemberData, WorkerAddress, assign, share, tell
 
 NAMES = st.sampled_from("abcdefgh")
 CLAIMS = st.builds(
@@ -121,3 +122,27 @@ def test_member_data_of_an_unknown_version_counts_as_new() -> None:
     assert MemberData.decode(b"\x02" + raw[1:]) == MemberData()
     assert MemberData.decode(raw[:-1]) == MemberData()
     assert MemberData.decode(b"") == MemberData()
+
+
+def test_tell_says_to_all_members_which_numbers_are_where() -> None:
+    here, there = WorkerAddress("http://10.0.0.7:6066", "node-7"), WorkerAddress("http://127.0.0.1:6067", "node-8")
+    data = {"a": MemberData(1, (0, 2), address=here), "b": MemberData(1, (1, 3), standbys=1, address=there), "c": MemberData(1, (4,))}
+    members = {name: Member(frozenset({"clicks"}), of_member) for name, of_member in data.items()}
+    told = tell(members, assign(members, {"clicks": 5}))
+    assert [told["c"].worker_of(number) for number in range(6)] == [here, there, here, there, None, None]
+    assert told["a"].workers == told["b"].workers == told["c"].workers
+    assert [told[name].standby_numbers for name in "abc"] == [(), (0, 2, 4), ()]
+
+
+def test_member_data_of_before_there_were_addresses_is_read() -> None:
+    before = b"\x01" + msgspec.msgpack.encode((3, (0, 1), (0, 1, 2), 1))
+    assert MemberData.decode(before) == MemberData(3, (0, 1), (0, 1, 2), 1, None)
+    assert MemberData.decode(MemberData(address=WorkerAddress("u", "h")).encode()).address == WorkerAddress("u", "h")
+
+
+def test_assignment_data_survives_the_wire_and_foreign_bytes_tell_nothing() -> None:
+    data = AssignmentData((1, 3), ((WorkerAddress("http://h:1", "h"), (0, 2)),))
+    assert AssignmentData.decode(data.encode()) == data
+    assert AssignmentData.decode(b"\x01" + msgspec.msgpack.encode([1, 3])) == AssignmentData((1, 3)), "numbers alone, as in version 1"
+    for raw in (b"", b"\x03zz", b"\x01\xc1", b"\x02\xc1", b"\x02" + msgspec.msgpack.encode(7)):
+        assert AssignmentData.decode(raw) == AssignmentData()

@@ -7,6 +7,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from engine.records import TopicPartition
+from engine.runtime.assignor import WorkerAddress
 from tests.engine.runtime.kafka_harness import Member, all_until, columns, connected, new_topic, settings_of, unique, values
 from tests.kafka_server import KafkaServer
 
@@ -114,17 +115,19 @@ async def test_group_of_two_shares_numbers_and_is_sticky(kafka: KafkaServer) -> 
         await first.until(lambda: first.numbers == {0, 1, 2, 3})
 
 
-async def test_group_gives_numbers_to_where_their_stores_lie(kafka: KafkaServer) -> None:
+async def test_group_gives_numbers_to_where_their_stores_lie_and_tells_all_where_they_are(kafka: KafkaServer) -> None:
     group = unique("group")
     async with (
-        connected(settings_of(kafka, group=group)) as one,
-        connected(settings_of(kafka, group=group), stored_numbers=lambda: [1, 3]) as two,
+        connected(settings_of(kafka, group=group), address=WorkerAddress("http://one:6066", "one")) as one,
+        connected(settings_of(kafka, group=group), stored_numbers=lambda: [1, 3], address=WorkerAddress("http://two:6066", "two")) as two,
     ):
         topic = await new_topic(one, 4)
         first, second = Member(one), Member(two)
         await first.join(topic)
         await asyncio.gather(second.join(topic), first.until(lambda: len(first.numbers) == 2))
         assert (first.numbers, second.numbers) == ({0, 2}, {1, 3})
+        for transport in (one, two):
+            assert [where.host for number in range(4) if (where := transport.worker_of(number))] == ["one", "two", "one", "two"]
 
 
 async def test_listener_that_fails_fails_the_next_poll(kafka: KafkaServer) -> None:

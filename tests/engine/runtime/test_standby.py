@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from engine.records import TopicPartition
-from engine.runtime.assignor import Member, MemberData, assign, assign_standbys, decode_numbers, encode_numbers
+from engine.runtime.assignor import Member, MemberData, assign, assign_standbys
 from engine.testing.clock import virtual_time
 from tests.engine.runtime.worker_world import World, eventually, numbering
 
@@ -48,11 +48,6 @@ def test_assign_standbys_two_copies_need_two_others() -> None:
 
 def test_assign_standbys_member_that_wants_none_keeps_none() -> None:
     assert copies(members(a=MemberData(standbys=1), b=MemberData()), 2) == {"a": [1], "b": []}
-
-
-def test_numbers_survive_the_wire_and_foreign_bytes_are_none() -> None:
-    assert decode_numbers(encode_numbers({3, 1})) == [1, 3]
-    assert decode_numbers(b"") == decode_numbers(b"\x02zz") == decode_numbers(b"\x01\xc1") == []
 
 
 @virtual_time

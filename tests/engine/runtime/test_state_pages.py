@@ -1,6 +1,7 @@
 """The pages about state, asked over HTTP of the genuine app on the memory broker; and who may ask."""
 
 import json
+import socket
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -14,6 +15,7 @@ from msgspec import Struct
 
 from engine import App, Context, MapState, Record, Sink, Stream, Table, ValueState
 from engine.runtime.faust_seam.state_pages import is_allowed
+from engine.runtime.faust_seam.web import web_address
 from engine.runtime.transport.memory_broker import MemoryBrokers
 from state.hashing import partition_of
 from state.memory import MemoryStore
@@ -119,6 +121,8 @@ async def test_pages_tell_rows_ranges_and_state_and_what_is_not_there() -> None:
         app.runner.tasks[home] = task
         assert (status, answer["partition"]) == (421, home)
         assert "is not on this worker" in answer["error"]
+        worker = {"url": pages.base, "host": socket.gethostname()}
+        assert answer["worker"] == worker and f"ask {pages.base} on " in answer["error"]
 
 
 async def test_pages_with_a_token_are_for_those_who_show_it() -> None:
@@ -148,3 +152,21 @@ def test_pages_without_a_token_are_for_this_machine_only(remote: str | None, hos
     assert is_allowed(remote, host, headers, None) is allowed
     assert not is_allowed(remote, host, headers, TOKEN)
     assert is_allowed(remote, host, {**headers, "Authorization": f"bearer {TOKEN}"}, TOKEN)
+
+
+@pytest.mark.parametrize(
+    ("options", "url"),
+    [
+        ({"web_port": 7000}, "http://127.0.0.1:7000"),
+        ({"web_port": 7000, "web_bind": "::1"}, "http://[::1]:7000"),
+        ({"web_port": 7000, "web_bind": "0.0.0.0", "web_host": "10.0.0.7"}, "http://10.0.0.7:7000"),
+        ({"canonical_url": "https://shop.example/worker-3/"}, "https://shop.example/worker-3"),
+        ({"web_enabled": False}, None),
+        ({"web_transport": "unix:///tmp/none.sock"}, None),
+    ],
+)
+def test_address_of_the_pages_is_one_that_can_be_asked(options: dict[str, Any], url: str | None) -> None:
+    app = App("addresses", broker="memory://addresses", **options)
+    address = web_address(app.conf)
+    assert (None if address is None else address.url) == url
+    assert address is None or address.host == socket.gethostname()

@@ -148,12 +148,18 @@ async def test_reader_of_a_key_elsewhere_says_so_instead_of_not_found() -> None:
             try:
                 found.append(reader.row(reader.table("users"), user).value)
             except NotHereError as error:
-                elsewhere.append(error.partition)
+                elsewhere.append(error)
         assert len(found) == 1 and found[0] is not None
-        assert elsewhere == [partition_of(user.encode(), PARTITIONS)]
+        [away] = elsewhere
+        assert away.partition == partition_of(user.encode(), PARTITIONS)
+        assert away.worker is not None and f"ask {away.worker.url} on {away.worker.host}" in str(away)
+        asked = readers[away.worker.host]
+        assert asked.row(asked.table("users"), user).value == found[0], "the other worker is the one to ask"
     ranges = [await reader.rows(reader.table("users")) for reader in readers.values()]
     assert sorted(key for rows in ranges for key, _ in rows.items) == USERS
     assert all(sorted(rows.partitions + rows.missing) == [0, 1, 2, 3] and rows.missing for rows in ranges)
+    assert [{where.host for where in rows.workers.values()} for rows in ranges] == [{"w2"}, {"w1"}]
+    assert all(sorted(rows.workers) == rows.missing for rows in ranges)
     await first.stop()
     await second.stop()
 

@@ -14,6 +14,7 @@ import msgspec
 
 from engine import Context, Record, Sink, Stream, Timer, ValueState
 from engine.records import OutputColumns, RecordBatch, TopicPartition
+from engine.runtime.assignor import WorkerAddress
 from engine.runtime.lifecycle import Phase
 from engine.runtime.runner import Runner
 from engine.runtime.shell import Limits
@@ -117,6 +118,7 @@ class Worker:
             faults=faults,
             stored=lambda: list(disk),
             standbys=standbys,
+            address=WorkerAddress(f"http://{name}:6066", name),
         )
         self.transport = transport
         self.runner = Runner(
@@ -209,8 +211,8 @@ class World:
             assert self.numbers() == wanted  # shows the difference
 
 
-async def eventually(condition: Callable[[], bool], timeout_s: float = 120.0) -> None:
-    """Wait, in virtual time, until a condition holds."""
+async def eventually(condition: Callable[[], bool], timeout_s: float = 120.0, step_s: float = 0.05) -> None:
+    """Wait, in virtual time, until a condition holds; it is looked at every so often."""
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110  # whatever the test waits for
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(step_s)

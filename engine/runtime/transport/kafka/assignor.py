@@ -6,7 +6,7 @@ from typing import Any
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 
-from engine.runtime.assignor import Member, MemberData, assign, assign_standbys, decode_numbers, encode_numbers
+from engine.runtime.assignor import AssignmentData, Member, MemberData, WorkerAddress, assign, tell
 
 PROTOCOL_VERSION = 0
 
@@ -18,16 +18,20 @@ class GroupAssignor(AbstractPartitionAssignor):  # type: ignore[misc]
         stored: Called at each join: the partition numbers whose store lies on this worker's disk.
         generation: Called when an assignment arrives: the group generation that it belongs to.
         standbys: How many copies of each task there shall be beside the task.
+        address: Where this worker's pages are; the others learn it.
 
     Attributes:
-        standby_numbers: What this member keeps copies of, as of the latest assignment.
+        told: What came with the latest assignment: what to keep copies of, and where the others are.
     """
 
     name = "streamforge"
 
-    def __init__(self, stored: Callable[[], Iterable[int]], generation: Callable[[], int], standbys: int = 0) -> None:
-        self.standby_numbers: frozenset[int] = frozenset()
+    def __init__(
+        self, stored: Callable[[], Iterable[int]], generation: Callable[[], int], standbys: int = 0, address: WorkerAddress | None = None
+    ) -> None:
+        self.told = AssignmentData()
         self._standbys = standbys
+        self._address = address
         self._stored = stored
         self._generation = generation
         self._owned: tuple[int, ...] = ()
@@ -35,7 +39,7 @@ class GroupAssignor(AbstractPartitionAssignor):  # type: ignore[misc]
 
     def metadata(self, topics: Iterable[str]) -> Any:
         """Return what this member tells about itself when it joins."""
-        data = MemberData(self._owned_generation, self._owned, tuple(sorted(set(self._stored()))), self._standbys)
+        data = MemberData(self._owned_generation, self._owned, tuple(sorted(set(self._stored()))), self._standbys, self._address)
         return ConsumerProtocolMemberMetadata(PROTOCOL_VERSION, sorted(topics), data.encode())
 
     def assign(self, cluster: Any, members: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,14 +50,14 @@ class GroupAssignor(AbstractPartitionAssignor):  # type: ignore[misc]
         topics = {topic for member in known.values() for topic in member.topics}
         found = {topic: cluster.partitions_for_topic(topic) for topic in topics}
         shares = assign(known, {topic: len(partitions) for topic, partitions in found.items() if partitions})
-        copies = assign_standbys(known, shares)
-        return {name: _assignment(share, encode_numbers(copies[name])) for name, share in shares.items()}
+        told = tell(known, shares)
+        return {name: _assignment(share, told[name].encode()) for name, share in shares.items()}
 
     def on_assignment(self, assignment: Any) -> None:
         """Remember what this member owns now."""
         self._owned = tuple(sorted({partition.partition for partition in assignment.partitions()}))
         self._owned_generation = self._generation()
-        self.standby_numbers = frozenset(decode_numbers(assignment.user_data or b""))
+        self.told = AssignmentData.decode(assignment.user_data or b"")
 
 
 def _assignment(share: Iterable[tuple[str, int]], user_data: bytes) -> Any:

@@ -26,6 +26,7 @@ from aiokafka.structs import TopicPartition as DriverPartition
 
 from engine.errors import StateError
 from engine.records import RecordBatch, TopicPartition
+from engine.runtime.assignor import WorkerAddress
 from engine.runtime.transport.kafka.assignor import GroupAssignor
 from engine.runtime.transport.kafka.columns import drain
 from engine.runtime.transport.kafka.settings import KafkaSettings
@@ -41,10 +42,13 @@ class GroupConsumer(AIOKafkaConsumer):  # type: ignore[misc]
     Args:
         stored: Partition numbers whose store lies on this worker's disk, asked at each join.
         standbys: How many copies of each task there shall be.
+        address: Where this worker's pages are, for the others to know.
     """
 
-    def __init__(self, settings: KafkaSettings, stored: Callable[[], Iterable[int]], standbys: int = 0) -> None:
-        self.assignor = GroupAssignor(stored, lambda: int(self._coordinator.generation), standbys)
+    def __init__(
+        self, settings: KafkaSettings, stored: Callable[[], Iterable[int]], standbys: int = 0, address: WorkerAddress | None = None
+    ) -> None:
+        self.assignor = GroupAssignor(stored, lambda: int(self._coordinator.generation), standbys, address)
         super().__init__(
             **settings.client_arguments(),
             group_id=settings.group,

@@ -8,6 +8,7 @@ from aiokafka.errors import KafkaError
 
 from engine.errors import ConfigError
 from engine.records import OutputColumns, RecordBatch, TopicPartition
+from engine.runtime.assignor import WorkerAddress
 from engine.runtime.transport.kafka.admin import KafkaAdmin
 from engine.runtime.transport.kafka.consumer import GroupConsumer
 from engine.runtime.transport.kafka.failures import persist, probe, translate
@@ -28,10 +29,19 @@ class KafkaTransport:
         stored_numbers: Asked at each join of the group: the partition numbers whose store lies on this worker's disk. They are
             given back to it where that is fair.
         standbys: How many copies of each task other workers shall keep.
+        address: Where this worker's pages are, for the others to know.
     """
 
-    def __init__(self, settings: KafkaSettings, *, stored_numbers: Callable[[], Iterable[int]] = tuple, standbys: int = 0) -> None:
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        *,
+        stored_numbers: Callable[[], Iterable[int]] = tuple,
+        standbys: int = 0,
+        address: WorkerAddress | None = None,
+    ) -> None:
         self._standbys = standbys
+        self._address = address
         self._settings = settings
         self._stored = stored_numbers
         self._admin_client: KafkaAdmin | None = None
@@ -99,7 +109,7 @@ class KafkaTransport:
         if not self._settings.group:
             raise ConfigError("a connection without a group cannot subscribe")
         assert self._consumer is None, "already subscribed"
-        consumer = GroupConsumer(self._settings, self._stored, self._standbys)
+        consumer = GroupConsumer(self._settings, self._stored, self._standbys, self._address)
         self._consumer = consumer
         await persist(consumer.start, "join the group", self._settings.address, self._settings.connect_timeout_ms)
         consumer.join(topics, listener)
@@ -110,7 +120,11 @@ class KafkaTransport:
 
     def standby_numbers(self) -> frozenset[int]:
         """Return the task numbers that this member shall keep copies of, as of the latest assignment."""
-        return frozenset() if self._consumer is None else self._consumer.assignor.standby_numbers
+        return frozenset() if self._consumer is None else frozenset(self._consumer.assignor.told.standby_numbers)
+
+    def worker_of(self, number: int) -> WorkerAddress | None:
+        """Return where the pages of the worker are that has a task, as of the latest assignment; None if that is not known."""
+        return None if self._consumer is None else self._consumer.assignor.told.worker_of(number)
 
     async def poll(self, timeout_s: float) -> list[RecordBatch]:
         """Return what has been fetched, see `Transport.poll`.
