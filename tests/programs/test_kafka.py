@@ -3,13 +3,16 @@
 import json
 import os
 import pstats
+import random
 import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,17 +25,33 @@ PATIENCE_S = 90.0
 ORDERS, CURRENCIES = 300, 3
 
 
-def streamforge(env: Mapping[str, str], *args: str) -> str:
-    """Run a command to its end and return what it prints."""
-    command = [sys.executable, "-m", "engine", *args]
-    done = subprocess.run(command, env=dict(env), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def streamforge(env: Mapping[str, str], *args: str, beside: "Worker | None" = None) -> str:
+    """Run a command to its end and return what it prints; fail at once, with the log, if the worker beside it ends before."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "engine", *args], env=dict(env), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline_s = time.monotonic() + PATIENCE_S
+        try:
+            while True:
+                try:
+                    output, error = process.communicate(timeout=0.5)
+                except subprocess.TimeoutExpired:
+                    said = "" if beside is None else beside.log.read_text()
+                    assert beside is None or beside.process.poll() is None, f"the worker has ended:\n{said}"
+                    assert time.monotonic() < deadline_s, f"{args} does not end within {PATIENCE_S} s; the worker:\n{said}"
+                else:
+                    assert process.returncode == 0, error
+                    return output
+        finally:
+            process.kill()
 
 
 def free_port() -> str:
-    """Return a free port whose neighbour is free too (a second worker takes it), outside the range of outgoing connections."""
-    for port in range(20_000 + os.getpid() % 10_000, 32_000, 2):
+    """Return a free port whose neighbour is free too (a second worker takes it), outside the range of outgoing connections.
+
+    Chance picks it: test runs beside each other must not take the same one between this look and the worker's start.
+    """
+    for port in random.sample(range(10_000, 32_000, 2), 100):
         with socket.socket() as first, socket.socket() as second, suppress(OSError):
             first.bind(("127.0.0.1", port))
             second.bind(("127.0.0.1", port + 1))
@@ -40,13 +59,21 @@ def free_port() -> str:
     raise AssertionError("no free port")
 
 
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker in the background, and what it says."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
 @contextmanager
-def worker(env: Mapping[str, str], log: Path, *args: str) -> Iterator[None]:
+def worker(env: Mapping[str, str], log: Path, *args: str) -> Iterator[Worker]:
     """Run a worker in the background; it must end well when it is asked to."""
     with log.open("wb") as output:
         process = subprocess.Popen([sys.executable, "-m", "engine", "worker", *args], env=dict(env), stdout=output, stderr=output)
         try:
-            yield
+            yield Worker(process, log)
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE_S) == 0, log.read_text()[-4_000:]
         finally:
@@ -68,10 +95,10 @@ def test_secure_payments_over_tls_and_sasl_are_added_up(kafka: KafkaServer, tmp_
     lines = [json.dumps({"value": value}) for value in values]
     (tmp_path / "payments.jsonl").write_text("\n".join([*lines, '{"valeu": 1}']))
     streamforge(env, "topics", "create", "--app", app)
-    with worker(env, tmp_path / "worker.log", app, "--web-port", free_port()):
+    with worker(env, tmp_path / "worker.log", app, "--web-port", free_port()) as beside:
         assert streamforge(env, "send", "payments", str(tmp_path / "payments.jsonl"), "--app", app) == "3 records sent to payments\n"
-        lines = streamforge(env, "tail", "payment-totals", "--app", app, "--from-start", "--limit", "3").splitlines()
-        bad = json.loads(streamforge(env, "tail", "secure-payments-dlq", "--app", app, "--from-start", "--limit", "1"))
+        lines = streamforge(env, "tail", "payment-totals", "--app", app, "--from-start", "--limit", "3", beside=beside).splitlines()
+        bad = json.loads(streamforge(env, "tail", "secure-payments-dlq", "--app", app, "--from-start", "--limit", "1", beside=beside))
     totals = sorted((record["key"], record["value"]["payments"], record["value"]["cents"]) for record in map(json.loads, lines))
     assert totals == [("a", 1, 5), ("a", 2, 11), ("b", 1, 7)]
     assert (bad["value"], bad["headers"]["line"]) == ({"valeu": 1}, "4")
@@ -95,14 +122,10 @@ def test_minute_revenue_on_two_workers_is_the_same_as_on_files(kafka: KafkaServe
     assert {row["name"]: row["partitions"] for row in listed}["revenue"] == 4
     assert "orders" in streamforge(env, "topics", "list")
     profile = tmp_path / "profile"
-    with worker(env, tmp_path / "worker.log", app, "--workers", "2", "--web-port", free_port(), "--profile", str(profile)):
+    with worker(env, tmp_path / "worker.log", app, "--workers", "2", "--web-port", free_port(), "--profile", str(profile)) as beside:
         streamforge(env, "send", "orders", str(tmp_path / "orders.jsonl"), "--app", app)
-        try:
-            lines = streamforge(env, "tail", "revenue", "--app", app, "--from-start", "--limit", str(len(expected))).splitlines()
-        except subprocess.TimeoutExpired:
-            print((tmp_path / "worker.log").read_text())  # what was missing, and why, only the workers can say
-            raise
-        assert sorted(json.dumps(json.loads(line)["value"]) for line in lines) == expected
+        rows = streamforge(env, "tail", "revenue", "--app", app, "--from-start", "--limit", str(len(expected)), beside=beside)
+        assert sorted(json.dumps(json.loads(line)["value"]) for line in rows.splitlines()) == expected
     assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["worker-0", "worker-1"]
     shares = re.findall(r"worker (\d): ([\d,]+) records, \d+ % \(tasks ([\d ]+)\)", (tmp_path / "worker.log").read_text())
     assert [number for number, _, _ in shares] == ["0", "1"]

@@ -1,7 +1,8 @@
 """The app that is simulated: pipelines whose results do not depend on when and where they run.
 
 That is what makes them comparable: orders are in time in their partition, or hopelessly late (sent when every window is closed); clicks
-may be late by a little, but their pipeline does not repartition, so the order in the partition alone decides.
+may be late by a little, but their pipeline does not repartition, so the order in the partition alone decides. Where orders meet clicks,
+only clicks that are in time in their partition count.
 """
 
 from collections.abc import Iterator
@@ -19,13 +20,14 @@ ORDERS_DELAY_MS = 5_000
 CLICKS_DELAY_MS = 2_000
 REVENUE_MS = 10_000
 PAIR_MS = 2_000
+VISIT_MS = 3_000
 SESSION_GAP_MS = 4_000
 CLICK_WINDOW_MS, CLICK_LATENESS_MS = 3_000, 1_000
 FAREWELL_MS = 6_000
 IDLE_S = 10
 SMALL, BIG, POISON = 300, 700, 13
 TIMER_RAISES_FOR = "u3"
-PIPELINES = ("revenue", "totals", "numbers", "waits", "sessions", "alerts", "even", "pages", "pairs")
+PIPELINES = ("revenue", "totals", "numbers", "waits", "sessions", "alerts", "even", "pages", "pairs", "visits")
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -40,7 +42,7 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class Click(msgspec.Struct, frozen=True):
-    """A record of the second source; page "end" moves time, and means nothing."""
+    """A record of the second source; page "end" moves time, and means nothing; page "slow" may be late."""
 
     click_id: int
     user: str
@@ -140,6 +142,12 @@ def make_plan(choice: AppChoice) -> Plan:
         sales = orders.filter(is_sale).key_by("currency")
         return sales.join(sales, within=("1ms", "2s"), how="left").map(pair_of).to("pairs")
 
+    @pipeline(orders, clicks)
+    def visits(orders: Stream[str, Order], clicks: Stream[str, Click]) -> Sink:
+        seen = clicks.filter(lambda click: click.page == "home")
+        joined = orders.filter(is_sale).join(seen, within=("-3s", "0s"), how="outer")
+        return joined.map(visit_of).to("visits")
+
     @pipeline(clicks)
     def pages(clicks: Stream[str, Click]) -> Sink:
         real = clicks.filter(lambda click: click.page != "end")
@@ -162,6 +170,12 @@ def is_sale(order: Order) -> bool:
 def pair_of(pair: tuple[Order | None, Order | None]) -> list[int | None]:
     """Return the ids of two orders that follow each other within two seconds; None for none."""
     return [None if order is None else order.order_id for order in pair]
+
+
+def visit_of(visit: tuple[Order | None, Click | None]) -> list[int | None]:
+    """Return the ids of an order and of a click of the same user shortly before it; None for none."""
+    order, click = visit
+    return [None if order is None else order.order_id, None if click is None else click.click_id]
 
 
 def is_small(order: Order) -> bool:

@@ -16,7 +16,7 @@ from tests.simulation import app
 from tests.simulation.app import Click, Order
 
 Rows = dict[str, list[Any]]
-UNORDERED = frozenset({"waits", "revenue-late", "pairs", "sim-dlq"})
+UNORDERED = frozenset({"waits", "revenue-late", "pairs", "visits", "sim-dlq"})
 MIN_TIME = -(2**63)
 
 
@@ -54,9 +54,12 @@ def expect(pipelines: Sequence[str], orders: Sequence[Sequence[Sent]], clicks: S
     """Return what the chosen pipelines must make of the partitions of the two source topics."""
     expected = Expected()
     for name in pipelines:
-        _PIPELINES[name](expected, clicks if name == "pages" else orders)
+        if name == "visits":
+            _visits(expected, orders, clicks)
+        else:
+            _PIPELINES[name](expected, clicks if name == "pages" else orders)
     for topic, partitions in (("orders", orders), ("clicks", clicks)):
-        readers = ",".join(name for name in pipelines if (name == "pages") == (topic == "clicks"))
+        readers = ",".join(name for name in pipelines if name == "visits" or (name == "pages") == (topic == "clicks"))
         for record in (record for partition in partitions for record in partition):
             if record.value is None and readers:
                 expected.add("sim-dlq", "record", [topic, record.partition, record.offset, readers, "source"])
@@ -186,6 +189,20 @@ def _pairs(expected: Expected, partitions: Sequence[Sequence[Sent]]) -> None:
             expected.add("pairs", one.currency, [one.order_id, other])
 
 
+def _visits(expected: Expected, orders: Sequence[Sequence[Sent]], clicks: Sequence[Sequence[Sent]]) -> None:
+    sales = _orders(orders, "sale")
+    seen = [record.value for partition in clicks for record in partition if record.value is not None and record.value.page == "home"]
+    paired = set()
+    for order in sales:
+        ids: list[int | None] = [c.click_id for c in seen if c.user == order.user and 0 <= order.ts - c.ts <= app.VISIT_MS]
+        paired.update(ids)
+        for click_id in ids or [None]:
+            expected.add("visits", order.user, [order.order_id, click_id])
+    for click in seen:
+        if click.click_id not in paired:
+            expected.add("visits", click.user, [None, click.click_id])
+
+
 _PIPELINES: dict[str, Callable[[Expected, Sequence[Sequence[Sent]]], None]] = {
     "revenue": _revenue, "totals": _totals, "numbers": _numbers, "waits": _waits, "sessions": _sessions, "alerts": _alerts,
     "even": _even, "pages": _pages, "pairs": _pairs,
@@ -229,5 +246,6 @@ _COLUMNS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "waits": lambda row: [row["kind"], row.get("count")],
     "even": lambda row: row["order_id"],
     "pairs": lambda row: row,
+    "visits": lambda row: row,
     "pages": lambda row: _window(row, "n", "ids"),
 }

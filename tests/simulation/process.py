@@ -117,6 +117,8 @@ class Process:
             commit_records_max=random.choice([1, 5, 100_000]),
             queue_records_max=random.choice([1, 10, 50_000] if not has_idleness else [50, 50_000]),
             piece_records_max=random.choice([1, 4, 16, 1_000]),
+            # What is held back is no longer quiet, and so is not idle: bounded skew and idleness do not go together here either.
+            max_skew_ms=random.choice([None, 1_000, 20_000]) if not has_idleness else None,
         )
         self.runner = Runner(
             plan, self.transport, open_store=self._open_store, deliver=self._deliver, clock=self.clock, limits=limits,

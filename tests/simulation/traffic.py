@@ -1,7 +1,8 @@
 """What is sent to the source topics in a run, and when; event time goes with the virtual clock, faster in some runs.
 
 Orders lag behind the newest of their partition by less than the watermark's delay, so they are in time wherever and whenever they are
-processed. Clicks lag by anything, so some come too late for their window, decided by their order in the partition alone.
+processed. Clicks lag by anything, so some come too late for their window, decided by their order in the partition alone; those that lag
+by less than the delay say so by their page.
 """
 
 from dataclasses import dataclass, field
@@ -68,7 +69,8 @@ class Traffic:
         """Send a click."""
         lag_ms = self.random.randrange(CLICKS_DELAY_MS if self.choice.idle else 4 * CLICKS_DELAY_MS)
         self._ids += 1
-        self._send("clicks", user, msgspec.json.encode(Click(self._ids, user, "home", self.now_ms() - lag_ms)))
+        page = "home" if lag_ms < CLICKS_DELAY_MS else "slow"
+        self._send("clicks", user, msgspec.json.encode(Click(self._ids, user, page, self.now_ms() - lag_ms)))
 
     def send_late(self, count: int) -> None:
         """Send orders that are late for every window."""
