@@ -6,13 +6,14 @@ checked (`engine.operators.require_key`): another partitioner than Kafka's own i
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar, cast, overload
 
 from engine.codecs import JsonCodec
-from engine.durations import duration_ms
+from engine.durations import Duration, duration_ms
 from engine.errors import ConfigError
 from engine.graph import MakeOperator, Node, SideSpec
-from engine.operators.join import Bounds, How, JoinSpec, Within, join_operator
+from engine.operators.join import Bounds, JoinSpec, Within, join_operator
+from engine.operators.join_sides import How
 from engine.operators.lookup import LookupHow, as_of_operator, lookup_operator
 from engine.operators.merge import Merge
 from engine.operators.window_join import WindowJoinSpec, joining_window, window_join_operator
@@ -39,6 +40,7 @@ class Joins(Generic[K, V]):
         within: Within | Window,
         how: Literal["inner"] = ...,
         bounds: Bounds = ...,
+        lateness: Duration = ...,
         late_to: str | None = ...,
         name: str = ...,
     ) -> "Stream[K, tuple[V, W]]": ...
@@ -50,6 +52,7 @@ class Joins(Generic[K, V]):
         within: Within | Window,
         how: How,
         bounds: Bounds = ...,
+        lateness: Duration = ...,
         late_to: str | None = ...,
         name: str = ...,
     ) -> "Stream[K, tuple[V | None, W | None]]": ...
@@ -60,6 +63,7 @@ class Joins(Generic[K, V]):
         within: Within | Window,
         how: How = "inner",
         bounds: Bounds = "[]",
+        lateness: Duration = "0s",
         late_to: str | None = None,
         name: str = "join",
     ) -> "Stream[K, Any]":
@@ -70,11 +74,13 @@ class Joins(Generic[K, V]):
                 window: pairs come out when it closes, once for each window that holds both.
             how: Whether a record without partner comes out too, the missing side None: "inner" (never), "left", "right", "outer".
             bounds: "[]" takes both ends in; "(" and ")" leave an end out. For distances only.
+            lateness: How long after its end a window still takes late records; its pairs come out that much later. For windows
+                only: with a distance a record is late when the watermark is beyond it, so let the watermarks wait (`bounded`).
             late_to: Topic for records that came too late; they are counted in any case.
         Returns:
             Pairs (this value, other value), at the later of the two times, or those of a window at its end - 1 ms.
         """
-        return _join(cast("Stream[K, V]", self), other, within, how, bounds, late_to, name)
+        return _join(cast("Stream[K, V]", self), other, within, how, bounds, lateness, late_to, name)
 
     @overload
     def lookup(
@@ -114,6 +120,16 @@ class Joins(Generic[K, V]):
         return _as_of(cast("Stream[K, V]", self), table, on, how, name)
 
 
+class Common(TypedDict):
+    """What joins by distance and by window declare alike: see `engine.operators.join_sides.SidesSpec`."""
+
+    how: How
+    late_to: str | None
+    key_type: Any
+    left_type: Any
+    right_type: Any
+
+
 def merge_streams(streams: "Sequence[Stream[Any, Any]]") -> "Stream[Any, Any]":
     """Return the union of streams: see `Stream.merge`."""
     first = streams[0]
@@ -134,17 +150,19 @@ def _join(
     within: Within | Window,
     how: How,
     bounds: Bounds,
+    lateness: Duration,
     late_to: str | None,
     name: str,
 ) -> "Stream[Any, tuple[Any, Any]]":
     """Return the join of two streams: see `Stream.join`."""
     what = left._what(name)
     check_same_keys([left, right], name)
-    types = (left._key_type, left._value_type, right._value_type)
+    common = Common(how=how, late_to=late_to, key_type=left._key_type, left_type=left._value_type, right_type=right._value_type)
+    lateness_ms = duration_ms(lateness, f"lateness of {what}")
     if isinstance(within, Window):
-        make, signature = _joined_by_window(within, how, bounds, late_to, types, what)
+        make, signature = _joined_by_window(within, bounds, lateness_ms, common, what)
     else:
-        make, signature = _joined_by_distance(within, how, bounds, late_to, types, what)
+        make, signature = _joined_by_distance(within, bounds, lateness_ms, common, what)
     streams = [left._placed(name), right._placed(name)]
     value_type = pair_type(left._value_type, right._value_type, how)
     sides = () if late_to is None else (SideSpec(late_to, JsonCodec(Any)),)
@@ -152,26 +170,27 @@ def _join(
     return streams[0]._with(left._graph.add(node), value_type=value_type)
 
 
-def _joined_by_distance(
-    within: Within, how: How, bounds: Bounds, late_to: str | None, types: tuple[Any, Any, Any], what: str
-) -> tuple[MakeOperator, str]:
+def _joined_by_distance(within: Within, bounds: Bounds, lateness_ms: int, common: "Common", what: str) -> tuple[MakeOperator, str]:
+    if lateness_ms:
+        raise ConfigError(
+            f"{what}: lateness={lateness_ms} ms is for windows; within={within!r} has none to close: give the sources a longer "
+            "delay, such as watermark=bounded('1m')"
+        )
     if not isinstance(within, tuple) or len(within) != 2:
         raise ConfigError(
             f"{what}: within={within!r} is not a pair of durations; write one such as ('-1m', '5m'), or a window such as "
             "windows.tumbling('1m')"
         )
     lower_ms, upper_ms = (duration_ms(bound, f"within of {what}", minimum_ms=None) for bound in within)
-    spec = JoinSpec(lower_ms, upper_ms, how, bounds, late_to, *types)
-    return join_operator(spec, what), f"{lower_ms} {upper_ms} {how}" + ("" if bounds == "[]" else f" {bounds}")
+    spec = JoinSpec(lower_ms, upper_ms, bounds, **common)
+    return join_operator(spec, what), f"{lower_ms} {upper_ms} {spec.how}" + ("" if bounds == "[]" else f" {bounds}")
 
 
-def _joined_by_window(
-    within: Window, how: How, bounds: Bounds, late_to: str | None, types: tuple[Any, Any, Any], what: str
-) -> tuple[MakeOperator, str]:
+def _joined_by_window(within: Window, bounds: Bounds, lateness_ms: int, common: "Common", what: str) -> tuple[MakeOperator, str]:
     if bounds != "[]":
         raise ConfigError(f"{what}: bounds={bounds!r} is for distances; a window holds its start and not its end")
-    spec = WindowJoinSpec(joining_window(within, what), how, late_to, *types)
-    return window_join_operator(spec, what), f"{within!r} {how}"
+    spec = WindowJoinSpec(joining_window(within, what), lateness_ms, **common)
+    return window_join_operator(spec, what), f"{within!r} {spec.how}"
 
 
 def _lookup(stream: "Stream[Any, Any]", table: "Table[Any, Any]", on: Selector | None, how: LookupHow, name: str) -> "Stream[Any, Any]":

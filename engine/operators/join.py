@@ -16,47 +16,27 @@ A record below the watermark is late: it is counted ("late_records"), sent to `l
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal
 
 from engine.block import MAX_TIME, MIN_TIME, Block, advance
 from engine.durations import Duration
 from engine.errors import ConfigError
 from engine.keys import key_codec
 from engine.operators.base import Operator, OperatorContext
-from engine.operators.merge import MergedTime
-from engine.operators.undeclared import refuse_structs
-from state.keys import TIME_BYTES, decode_time, encode_time
-from state.overlay import MapCells
-from state.values import PayloadCodec, msgpack_codec, unit_codec
+from engine.operators.join_sides import LEFT, PLACES, Sides, SidesSpec
+from state.values import unit_codec
 
-if TYPE_CHECKING:
-    from engine.run import NodeContext
-
-LEFT, RIGHT = 0, 1
-How = Literal["inner", "left", "right", "outer"]
 Bounds = Literal["[]", "[)", "(]", "()"]
 Within = tuple[Duration, Duration]
-_Place = tuple[int, int]  # event time, number of arrival
-_Held = tuple[Any, bool]  # value, whether it has had a partner
 
 
 @dataclass(frozen=True, slots=True)
-class JoinSpec:
+class JoinSpec(SidesSpec):
     """A declared interval join: lower_ms <= right.ts - left.ts <= upper_ms; `bounds` may leave an end out."""
 
     lower_ms: int
     upper_ms: int
-    how: How = "inner"
     bounds: Bounds = "[]"
-    late_to: str | None = None
-    key_type: Any = str
-    left_type: Any = Any
-    right_type: Any = Any
-
-    @property
-    def outer(self) -> tuple[bool, bool]:
-        """Whether a record of the left, of the right comes out without a partner."""
-        return self.how in ("left", "outer"), self.how in ("right", "outer")
 
     @property
     def inside_ms(self) -> tuple[int, int]:
@@ -76,24 +56,13 @@ class IntervalJoin(Operator):
     def __init__(self, context: OperatorContext, spec: JoinSpec) -> None:
         super().__init__(context)
         self._spec = spec
-        # A join stands in a graph, whose context also knows which inputs are idle.
-        self._time = MergedTime(cast("NodeContext", context), 2)
-        codec = key_codec(spec.key_type)
-        self._held: tuple[MapCells[Any, _Place, _Held], ...] = tuple(
-            context.state.mapped(context.state_name(name), codec, PLACES, msgpack_codec(tuple.__class_getitem__((value_type, bool))))
-            for name, value_type in (("left", spec.left_type), ("right", spec.right_type))
-        )
-        self._untyped = (spec.left_type is Any, spec.right_type is Any)
-        self._drops = context.state.timed(context.state_name("drops"), codec, unit_codec)
-        self._arrivals = context.state.keyed(context.state_name("arrivals"), key_codec(str), msgpack_codec(int), merge=max)
+        self._sides = Sides(context, spec, bool)  # with each value, whether it has had a partner
+        self._drops = context.state.timed(context.state_name("drops"), key_codec(spec.key_type), unit_codec)
         self._delay_ms = max((kept for kept, outer in zip(spec.kept_ms, spec.outer, strict=True) if outer), default=0)
 
     def process(self, block: Block, port: int = 0) -> None:
-        if self._untyped[port]:
-            refuse_structs(block.values, "is kept by a join")
-        block = self._time.merge(block, port)
+        block = self._sides.begin(block, port)
         out = _Output(self, block, self._delay_ms)
-        arrival = first = self._arrivals.get("") or 0
         before = block.before
         late = []
         for row, (key, value, timestamp_ms) in enumerate(zip(block.keys, block.values, block.timestamps, strict=True)):
@@ -101,25 +70,21 @@ class IntervalJoin(Operator):
             if timestamp_ms < before[row]:
                 late.append(row)
                 continue
-            self._take(key, value, (timestamp_ms, arrival), port, out)
-            arrival += 1
-        if arrival > first:
-            self._arrivals.put("", arrival)
+            self._take(key, value, timestamp_ms, port, out)
+        self._sides.end()
         self._advance(block.watermark, out)
         self._send_late(block, late, port)
         out.finish()
 
     def rolled_back(self) -> None:
-        self._time.rolled_back()
+        self._sides.rolled_back()
 
     def inspect(self, key: Any) -> Iterator[tuple[str, Any]]:
-        for name, held in zip(("left", "right"), self._held, strict=True):
-            yield name, [(timestamp_ms, value) for (timestamp_ms, _), (value, _) in held.items(key)]
+        return self._sides.inspect(key)
 
-    def _take(self, key: Any, value: Any, place: _Place, side: int, out: "_Output") -> None:
+    def _take(self, key: Any, value: Any, timestamp_ms: int, side: int, out: "_Output") -> None:
         """Join a record with what the other side holds, and keep it for what comes."""
-        spec, ours, others = self._spec, self._held[side], self._held[1 - side]
-        timestamp_ms = place[0]
+        spec, others = self._spec, self._sides.held[1 - side]
         lower_ms, upper_ms = spec.inside_ms
         low, high = (lower_ms, upper_ms) if side == LEFT else (-upper_ms, -lower_ms)
         matched = False
@@ -132,7 +97,7 @@ class IntervalJoin(Operator):
             out.pair(key, (value, other) if side == LEFT else (other, value), max(timestamp_ms, other_place[0]))
             if not other_matched and spec.outer[1 - side]:
                 others.put(key, other_place, (other, True))
-        ours.put(key, place, (value, matched))
+        place = self._sides.put(side, key, timestamp_ms, value, matched)
         self._drops.put(timestamp_ms + spec.kept_ms[side], key, True, bytes((side,)) + PLACES.encode(place))
 
     def _advance(self, until: int, out: "_Output") -> None:
@@ -144,9 +109,9 @@ class IntervalJoin(Operator):
         for due_ms, key, sub, _ in self._drops.due(until):
             self._drops.delete(due_ms, key, sub)
             side, place = sub[0], PLACES.decode(sub[1:])
-            held = self._held[side].get(key, place)
+            held = self._sides.held[side].get(key, place)
             assert held is not None, "a record is dropped once"
-            self._held[side].delete(key, place)
+            self._sides.held[side].delete(key, place)
             if not held[1] and self._spec.outer[side]:
                 out.alone(key, (held[0], None) if side == LEFT else (None, held[0]), place[0], due_ms)
 
@@ -215,23 +180,6 @@ class _Output:
         return time_ms if time_ms in (MIN_TIME, MAX_TIME) else max(MIN_TIME, time_ms - self._delay_ms)
 
 
-def _encode_place(place: _Place) -> bytes:
-    return encode_time(place[0]) + place[1].to_bytes(8, "big")
-
-
-def _decode_place(raw: bytes) -> _Place:
-    return decode_time(raw), int.from_bytes(raw[TIME_BYTES:], "big")
-
-
-PLACES: PayloadCodec[_Place] = PayloadCodec(_encode_place, _decode_place)
-
-
-def check_how(how: str, what: str) -> None:
-    """Refuse an unknown `how` with a ConfigError."""
-    if how not in ("inner", "left", "right", "outer"):
-        raise ConfigError(f"{what}: how={how!r} is not known; use 'inner', 'left', 'right' or 'outer'")
-
-
 def join_operator(spec: JoinSpec, what: str = "join") -> Callable[[OperatorContext], Operator]:
     """Return what makes the operator for a task; port 0 is the left input, port 1 the right one.
 
@@ -244,8 +192,8 @@ def join_operator(spec: JoinSpec, what: str = "join") -> Callable[[OperatorConte
         raise ConfigError(f"{what}: no time lies within ({spec.lower_ms} ms, {spec.upper_ms} ms); give the lower bound first")
     if spec.inside_ms[0] > spec.inside_ms[1]:
         raise ConfigError(f"{what}: no whole millisecond lies within ({spec.lower_ms} ms, {spec.upper_ms} ms) with bounds={spec.bounds!r}")
-    check_how(spec.how, what)
+    spec.check(what)
     return lambda context: IntervalJoin(context, spec)
 
 
-__all__ = ["PLACES", "Bounds", "How", "IntervalJoin", "JoinSpec", "Within", "check_how", "join_operator"]
+__all__ = ["Bounds", "IntervalJoin", "JoinSpec", "Within", "join_operator"]

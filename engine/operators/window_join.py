@@ -11,48 +11,33 @@ With windows that overlap a pair comes out once for each window that holds both.
 - 1 ms. Records of a key are kept once, however many windows hold them, each until the last window that does has closed; the next
 window of a key is put down for closing when a record comes that is in it, and when the one before it closes.
 
-A record is late when all its windows are closed; it is counted ("late_records"), sent to `late_to` if given, and joins nothing.
+With a lateness a window stays open for so much longer: its pairs come out once, when the watermark has reached its end - 1 + lateness.
+They keep their time, so that they are late for what follows unless that has as much lateness. A record is late when all its windows
+are closed; it is counted ("late_records"), sent to `late_to` if given, and joins nothing.
 
 Source: Flink's window join (DataStream API); outer joins as in its SQL window join.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from engine.block import Block
 from engine.errors import ConfigError
 from engine.keys import key_codec
 from engine.operators.base import Operator, OperatorContext
-from engine.operators.join import PLACES, How, check_how
-from engine.operators.merge import MergedTime
-from engine.operators.undeclared import refuse_structs
+from engine.operators.join_sides import Sides, SidesSpec
 from engine.operators.window_plan import Results, send_late
 from engine.windows import FixedWindow, Span, Window
-from state.overlay import MapCells
-from state.values import msgpack_codec, unit_codec
-
-if TYPE_CHECKING:
-    from engine.run import NodeContext
-
-_Place = tuple[int, int]  # event time, number of arrival
+from state.values import unit_codec
 
 
 @dataclass(frozen=True, slots=True)
-class WindowJoinSpec:
-    """A declared window join."""
+class WindowJoinSpec(SidesSpec):
+    """A declared window join; windows close so much behind their end."""
 
     window: FixedWindow
-    how: How = "inner"
-    late_to: str | None = None
-    key_type: Any = str
-    left_type: Any = Any
-    right_type: Any = Any
-
-    @property
-    def outer(self) -> tuple[bool, bool]:
-        """Whether a record of the left, of the right comes out without a partner."""
-        return self.how in ("left", "outer"), self.how in ("right", "outer")
+    lateness_ms: int = 0
 
 
 class WindowJoin(Operator):
@@ -61,56 +46,44 @@ class WindowJoin(Operator):
     def __init__(self, context: OperatorContext, spec: WindowJoinSpec) -> None:
         super().__init__(context)
         self._spec, self._window = spec, spec.window
-        # A join stands in a graph, whose context also knows which inputs are idle.
-        self._time = MergedTime(cast("NodeContext", context), 2)
-        codec = key_codec(spec.key_type)
-        self._held: tuple[MapCells[Any, _Place, Any], ...] = tuple(
-            context.state.mapped(context.state_name(name), codec, PLACES, msgpack_codec(tuple.__class_getitem__((value_type,))))
-            for name, value_type in (("left", spec.left_type), ("right", spec.right_type))
-        )
-        self._untyped = (spec.left_type is Any, spec.right_type is Any)
-        self._closes = context.state.timed(context.state_name("closes"), codec, unit_codec)
-        self._arrivals = context.state.keyed(context.state_name("arrivals"), key_codec(str), msgpack_codec(int), merge=max)
+        self._sides = Sides(context, spec)
+        self._closes = context.state.timed(context.state_name("closes"), key_codec(spec.key_type), unit_codec)
 
     def process(self, block: Block, port: int = 0) -> None:
-        if self._untyped[port]:
-            refuse_structs(block.values, "is kept by a join")
-        block = self._time.merge(block, port)
+        block = self._sides.begin(block, port)
         results = Results(self, block)
-        window, held = self._window, self._held[port]
-        arrival = first = self._arrivals.get("") or 0
+        window, lateness_ms = self._window, self._spec.lateness_ms
         late = []
         for key, value, timestamp_ms, reached in zip(block.keys, block.values, block.timestamps, block.before, strict=True):
             self._close(reached, results)
-            start = window.next_start(max(timestamp_ms, reached + 1) - window.size_ms + 1)
+            start = window.next_start(max(timestamp_ms, reached - lateness_ms + 1) - window.size_ms + 1)
             if start > timestamp_ms:
                 last = window.last_start(timestamp_ms)
                 late.append((key, value, timestamp_ms, Span(last, last + window.size_ms), reached))
                 continue
-            held.put(key, (timestamp_ms, arrival), (value,))
+            self._sides.put(port, key, timestamp_ms, value)
             self._closes.put(start + window.size_ms - 1, key, True)
-            arrival += 1
-        if arrival > first:
-            self._arrivals.put("", arrival)
+        self._sides.end()
         self._close(block.watermark, results)
         send_late(self.context, self._spec.late_to, late)
         results.finish()
 
     def rolled_back(self) -> None:
-        self._time.rolled_back()
+        self._sides.rolled_back()
 
     def inspect(self, key: Any) -> Iterator[tuple[str, Any]]:
-        for name, held in zip(("left", "right"), self._held, strict=True):
-            yield name, [(timestamp_ms, value) for (timestamp_ms, _), (value,) in held.items(key)]
+        return self._sides.inspect(key)
 
     def _close(self, until: int, results: Results) -> None:
-        """Close the windows that end up to a time, in order; closing one may bring up the next of the key."""
-        while (due_ms := self._closes.next_time()) is not None and due_ms <= until:
-            for _, key, _, _ in self._closes.due(due_ms):
-                self._closes.delete(due_ms, key)
-                pairs = self._pairs(key, due_ms + 1 - self._window.size_ms)
+        """Close the windows that are due at a time, in order; closing one may bring up the next of the key."""
+        lateness_ms = self._spec.lateness_ms
+        while (last_ms := self._closes.next_time()) is not None and last_ms + lateness_ms <= until:
+            for _, key, _, _ in self._closes.due(last_ms):
+                self._closes.delete(last_ms, key)
+                pairs = self._pairs(key, last_ms + 1 - self._window.size_ms)
                 if pairs:
-                    results.add((key,) * len(pairs), lambda low, high, pairs=pairs: pairs[low:high], due_ms=due_ms, timestamp_ms=due_ms)  # type: ignore[misc]
+                    make = lambda low, high, pairs=pairs: pairs[low:high]  # noqa: E731
+                    results.add((key,) * len(pairs), make, due_ms=last_ms + lateness_ms, timestamp_ms=last_ms)
 
     def _pairs(self, key: Any, start: int) -> list[tuple[Any, Any]]:
         """Return what comes of a key's window, and drop the records that no later one holds."""
@@ -118,7 +91,7 @@ class WindowJoin(Operator):
         end, following = start + window.size_ms, start + window.every_ms
         inside: list[list[Any]] = []
         goes_on = False
-        for held in self._held:
+        for held in self._sides.held:
             values = []
             for place, (value,) in held.items(key):
                 if place[0] >= start and place[0] < end:
@@ -141,9 +114,11 @@ def window_join_operator(spec: WindowJoinSpec, what: str = "join") -> Callable[[
     """Return what makes the operator for a task; port 0 is the left input, port 1 the right one.
 
     Raises:
-        ConfigError: The window is not one of a fixed size, or `how` is unknown.
+        ConfigError: The lateness is negative, or `how` is unknown.
     """
-    check_how(spec.how, what)
+    if spec.lateness_ms < 0:
+        raise ConfigError(f"{what}: a lateness of {spec.lateness_ms} ms is not allowed; it must be at least 0")
+    spec.check(what)
     return lambda context: WindowJoin(context, spec)
 
 

@@ -59,6 +59,9 @@ def numbers(value: Any) -> tuple[int | None, int | None]:
         (lambda v, b: v.join(b, within=windows.sliding("1m")), "does not join streams, because the records decide"),
         (lambda v, b: v.join(b, within=windows.tumbling("1m"), bounds="()"), "a window holds its start and not its end"),
         (lambda v, b: v.join(b, within=windows.tumbling("1m"), how="cross"), "how='cross'"),
+        (lambda v, b: v.join(b, within=windows.tumbling("1m"), lateness="-1s"), r"lateness of pipeline 'work', join"),
+        (lambda v, b: v.join(b, within=windows.tumbling("1m"), lateness=5), "write its unit"),
+        (lambda v, b: v.join(b, within=("0s", "1s"), lateness="1m"), "pipeline 'work', join: lateness=60000 ms is for windows"),
         (lambda v, b: v.join(7, within=("0s", "1s")), "7 is not a stream"),
     ],
 )
@@ -206,6 +209,25 @@ def test_join_by_window_over_partitions_equals_every_pair_of_every_window(
         driver.finish()
         out = sorted(((r.key, *numbers(r.value), r.timestamp_ms) for r in driver.read("out")), key=repr)
     assert out == pairs_of_windows(sides["views"], sides["buys"], size, every, how)
+
+
+def test_join_by_window_with_a_lateness_waits_for_late_records_and_sends_later_ones_away() -> None:
+    def declare(views: Any, buys: Any) -> Any:
+        return views.join(buys, within=windows.tumbling("10ms"), how="left", lateness="5ms", late_to="missed")
+
+    with TestDriver(joined(declare, delay="0ms")) as driver:
+        driver.send("views", Seen(1, "a", 3))
+        driver.send("views", Seen(2, "b", 14))
+        driver.send("buys", Seen(3, "b", 14))
+        driver.commit()
+        driver.restart()
+        driver.send("buys", Seen(4, "a", 9))  # the watermark is 13: late, and taken
+        driver.send("views", Seen(5, "b", 16))
+        driver.send("buys", Seen(6, "b", 16))
+        assert [(numbers(record.value), record.timestamp_ms) for record in driver.read("out")] == [((1, 4), 9)]
+        driver.send("buys", Seen(7, "a", 9))
+        (missed,) = driver.read("missed")
+        assert missed.value["number"] == 7 and dict(missed.headers)["window_end"] == b"10"
 
 
 @settings(max_examples=examples(40), deadline=None)

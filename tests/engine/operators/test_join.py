@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from engine.block import MAX_TIME, MIN_TIME
 from engine.errors import ConfigError
-from engine.operators.join import How, JoinSpec, join_operator
+from engine.operators.join import JoinSpec, join_operator
+from engine.operators.join_sides import How
 from engine.testing.harness import OperatorHarness
 from tests.effort import examples
 
@@ -16,7 +17,7 @@ LEFT, RIGHT = 0, 1
 
 
 def make(lower_ms: int, upper_ms: int, how: How = "inner", **options: Any) -> OperatorHarness:
-    return OperatorHarness(join_operator(JoinSpec(lower_ms, upper_ms, how, left_type=int, right_type=int, **options)))
+    return OperatorHarness(join_operator(JoinSpec(lower_ms, upper_ms, how=how, left_type=int, right_type=int, **options)))
 
 
 @st.composite
@@ -135,7 +136,7 @@ def test_join_careful_unmatched_record_that_fails_downstream_is_used_up() -> Non
     assert [failed.key for failed in harness.failed] == ["a"]
 
 
-@pytest.mark.parametrize("spec", [JoinSpec(5, 4), JoinSpec(0, 1, "cross"), JoinSpec(1, 1, bounds="[)"), JoinSpec(0, 1, bounds="[[")])  # type: ignore[arg-type]  # what is tested
+@pytest.mark.parametrize("spec", [JoinSpec(5, 4), JoinSpec(0, 1, how="cross"), JoinSpec(1, 1, bounds="[)"), JoinSpec(0, 1, bounds="[[")])  # type: ignore[arg-type]  # what is tested
 def test_join_without_meaning_is_refused(spec: JoinSpec) -> None:
     with pytest.raises(ConfigError):
         join_operator(spec)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from engine.block import MAX_TIME, MIN_TIME
 from engine.errors import ConfigError
-from engine.operators.join import How
+from engine.operators.join_sides import How
 from engine.operators.window_join import WindowJoinSpec, joining_window, window_join_operator
 from engine.testing.harness import OperatorHarness
 from engine.windows import FixedWindow, count, everything, session, sliding
@@ -22,7 +22,7 @@ Fed = tuple[int, str, int, int, int]  # side, key, number, event time, watermark
 
 def make(size_ms: int, every_ms: int | None = None, offset_ms: int = 0, how: How = "inner", **options: Any) -> OperatorHarness:
     window = FixedWindow(size_ms, every_ms or size_ms, offset_ms)
-    return OperatorHarness(window_join_operator(WindowJoinSpec(window, how, left_type=int, right_type=int, **options)))
+    return OperatorHarness(window_join_operator(WindowJoinSpec(window, how=how, left_type=int, right_type=int, **options)))
 
 
 @st.composite
@@ -38,7 +38,7 @@ def inputs(draw: st.DrawFn) -> list[Fed]:
     return records
 
 
-def expected_of(records: list[Fed], size: int, every: int, offset: int, how: How) -> tuple[list[tuple[Any, ...]], list[int]]:
+def expected_of(records: list[Fed], size: int, every: int, offset: int, lateness: int, how: How) -> tuple[list[tuple[Any, ...]], list[int]]:
     """Return (key, left, right, time) of all results, and the numbers of the late records; by trying all windows there can be."""
     reached = {LEFT: MIN_TIME, RIGHT: MIN_TIME}
     inside: dict[tuple[str, int], tuple[list[tuple[int, int]], list[tuple[int, int]]]] = defaultdict(lambda: ([], []))
@@ -48,7 +48,7 @@ def expected_of(records: list[Fed], size: int, every: int, offset: int, how: How
         open_windows = [
             start
             for start in range(timestamp_ms - size + 1, timestamp_ms + 1)
-            if (start - offset) % every == 0 and start + size - 1 > min(reached.values())
+            if (start - offset) % every == 0 and start + size - 1 + lateness > min(reached.values())
         ]
         for start in open_windows:
             inside[key, start][side].append((timestamp_ms, number))
@@ -69,13 +69,16 @@ def expected_of(records: list[Fed], size: int, every: int, offset: int, how: How
     inputs(),
     st.sampled_from([(10, 10), (10, 3), (6, 2), (5, 4), (1, 1)]),
     st.integers(-2, 2),
+    st.sampled_from([0, 0, 1, 7]),
     st.sampled_from(["inner", "left", "right", "outer"]),
     st.sampled_from(["", "restart", "careful"]),
 )
-def test_window_join_equals_all_pairs_of_all_windows(records: list[Fed], window: tuple[int, int], offset: int, how: How, way: str) -> None:
+def test_window_join_equals_all_pairs_of_all_windows(
+    records: list[Fed], window: tuple[int, int], offset: int, lateness: int, how: How, way: str
+) -> None:
     size, every = window
     offset = offset if abs(offset) < every else 0
-    harness = make(size, every, offset, how, late_to="late")
+    harness = make(size, every, offset, how, late_to="late", lateness_ms=lateness)
     for side, key, number, timestamp_ms, watermark in records:
         harness.careful = way == "careful"
         harness.advance(max(watermark, harness.reached(side)), port=side)
@@ -84,12 +87,12 @@ def test_window_join_equals_all_pairs_of_all_windows(records: list[Fed], window:
             harness.snapshot_and_restore()
     for side in (LEFT, RIGHT):
         harness.advance(MAX_TIME, port=side)
-    rows, late = expected_of(records, size, every, offset, how)
+    rows, late = expected_of(records, size, every, offset, lateness, how)
     out = harness.take()
     assert sorted(map(repr, ((row.key, *row.value, row.timestamp_ms) for row in out))) == sorted(map(repr, rows))
     assert [side.value for side in harness.take_sides()] == late
     assert harness.counters["late_records"] == len(late)
-    assert all(row.before == row.timestamp_ms - 1 for row in out), "nothing that comes out is late for what follows"
+    assert all(row.before == row.timestamp_ms - 1 + lateness for row in out), "what comes out is late by the lateness, and no more"
     assert [row.timestamp_ms for row in out] == sorted(row.timestamp_ms for row in out)
     harness.snapshot_and_restore()
     for key in "ab":
@@ -140,6 +143,22 @@ def test_window_join_late_record_names_the_window_that_it_missed() -> None:
     assert dict(side_record.headers) == {"window_start": b"0", "window_end": b"10", "watermark": b"9"}
     harness.feed("k", 1, 10, port=LEFT)
     assert harness.take_sides() == []
+
+
+def test_window_join_with_a_lateness_takes_late_records_and_gives_its_pairs_once_at_its_end() -> None:
+    harness = make(10, how="left", late_to="late", lateness_ms=5)
+    harness.feed("k", 1, 5, port=LEFT)
+    for watermark in (9, 13):
+        for side in (LEFT, RIGHT):
+            harness.advance(watermark, port=side)
+        assert harness.take() == []
+    harness.feed("k", 2, 9, port=RIGHT)
+    for side in (LEFT, RIGHT):
+        harness.advance(14, port=side)
+    assert [(out.value, out.timestamp_ms, out.before) for out in harness.take()] == [((1, 2), 9, 13)]
+    harness.feed("k", 3, 9, port=RIGHT)
+    (side_record,) = harness.take_sides()
+    assert dict(side_record.headers) == {"window_start": b"0", "window_end": b"10", "watermark": b"14"}
 
 
 def test_window_join_idle_side_does_not_hold_windows_open() -> None:
