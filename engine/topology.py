@@ -163,7 +163,7 @@ class Topology:
             key_type = str if compiled_key is None else without_none(compiled_key.type)
         key_codec(key_type, f"key of {what}")
         compiled_time = None if time is None else _select(used, time, f"time of {what}")
-        if compiled_time is not None and compiled_time.type not in (int, Any):
+        if compiled_time is not None and without_none(compiled_time.type) not in (int, Any):
             raise ConfigError(
                 f"time of {what}: {compiled_time.text!r} is a {getattr(compiled_time.type, '__name__', compiled_time.type)}; "
                 "event time is an int, milliseconds since the epoch (give a callable that converts)"

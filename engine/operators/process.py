@@ -33,6 +33,7 @@ from engine.operators.timers import NEVER, TimerQueue
 from engine.records import Record
 from engine.selectors import return_type
 from engine.state_handles import KeyScope, StateHandle
+from engine.topics import is_legal_topic
 
 ClockName = Literal["event_time", "wall_clock"]
 
@@ -96,6 +97,7 @@ class Context:
         self.watermark_ms = 0
         self.record: Record[Any, Any] | None = None
         self.high_watermark = -1
+        self._sides: set[str] = set()
 
     @property
     def lag(self) -> int | None:
@@ -116,7 +118,15 @@ class Context:
         return self._operator.now_ms
 
     def side(self, topic: str, value: Any, *, key: Any = None) -> None:
-        """Send a value to another topic too, as JSON, with the present time; key None keeps the present key."""
+        """Send a value to another topic too, as JSON, with the present time; key None keeps the present key.
+
+        Raises:
+            RecordError: Kafka takes no topic of this name.
+        """
+        if topic not in self._sides:
+            if not is_legal_topic(topic):
+                raise RecordError(f"{topic!r} cannot be the name of a topic; use up to 249 of a-z, A-Z, 0-9, '.', '_' and '-'")
+            self._sides.add(topic)
         self._operator.send(topic, [self.key if key is None else key], [value], [self.timestamp_ms])
 
 

@@ -1,5 +1,6 @@
 """What users hand in is refused at declaration where it cannot work."""
 
+import json
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from engine import ConfigError, Struct, agg, cep, windows
+from engine.testing.driver import TestDriver
 from engine.topology import Topology
 
 
@@ -95,3 +97,22 @@ def test_topic_of_the_app_itself_must_be_one_that_kafka_takes() -> None:
     topology.pipeline(source, name="p")(lambda stream: stream.aggregate(n=agg.count()).to("out"))
     with pytest.raises(ConfigError, match="app 'my visits': its own topic: 'my visits-changelog-1' cannot be the name of a topic"):
         topology.plan()
+
+
+class Sometimes(Struct, frozen=True):
+    """A value that may come without its time."""
+
+    user: str
+    ts: int | None = None
+
+
+def test_time_that_may_be_missing_is_a_dead_letter_where_it_is() -> None:
+    topology = Topology("visits", partitions=1)
+    source = topology.source("visits", Sometimes, key="user", time="ts")
+    topology.pipeline(source, name="p")(lambda stream: stream.to("out"))
+    with TestDriver(topology) as driver:
+        for ts in (5, None, 0):
+            driver.send("visits", b'{"user": "ann", "ts": %s}' % json.dumps(ts).encode())
+        assert [record.timestamp_ms for record in driver.read("out")] == [5, 0]
+        (letter,) = driver.read("visits-dlq")
+    assert b"the event time must be a whole number of milliseconds, not None" in dict(letter.headers)["error"]

@@ -291,6 +291,18 @@ def test_process_bad_handler_is_refused_at_declaration(handler: Any, words: str)
     assert "work" in str(error.value)
 
 
+def test_process_sending_aside_to_no_possible_topic_is_a_dead_letter() -> None:
+    def aside(record: Record[str, Order], ctx: Context) -> None:
+        ctx.side("fine" if record.value.amount_cents == 100 else "not fine", "value")
+
+    with driver_of(aside) as driver:
+        for amount in (100, 200, 100):
+            driver.send("orders", order(amount, amount=amount))
+        assert [record.value for record in driver.read("fine")] == ["value", "value"]
+        (letter,) = driver.read("shop-dlq")
+    assert b"'not fine' cannot be the name of a topic" in dict(letter.headers)["error"]
+
+
 def test_state_outside_process_says_where_it_belongs() -> None:
     with pytest.raises(ConfigError, match="class attribute"):
         ValueState(int, default=0).get()
