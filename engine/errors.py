@@ -3,6 +3,7 @@
 | error              | who acts, and how                                                                    |
 |--------------------|--------------------------------------------------------------------------------------|
 | `ConfigError`      | the developer: fix the declaration or the settings, and start again                  |
+| `StoredTypeError`  | the developer too: stored state has another type than is declared now                |
 | `RecordError`      | nobody: this record is bad, the same every time; it goes to the dead-letter topic    |
 | `StateError`       | the worker: local state is unusable; delete it and restore from the changelog        |
 | `DiskError`        | the worker: the disk takes no more; try again, the state is as it was                |
@@ -19,8 +20,21 @@ class ConfigError(StreamForgeError):
     """A declaration or setting cannot work: the message says which one, and what to write instead."""
 
 
+class StoredTypeError(ConfigError):
+    """What the state holds does not fit the type that is declared for it now, whatever record it is read for."""
+
+
 class RecordError(StreamForgeError):
     """A record can never be processed (undecodable, or rejected by user code)."""
 
 
-__all__ = ["ConfigError", "DiskError", "FencedError", "RecordError", "StateError", "StreamForgeError", "UnavailableError"]
+__all__ = [
+    "ConfigError",
+    "DiskError",
+    "FencedError",
+    "RecordError",
+    "StateError",
+    "StoredTypeError",
+    "StreamForgeError",
+    "UnavailableError",
+]

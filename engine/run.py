@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from engine.block import Block, advance, one_by_one
 from engine.broadcasts import BroadcastInput
 from engine.dead_letters import firing_headers
-from engine.errors import FencedError, StateError, UnavailableError
+from engine.errors import FencedError, StateError, StoredTypeError, UnavailableError
 from engine.graph import Node, PipelineGraph
 from engine.inputs import Input, RepartitionInput, SourceInput
 from engine.keys import key_codec
@@ -26,7 +26,7 @@ from state.overlay import TaskState
 if TYPE_CHECKING:
     from engine.task import Task
 
-NOT_THE_RECORDS_FAULT = (StateError, FencedError, UnavailableError, MemoryError)
+NOT_THE_RECORDS_FAULT = (StateError, StoredTypeError, FencedError, UnavailableError, MemoryError)
 
 
 class NodeContext:

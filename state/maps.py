@@ -5,11 +5,12 @@ it stays, also when it is empty, until the cache is trimmed.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from state.groups import Group
-from state.keys import Codec, KeyParts
-from state.section import KEY_OF, Section
+from state.keys import Codec, KeyParts, split_key
+from state.section import DECODE_ERRORS, KEY_OF, Section
 from state.store import Change
 from state.values import PayloadCodec, stored
 
@@ -67,6 +68,26 @@ class MapCells(Generic[K, S, V]):
         """Remove all entries of a key."""
         group = self._groups.get(key)
         (self._open(key) if group is None else group).drop()
+
+    def committed_places(self, decode_key: Callable[[bytes], K], after: bytes, limit: int) -> tuple[list[tuple[K, S]], bytes | None]:
+        """Return (key, sub key) of up to `limit` entries that the store holds, in store order, and where to go on.
+
+        Args:
+            after: b"" for the start, or what the call before returned.
+        Returns:
+            The places, and the one behind them, None at the end.
+        """
+        section = self.section
+        low = after + b"\0" if after else section.low
+        found = [raw for raw, _ in islice(section.store.scan(low, section.high), limit)]
+        places = []
+        for raw in found:
+            try:
+                key, sub = split_key(raw, len(section.low))
+                places.append((decode_key(key), self.key_of(sub)))
+            except DECODE_ERRORS as error:
+                raise section.foreign_key(raw, error) from error
+        return places, found[-1] if len(found) == limit else None
 
     def note(self, group: Group[S, V]) -> None:
         """Remember a group that may differ from the store."""

@@ -202,6 +202,10 @@ class Process(Operator):
         self._expire(block.watermark)
         self.emit(out.block(block.start, block.watermark))
 
+    def before_commit(self) -> None:
+        for handle in self._handles.values():
+            handle.enter_old()
+
     def on_wall_clock(self, now_ms: int) -> None:
         out = _Results()
         self._fire("wall_clock", now_ms, self._watermark, out)

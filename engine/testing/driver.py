@@ -64,10 +64,8 @@ class TestDriver:
         now: int | datetime = START_MS,
         max_ahead: Duration | None = None,
     ) -> None:
-        topology, only = topology_of(app_or_pipeline)
-        plan = topology.plan(partitions=partitions, only=only)
         ahead_ms = None if max_ahead is None else duration_ms(max_ahead, "max_ahead")
-        self._plan: Plan = replace(plan, max_ahead_ms=ahead_ms)
+        self._plan: Plan = replace(_plan_of(app_or_pipeline, partitions), max_ahead_ms=ahead_ms)
         if store not in ("memory", "rocks"):
             raise ConfigError(f"store={store!r} is not known; use 'memory' or 'rocks'")
         self._folder = Path(tempfile.mkdtemp(prefix="streamforge-test-")) if store == "rocks" else None
@@ -253,9 +251,19 @@ class TestDriver:
         """Lose everything that was not committed, as a kill -9 does, and start again from the stores."""
         self._start()
 
-    def restart(self) -> None:
-        """Commit, stop, and start again from the stores."""
+    def restart(self, app_or_pipeline: Any = None) -> None:
+        """Commit, stop, and start again from the stores.
+
+        Args:
+            app_or_pipeline: Another version of the app to go on with, as after a deployment: it finds the state of this one.
+        """
         self.commit()
+        if app_or_pipeline is not None:
+            plan = replace(_plan_of(app_or_pipeline, self._plan.partitions), max_ahead_ms=self._plan.max_ahead_ms)
+            if plan.app_id != self._plan.app_id:
+                raise ConfigError(f"app {plan.app_id!r} has no state here: it is that of app {self._plan.app_id!r}")
+            self._preparing.close()
+            self._plan, self._preparing = plan, Preparing(plan)
         if self._folder is not None:
             for store in self._stores:
                 store.close()
@@ -339,6 +347,11 @@ class TestDriver:
         headers: Iterable[Any] = columns.headers or [()] * len(columns)
         self._log(partition).extend(zip(columns.timestamps, columns.keys, columns.values, headers, strict=True))
         self._committed_order.setdefault(partition.topic, []).extend([partition] * len(columns))
+
+
+def _plan_of(app_or_pipeline: Any, partitions: int) -> Plan:
+    topology, only = topology_of(app_or_pipeline)
+    return topology.plan(partitions=partitions, only=only)
 
 
 def topology_of(app_or_pipeline: Any) -> tuple[Topology, list[str] | None]:
