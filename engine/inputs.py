@@ -47,6 +47,10 @@ class Input:
         """Whether nothing is to be expected for the moment, so that others need not wait for this input."""
         raise NotImplementedError
 
+    def held_by(self) -> list[int]:
+        """Return the numbers of the upstream tasks that hold the others back."""
+        return []
+
     def block(self, batch: RecordBatch, now_ms: int) -> Block:
         """Decode a batch; the watermark moves with it."""
         raise NotImplementedError
@@ -294,6 +298,9 @@ class RepartitionInput(Input):
     @property
     def idle(self) -> bool:
         return self._valve.idle
+
+    def held_by(self) -> list[int]:
+        return self._valve.held_by()
 
     def block(self, batch: RecordBatch, now_ms: int) -> Block:
         start = self._valve.watermark

@@ -248,6 +248,14 @@ class Valve:
             self._set_status(number, idle)
             self._advance()
 
+    def held_by(self) -> list[int]:
+        """Return the inputs that hold the others back: those that count and are behind others that count."""
+        counting = {
+            number: watermark for number, watermark in enumerate(self._watermarks) if self._aligned[number] and not self._idle[number]
+        }
+        lowest, highest = min(counting.values(), default=0), max(counting.values(), default=0)
+        return [number for number, watermark in counting.items() if watermark == lowest < highest]
+
     def limit(self, number: int) -> int | None:
         """Return the minimum of the other inputs that count, if this one counts by itself; None if the careful way is needed.
 

@@ -13,7 +13,7 @@ header.
 """
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
@@ -62,6 +62,17 @@ class Barrier(msgspec.Struct, frozen=True, array_like=True):
     epoch: int
     upstream: int
     savepoint: str
+
+
+class Untold(NamedTuple):
+    """A partition that knows only of a watermark that lies behind the one reached."""
+
+    partition: int
+    known: int
+    reached: int
+
+
+_NOTHING = (MIN_TIME, False)
 
 
 class RepartitionSink(Operator):
@@ -134,6 +145,11 @@ class RepartitionSink(Operator):
                 self._outputs.add_to(self._topic, partition, max(0, self._watermark), None, control, CONTROL_HEADERS)
 
         self._untold = any(self._said.get(partition) != said for partition in range(self._outputs.partition_count(self._topic)))
+
+    def untold(self) -> Untold | None:
+        """Return which partition knows least of the time that this task has reached, None if all know it."""
+        known, partition = min((self._said.get(other, _NOTHING)[0], other) for other in range(self._outputs.partition_count(self._topic)))
+        return None if known >= self._watermark else Untold(partition, known, self._watermark)
 
     def next_wall_clock_ms(self) -> int | None:
         """A partition that was not told yet is told in a second, also if nothing else happens until then; after a restart at once."""

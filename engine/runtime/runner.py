@@ -112,8 +112,7 @@ class Runner:
         """Return why the worker is not ready: tasks that do not run, or stand still. It is ready when there is nothing."""
         if not self.metrics.rebalances:
             return ["the group has not assigned anything yet"]
-        stalled = {} if self._watchdog is None else self._watchdog.stalled
-        reasons = [f"task {number} does not move: {reason}" for number, reason in sorted(stalled.items())]
+        reasons = [] if self._watchdog is None else self._watchdog.reasons()
         for number, task in sorted(self.tasks.items()):
             metrics = self.metrics.task(number)
             if task.phase is not Phase.RUNNING:

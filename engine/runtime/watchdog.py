@@ -3,6 +3,8 @@
 | stands still | noticed by | then |
 |---|---|---|
 | a task, with input, a batch or a commit in hand | `Watchdog`, on the event loop | stack in the log, readiness false, opened again |
+| its time, though the others' goes on: a watermark | `TimeWatch` (`engine.runtime.held_back`) | the same, with what holds it back |
+| an opening that gets no further | `Watchdog` | stack in the log |
 | the same again and again, three times | `Watchdog` | the worker ends with an error, to be started anew |
 | the event loop: user code that does not return | `LoopGuard`, in a thread | stack in the log, then the process ends |
 
@@ -25,6 +27,8 @@ from types import FrameType
 from typing import Any
 
 from engine.errors import StateError, UnavailableError
+from engine.records import TopicPartition
+from engine.runtime.held_back import TimeWatch
 from engine.runtime.lifecycle import Phase
 from engine.runtime.shell import Shell
 from engine.runtime.task_runner import TaskRunner
@@ -50,7 +54,7 @@ class Watchdog:
         restart: Closes a task and opens it again.
 
     Attributes:
-        stalled: What each task that stands still waits for; empty when all move.
+        stalled: What each task that stands still waits for; empty when all move. What holds the time of tasks back: `reasons`.
         failure: Why the worker has to end, None as long as it does not.
     """
 
@@ -65,6 +69,14 @@ class Watchdog:
         self._stall_s = stall_ms / 1_000
         self._seen: dict[int, tuple[tuple[Any, ...], float]] = {}
         self._strikes: dict[int, int] = {}
+        self._opening: dict[int, tuple[tuple[int, ...], float]] = {}
+        self._time = TimeWatch(shell, self._stall_s)
+        self._time_strikes: dict[int, int] = {}
+
+    def reasons(self) -> list[str]:
+        """Return why the worker is not ready: which tasks, or which times, stand still; nothing if all move."""
+        still = [f"task {number} does not move: {reason}" for number, reason in sorted(self.stalled.items())]
+        return still + [f"time does not move in task {number}: {held.reason}" for (number, _), held in sorted(self._time.standing.items())]
 
     async def run(self) -> None:
         """Look, again and again."""
@@ -75,7 +87,8 @@ class Watchdog:
     async def look(self) -> None:
         """Look once; open again what stands still for too long."""
         tasks = {number: task for number, task in self._tasks().items() if task.phase is Phase.RUNNING}
-        behind = await self._behind(tasks)
+        ends = await self._ends(tasks)
+        behind = self._behind(tasks, ends)
         now_s = self._shell.clock.monotonic_s()
         self._seen = {number: seen for number, seen in self._seen.items() if number in tasks}
         for number, task in tasks.items():
@@ -88,13 +101,48 @@ class Watchdog:
                     self.stalled.pop(number, None)
             elif now_s - max(since_s, self._shell.pulse.restarted_s) >= self._stall_s:
                 self._seen.pop(number)
-                await self._report(task, reason)
+                strikes = self._strikes[number] = self._strikes.get(number, 0) + 1
+                self.stalled[number] = reason
+                await self._report(task, reason, strikes)
         self.stalled = {number: reason for number, reason in self.stalled.items() if number in self._tasks()}
+        self._look_at_openings(now_s)
+        await self._look_at_time(tasks, ends, now_s)
 
-    async def _report(self, task: TaskRunner, reason: str) -> None:
+    def _look_at_openings(self, now_s: float) -> None:
+        """Say where a task stands that is being opened and gets no further; all that an opening waits for has a limit of its own."""
+        opening = {number: task for number, task in self._tasks().items() if task.phase is Phase.OPENING}
+        self._opening = {number: seen for number, seen in self._opening.items() if number in opening}
+        for number, task in opening.items():
+            metrics = self._shell.metrics.task(number)
+            signs = (metrics.restore_lag, metrics.restored_entries, metrics.open_failures)
+            before, since_s = self._opening.setdefault(number, (signs, now_s))
+            if signs != before:
+                self._opening[number] = (signs, now_s)
+            elif now_s - max(since_s, self._shell.pulse.restarted_s) >= self._stall_s:
+                self._opening[number] = (signs, now_s)
+                log.error("task %d has been opening for %.0f s and gets no further; it stands at\n%s", number, self._stall_s, task.where())
+
+    async def _look_at_time(self, tasks: Mapping[int, TaskRunner], ends: Mapping[TopicPartition, int], now_s: float) -> None:
+        """Look whether event time moves; open again where that may help."""
+        try:
+            async with asyncio.timeout(_ASK_S):
+                found = await self._time.look(tasks, frozenset(self._tasks()), ends, now_s)
+        except (UnavailableError, TimeoutError):
+            self._time.restart()
+            return
+        standing = {number for number, _ in self._time.standing}
+        self._time_strikes = {number: strikes for number, strikes in self._time_strikes.items() if number in standing}
+        for number, task in tasks.items():
+            mine = [held for held in found if held.number == number]
+            reason = f"its time does not: {'; '.join(held.reason for held in mine)}"
+            if any(held.is_curable for held in mine):
+                self._time_strikes[number] = self._time_strikes.get(number, 0) + 1
+                await self._report(task, reason, self._time_strikes[number])
+            elif mine:
+                log.error("task %d moves, but %s; it stands at\n%s", number, reason, task.where())
+
+    async def _report(self, task: TaskRunner, reason: str, strikes: int) -> None:
         number = task.number
-        strikes = self._strikes[number] = self._strikes.get(number, 0) + 1
-        self.stalled[number] = reason
         self._shell.metrics.task(number).stalls += 1
         log.error("task %d has not moved for %.0f s: %s; it stands at\n%s", number, self._stall_s, reason, task.where())
         if strikes >= STRIKES_MAX:
@@ -108,16 +156,20 @@ class Watchdog:
         metrics = self._shell.metrics.task(task.number)
         return (*task.positions.items(), *task.committed.items(), metrics.commits, metrics.opens)
 
-    async def _behind(self, tasks: Mapping[int, TaskRunner]) -> dict[int, str]:
-        """Return what each task has not read although it is there; nothing if the broker cannot be asked: then nobody can read."""
+    async def _ends(self, tasks: Mapping[int, TaskRunner]) -> Mapping[TopicPartition, int]:
+        """Return where the inputs of tasks end; nothing if the broker cannot be asked: then nobody can read."""
         inputs = [partition for task in tasks.values() for partition in task.free_inputs()]
         if not inputs:
             return {}
         try:
             async with asyncio.timeout(_ASK_S):
-                ends = await self._shell.transport.end_offsets(inputs)
+                return await self._shell.transport.end_offsets(inputs)
         except (UnavailableError, TimeoutError):
+            self._time.restart()
             return {}
+
+    def _behind(self, tasks: Mapping[int, TaskRunner], ends: Mapping[TopicPartition, int]) -> dict[int, str]:
+        """Return what each task has not read although it is there."""
         found = {}
         for number, task in tasks.items():
             for partition in task.free_inputs():

@@ -10,6 +10,7 @@ import pytest
 from engine.records import RecordBatch, TopicPartition
 from engine.runtime.lifecycle import Phase
 from engine.runtime.transport.memory import MemoryTransport
+from engine.runtime.transport.protocol import TransactionalProducer
 from engine.runtime.watchdog import EXIT_STATUS, LoopGuard, StalledError
 from engine.task import Task
 from engine.testing.clock import virtual_time
@@ -89,6 +90,28 @@ async def test_watchdog_transport_that_stops_delivering_is_noticed(
     await world.until(ann=3)
     assert "clicks is at 0 and ends at 3, but nothing is delivered" in caplog.text
     assert worker.runner.metrics.task(0).stalls == 1
+    await worker.stop()
+
+
+@virtual_time
+async def test_watchdog_opening_that_gets_no_further_is_reported(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(numbering(1))
+    worker = world.worker(limits=LIMITS)
+    hanging = Hanging(1)
+    open_producer = worker.transport.open_producer
+
+    async def hang(transactional_id: str) -> TransactionalProducer:
+        try:
+            async with asyncio.timeout(8.0):
+                await hanging.wait_for_godot()
+        except TimeoutError:
+            pass
+        return await open_producer(transactional_id)
+
+    monkeypatch.setattr(worker.transport, "open_producer", hang)
+    await worker.until_running(0)
+    assert caplog.text.count("task 0 has been opening for 3 s and gets no further; it stands at") == 2
+    assert "wait_for_godot" in caplog.text
     await worker.stop()
 
 

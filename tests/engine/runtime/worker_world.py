@@ -183,8 +183,12 @@ class World:
         for _ in range(times):
             time_ms = self.clock.now_ms() if ts is None else ts
             value = msgspec.json.encode(Click(user, page, time_ms))
-            partition = TopicPartition("clicks", partition_of(user.encode(), self.plan.partitions))
+            partition = TopicPartition("clicks", self.partition(user))
             self.broker.produce({partition: OutputColumns([time_ms], [user.encode()], [value])})
+
+    def partition(self, user: str) -> int:
+        """Return the partition that has the clicks of a user."""
+        return partition_of(user.encode(), self.plan.partitions)
 
     def read(self, topic: str) -> list[RecordBatch]:
         """Return what is committed in a topic, a batch a partition."""
