@@ -3,8 +3,7 @@
     answer = RegistryApi(store).handle("POST", "/subjects/orders-value/versions", {}, {"schema": "..."})     (200, {"id": 1})
 
 Modes are enforced: READONLY refuses whatever changes schemas, IMPORT takes ids and versions as given and checks nothing.
-JSON Schemas and Protobuf files are kept and served, but their compatibility is not checked: another version of one needs the level
-NONE, and a Protobuf file is only looked through for its messages. Contexts, metadata and rule sets are refused or unknown (404).
+A subject keeps to one kind of schema unless its level is NONE. Contexts, metadata and rule sets are refused or unknown (404).
 
 Source: Confluent documentation, "Schema Registry API Reference", for paths, answers and error codes.
 """
@@ -184,14 +183,22 @@ class RegistryApi:
         level = self._level(subject)
         if not versions or level == "NONE":
             return
-        if kind != "AVRO" or any(v.kind != "AVRO" for v in versions):
-            raise ApiError(42205, f"the compatibility of {kind} schemas is not checked here; set the level of {subject} to NONE")
-        found = check(level, parsed, self._parsed(versions), {**self._names_of(versions), **resolved})
+        found = self._breaks(level, kind, parsed, versions, resolved)
         if found:
             raise ApiError(
                 409,
                 f"Schema being registered is incompatible with an earlier schema for subject '{subject}' ({level}): " + "; ".join(found),
             )
+
+    def _breaks(self, level: str, kind: str, parsed: Any, versions: list[Version], resolved: dict[str, Any]) -> list[str]:
+        """Return what breaks when a schema comes behind versions."""
+        other = next((v for v in versions if v.kind != kind), None)
+        if other is not None and level != "NONE":
+            return [f"version {other.version} is of type {other.kind}, and the new schema of type {kind}"]
+        try:
+            return check(level, parsed, self._parsed(versions), {**self._names_of(versions), **resolved}, kind=kind)
+        except RecordError as error:
+            raise ApiError(42201, f"Invalid schema: {error}") from error
 
     def _look_up(self, query: Query, subject: str, body: Mapping[str, Any]) -> dict[str, Any]:
         kind, text, references, _, _ = self._take(body)
@@ -217,10 +224,8 @@ class RegistryApi:
                 return kind, text, tuple(references), text, {}
             if kind == "AVRO":
                 text = text if text.lstrip()[0] in '{["' else f'"{text.strip()}"'
-                parsed = check_schema(text, texts)
-            else:
-                parsed = check_json(text)
-            return kind, text, tuple(references), parsed, names_of(texts)
+                return kind, text, tuple(references), check_schema(text, texts), names_of(texts)
+            return kind, text, tuple(references), check_json(text), self._referred(kind, tuple(references))
         except (RecordError, KeyError, TypeError, ValueError) as error:
             raise ApiError(42201, f"Invalid schema: {error}") from error
 
@@ -228,11 +233,16 @@ class RegistryApi:
         """Return the texts of referred schemas, those first that others build on."""
         found: dict[str, None] = {}
         for name, subject, version in references:
-            match = next((v for v in self._store.versions(subject) if v.version == version), None)
-            if match is None:
-                raise ApiError(42201, f"Invalid schema: reference {name!r}: there is no version {version} of {subject!r}")
+            match = self._version_of(name, subject, version)
             found.update(dict.fromkeys((*self._texts(match.references), match.text)))
         return list(found)
+
+    def _version_of(self, name: str, subject: str, version: int) -> Version:
+        """Return the version that a reference names."""
+        match = next((v for v in self._store.versions(subject) if v.version == version), None)
+        if match is None:
+            raise ApiError(42201, f"Invalid schema: reference {name!r}: there is no version {version} of {subject!r}")
+        return match
 
     # -- compatibility, levels, modes
 
@@ -246,18 +256,32 @@ class RegistryApi:
     def _compatible(self, query: Query, subject: str, versions: list[Version], body: Mapping[str, Any]) -> dict[str, Any]:
         kind, _, _, parsed, resolved = self._take(body)
         level = self._level(subject)
-        if level != "NONE" and (kind != "AVRO" or any(v.kind != "AVRO" for v in versions)):
-            raise ApiError(42205, f"the compatibility of {kind} schemas is not checked here")
         transitive = level if level == "NONE" else level.removesuffix("_TRANSITIVE") + "_TRANSITIVE"
-        found = check(transitive, parsed, self._parsed(versions), {**self._names_of(versions), **resolved})
+        found = self._breaks(transitive, kind, parsed, versions, resolved)
         answer: dict[str, Any] = {"is_compatible": not found}
         return {**answer, "messages": found} if is_true(query, "verbose") else answer
 
     def _parsed(self, versions: list[Version]) -> list[tuple[int, Any]]:
-        return [(v.version, check_schema(v.text, self._texts(v.references))) for v in versions]
+        return [(v.version, self._decoded(v.kind, v.text, v.references)) for v in versions]
+
+    def _decoded(self, kind: str, text: str, references: References) -> Any:
+        """Return a schema as comparisons take it."""
+        if kind == "PROTOBUF":
+            return text
+        return check_json(text) if kind == "JSON" else check_schema(text, self._texts(references))
 
     def _names_of(self, versions: list[Version]) -> dict[str, Any]:
-        return {name: schema for v in versions for name, schema in names_of(self._texts(v.references)).items()}
+        return {name: schema for v in versions for name, schema in self._referred(v.kind, v.references).items()}
+
+    def _referred(self, kind: str, references: References) -> dict[str, Any]:
+        """Return the schemas that references name: Avro's types by full name, JSON Schemas by the name of the reference."""
+        if kind == "AVRO":
+            return names_of(self._texts(references))
+        found: dict[str, Any] = {}
+        for name, subject, version in references if kind == "JSON" else ():
+            match = self._version_of(name, subject, version)
+            found |= {name: check_json(match.text), **self._referred(kind, match.references)}
+        return found
 
     def _level(self, subject: str) -> str:
         return (self._store.setting("level", subject) if subject else None) or self._store.setting("level") or DEFAULT_LEVEL
@@ -337,7 +361,8 @@ class RegistryApi:
 
 def _check_protobuf(text: str) -> None:
     try:
-        from cdc.protobuf_schema import message_names  # only where it is used: the library is an extra of its own
+        from cdc.protobuf_text import parse  # only where it is used: the library is an extra of its own
     except ModuleNotFoundError as error:
         raise ApiError(42201, "Invalid schema: for Protobuf this registry needs `pip install streamforge[protobuf]`") from error
-    message_names(text)
+    if not parse(text).message_type:
+        raise RecordError("it has no message")

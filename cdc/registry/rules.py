@@ -1,4 +1,4 @@
-"""Compatibility of Avro schemas, and what each of the seven levels asks for, with words about what breaks.
+"""What each of the seven levels asks for, and the compatibility of Avro schemas, with words about what breaks.
 
     breaks(reader=new, writer=old)     []                        data of the old schema can be read by the new one
                                        ["field Order.note ..."]  and why not
@@ -11,7 +11,8 @@
 | *_TRANSITIVE | the same with all versions    |                                       |
 | NONE       |                                 |                                       |
 
-Names of records are compared without their namespace, as Avro's Java library does.
+Names of records are compared without their namespace, as Avro's Java library does. JSON Schemas: `cdc.registry.json_rules`;
+Protobuf: `cdc.registry.protobuf_rules`.
 
 Source: Apache Avro 1.12 specification, section "Schema Resolution"; Confluent documentation, "Schema Evolution and Compatibility".
 """
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cdc.avro_values import check_schema
+from cdc.registry.json_rules import json_breaks
 
 LEVELS = ("NONE", "BACKWARD", "BACKWARD_TRANSITIVE", "FORWARD", "FORWARD_TRANSITIVE", "FULL", "FULL_TRANSITIVE")
 DEFAULT_LEVEL = "BACKWARD"
@@ -34,30 +36,43 @@ _PROMOTIONS = {
 }
 
 
-def check(level: str, new: Any, versions: Sequence[tuple[int, Any]], resolved: dict[str, Any] | None = None) -> list[str]:
+def check(
+    level: str, new: Any, versions: Sequence[tuple[int, Any]], resolved: dict[str, Any] | None = None, *, kind: str = "AVRO"
+) -> list[str]:
     """Return what breaks when a schema comes behind others, nothing if it is compatible.
 
     Args:
         level: One of LEVELS.
-        versions: (number, schema) of the earlier ones, ascending.
+        versions: (number, schema) of the earlier ones, ascending; as text for Protobuf, decoded for the others.
         resolved: Schemas that the new one refers to, by full name.
+        kind: AVRO, JSON or PROTOBUF.
+
+    Raises:
+        RecordError: A Protobuf file cannot be read.
     """
     found: list[str] = []
     if level == "NONE" or not versions:
         return found
     for number, old in versions if level.endswith("_TRANSITIVE") else versions[-1:]:
-        kind = level.removesuffix("_TRANSITIVE")
-        if kind in ("BACKWARD", "FULL"):
-            found += [
-                f"version {number} cannot be read with the new schema: {reason}"
-                for reason in breaks(reader=new, writer=old, known=resolved)
-            ]
-        if kind in ("FORWARD", "FULL"):
-            found += [
-                f"the new schema's data cannot be read with version {number}: {reason}"
-                for reason in breaks(reader=old, writer=new, known=resolved)
-            ]
+        asked = level.removesuffix("_TRANSITIVE")
+        if asked in ("BACKWARD", "FULL"):
+            reasons = breaks_of(kind, reader=new, writer=old, known=resolved)
+            found += [f"version {number} cannot be read with the new schema: {reason}" for reason in reasons]
+        if asked in ("FORWARD", "FULL"):
+            reasons = breaks_of(kind, reader=old, writer=new, known=resolved)
+            found += [f"the new schema's data cannot be read with version {number}: {reason}" for reason in reasons]
     return found
+
+
+def breaks_of(kind: str, *, reader: Any, writer: Any, known: dict[str, Any] | None = None) -> list[str]:
+    """Return why data of one schema cannot be read by another of the same kind, nothing if it can."""
+    if kind == "JSON":
+        return json_breaks(reader=reader, writer=writer, known=known)
+    if kind == "PROTOBUF":
+        from cdc.registry.protobuf_rules import protobuf_breaks  # the library is an extra of its own
+
+        return protobuf_breaks(reader=reader, writer=writer)
+    return breaks(reader=reader, writer=writer, known=known)
 
 
 def breaks(*, reader: Any, writer: Any, known: dict[str, Any] | None = None) -> list[str]:

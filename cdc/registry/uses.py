@@ -1,13 +1,15 @@
 """Which schemas an app reads and writes, and what stands in the way of each in a registry."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from cdc.avro_values import check_schema
-from cdc.registry.client import NotFoundError, Registry
+from cdc.registry.client import NotFoundError, Registry, SubjectVersion
 from cdc.registry.differences import differences
-from cdc.registry.rules import LEVELS, check, names_of, reader_breaks
+from cdc.registry.json_rules import json_breaks
+from cdc.registry.rules import LEVELS, breaks_of, check, names_of, reader_breaks
 from cdc.schema_codecs import SchemaCodec
 from engine.errors import RecordError
 from engine.graph import SideSpec, SinkSpec
@@ -84,9 +86,7 @@ async def judge(use: Use, registry: Registry) -> Verdict:
     except RecordError:
         verdict.known_as = None
     if same != "AVRO":
-        if use.writes and verdict.known_as is None:
-            compatible, reasons = await registry.check(use.subject, new, kind=same, references=use.codec.references)
-            verdict.breaks += [] if compatible else reasons or ["the registry says that it is incompatible, and not why"]
+        await _judge_other(verdict, found, registry)
         return verdict
     parsed = check_schema(new)
     written = [(one.version, check_schema(one.schema.text, one.schema.resolved)) for one in found]
@@ -102,6 +102,33 @@ async def judge(use: Use, registry: Registry) -> Verdict:
             compatible, reasons = await registry.check(use.subject, new)
             verdict.breaks = [] if compatible else reasons or ["the registry says that it is incompatible, and not why"]
     return verdict
+
+
+async def _judge_other(verdict: Verdict, found: Sequence[SubjectVersion], registry: Registry) -> None:
+    """Judge a JSON Schema or a Protobuf file."""
+    use, kind = verdict.use, verdict.use.codec.kind
+    new = use.codec.schema if kind == "PROTOBUF" else json.loads(use.codec.schema)
+    written = [(one.version, one.schema.text if kind == "PROTOBUF" else json.loads(one.schema.text)) for one in found]
+    if not use.writes:
+        for number, writer in written:
+            reasons = (
+                breaks_of(kind, reader=new, writer=writer)
+                if kind == "PROTOBUF"
+                else json_breaks(reader=new, writer=writer, assume_closed=True)
+            )
+            for reason in reasons:
+                # What a reference names is not here, so what cannot be decided may well be right.
+                serious = number == written[-1][0] and "cannot be decided" not in reason
+                (verdict.breaks if serious else verdict.warnings).append(f"records of version {number} cannot be read: {reason}")
+        return
+    if verdict.known_as is not None:
+        return
+    own = check(verdict.level, new, written, kind=kind)
+    compatible, reasons = await registry.check(use.subject, use.codec.schema, kind=kind, references=use.codec.references)
+    if compatible:
+        verdict.warnings += [f"{reason} (the registry lets it pass)" for reason in own]
+    else:
+        verdict.breaks += reasons or own or ["the registry says that it is incompatible, and not why"]
 
 
 async def _known_as(use: Use, registry: Registry) -> int | None:

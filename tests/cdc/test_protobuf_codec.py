@@ -254,9 +254,11 @@ async def test_protobuf_values_that_do_not_fit_are_refused(registry: Registry, c
         protobuf(registry, classes["shop.Payment"], dict)
 
 
-async def test_registry_refuses_another_version_of_a_protobuf_file_it_cannot_compare(registry: Registry) -> None:
+async def test_registry_compares_versions_of_a_protobuf_file(registry: Registry) -> None:
     await registry.register("p", MONEY, kind="PROTOBUF")
-    with pytest.raises(ConfigError, match="compatibility of PROTOBUF schemas is not checked here"):
-        await registry.register("p", MONEY.replace("cents", "amount"), kind="PROTOBUF")
+    with pytest.raises(ConfigError, match=r"Money\.cents is int64 and would be read as string"):
+        await registry.register("p", MONEY.replace("int64 cents", "string cents"), kind="PROTOBUF")
     with pytest.raises(NotFoundError):
         await registry.find("p", MONEY.replace("cents", "amount"), kind="PROTOBUF")
+    await registry.register("p", MONEY.replace("cents", "amount"), kind="PROTOBUF")
+    assert await registry.versions("p") == [1, 2]

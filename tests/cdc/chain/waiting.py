@@ -5,15 +5,19 @@ from collections.abc import Callable
 from typing import Any
 
 PATIENCE_S = 150.0
+PATIENCE_MAX_S = 1_200.0
 
 
 def eventually(what: str, found: Callable[[], Any], wanted: Any, check: Callable[[], None]) -> None:
-    """Return when something is as wanted; `check` raises if it cannot become so any more."""
-    deadline = time.monotonic() + PATIENCE_S
+    """Return when something is as wanted; `check` raises if it cannot become so any more. Patience begins anew while it changes."""
+    end = time.monotonic() + PATIENCE_MAX_S
+    deadline, before = min(end, time.monotonic() + PATIENCE_S), None
     while True:
         seen = found()
         if seen == wanted:
             return
+        if seen != before:  # a slow machine may be far behind, and gets there
+            deadline, before = min(end, time.monotonic() + PATIENCE_S), seen
         check()
         assert time.monotonic() < deadline, f"{what}: {_differences(seen, wanted)}"
         time.sleep(1.0)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cdc.registry.api import RegistryApi
+from cdc.registry.rules import LEVELS
 from cdc.registry.store import SchemaStore
 
 USER = json.dumps({"type": "record", "name": "User", "fields": [{"name": "id", "type": "long"}]})
@@ -193,14 +194,51 @@ def test_references_are_resolved_and_protected(call: Client) -> None:
     assert call("GET", f"/schemas/ids/{inner}")["schema"] == address
 
 
-def test_json_schemas_are_kept_but_their_compatibility_is_not_guessed(call: Client) -> None:
-    first = call.register("j", '{"type":"object"}', schemaType="JSON")
-    assert call("GET", f"/schemas/ids/{first}") == {"schemaType": "JSON", "schema": '{"type":"object"}'}
-    assert call.code("POST", "/subjects/j/versions", {"schema": '{"type":"array"}', "schemaType": "JSON"}) == 42205
-    call("PUT", "/config/j", {"compatibility": "NONE"})
-    call.register("j", '{"type":"array"}', schemaType="JSON")
+def test_json_schemas_are_kept_and_compared(call: Client) -> None:
+    first = call.register("j", '{"type":"integer"}', schemaType="JSON")
+    assert call("GET", f"/schemas/ids/{first}") == {"schemaType": "JSON", "schema": '{"type":"integer"}'}
+    assert call.code("POST", "/subjects/j/versions", {"schema": '{"type":"array"}', "schemaType": "JSON"}) == 409
+    call.register("j", '{"type":"number"}', schemaType="JSON")
     assert call.code("POST", "/subjects/j/versions", {"schema": "[1]", "schemaType": "JSON"}) == 42201
     assert call("GET", "/schemas/types") == ["AVRO", "JSON", "PROTOBUF"]
+
+
+KINDS = {
+    "JSON": ('{"type":"integer"}', '{"type":"number"}', '{"type":"string"}'),
+    "PROTOBUF": (
+        'syntax = "proto3"; message M { int32 n = 1; }',
+        'syntax = "proto3"; message M { int32 n = 1; string s = 2; }',
+        'syntax = "proto3"; message M { string n = 1; }',
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("level", LEVELS)
+def test_levels_hold_for_json_schemas_and_protobuf_files(call: Client, kind: str, level: str) -> None:
+    first, wider, other = KINDS[kind]
+    call("PUT", "/config", {"compatibility": level})
+    call.register("s", first, schemaType=kind)
+    path = "/compatibility/subjects/s/versions/latest"
+    grows_both_ways = kind == "PROTOBUF" or level.startswith(("NONE", "BACKWARD"))
+    assert call("POST", path, {"schema": wider, "schemaType": kind}) == {"is_compatible": grows_both_ways}
+    assert call("POST", path, {"schema": other, "schemaType": kind}) == {"is_compatible": level == "NONE"}
+    if level != "NONE":
+        assert call.code("POST", "/subjects/s/versions", {"schema": other, "schemaType": kind}) == 409
+        assert call.code("POST", "/subjects/s/versions", {"schema": '"string"'}) == 409, "another kind of schema"
+    else:
+        call.register("s", '"string"')
+
+
+def test_references_of_json_schemas_are_followed(call: Client) -> None:
+    call.register("money", '{"type":"integer"}', schemaType="JSON")
+    there = [{"name": "money.json", "subject": "money", "version": 1}]
+    order = {"type": "object", "properties": {"cents": {"$ref": "money.json"}}}
+    call.register("order", json.dumps(order), schemaType="JSON", references=there)
+    order["properties"] = {"cents": {"type": "number"}}
+    call.register("order", json.dumps(order), schemaType="JSON")
+    order["properties"] = {"cents": {"type": "string"}}
+    assert call.code("POST", "/subjects/order/versions", {"schema": json.dumps(order), "schemaType": "JSON"}) == 409
 
 
 def test_store_reopened_holds_everything(tmp_path: Path) -> None:

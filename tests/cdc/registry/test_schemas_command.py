@@ -121,6 +121,48 @@ def test_schemas_a_source_that_cannot_read_what_is_written_breaks(deployments: D
     assert "records of version 3 cannot be read: field Pay.cents is not in the written data and has no default" in said
 
 
+OTHER = """
+from engine import App, Struct
+from cdc import Registry, jsonschema
+
+registry = Registry("{url}", attempts=1)
+
+class Payment(Struct, frozen=True):
+    id: str
+    {fields}
+
+app = App("pay", broker="memory://")
+payments = app.source("payments", codec=jsonschema(registry, Payment), key="id")
+
+@app.pipeline(payments)
+def refunds(payments):
+    return payments.to("refunds", codec=jsonschema(registry, Payment))
+"""
+
+
+def test_schemas_of_json_say_what_breaks_too(tmp_path: Path, server: RegistryServer) -> None:
+    def program(fields: str) -> str:
+        path = tmp_path / f"json{len(list(tmp_path.iterdir()))}.py"
+        path.write_text(OTHER.format(url=server.url, fields=fields))
+        return str(path)
+
+    schemas("register", program("cents: int"))
+    said = schemas("check", program("cents: str"), status=1)
+    assert "refunds-value (sink refunds, JSON, BACKWARD): BREAKS" in said
+    assert "version 1 cannot be read with the new schema: cents may be integer, and only string is allowed" in said
+    assert "incompatible with an earlier schema" in schemas("register", program("cents: str"), status=1)
+    assert "refunds-value (sink refunds, JSON, BACKWARD): compatible with version 1" in schemas("check", program("cents: float"))
+
+    written = {"type": "object", "properties": {"id": {"type": "string"}, "cents": {"type": "string"}}, "required": ["id", "cents"]}
+    body = {"schema": json.dumps(written), "schemaType": "JSON"}
+    assert httpx.post(f"{server.url}/subjects/payments-value/versions", json=body).status_code == 200
+    said = schemas("check", program("cents: int"), status=1)
+    assert "records of version 1 cannot be read: cents may be string, and only integer is allowed" in said
+    said = schemas("check", program('cents: str\n    note: str = ""'), status=1)
+    assert "payments-value (source payments, JSON, BACKWARD): reads version 1" in said, "no record needs to have the new property"
+    assert "note is new, and written data may hold anything there: its content model is open" in said, "of the sink"
+
+
 def test_schemas_of_another_registry_and_of_none(deployments: Deployments) -> None:
     first = deployments.program("cents: int")
     other = RegistryServer().start()
