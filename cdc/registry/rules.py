@@ -12,7 +12,7 @@
 | NONE       |                                 |                                       |
 
 Names of records are compared without their namespace, as Avro's Java library does. JSON Schemas: `cdc.registry.json_rules`;
-Protobuf: `cdc.registry.protobuf_rules`.
+Protobuf: `cdc.protobuf_rules`.
 
 Source: Apache Avro 1.12 specification, section "Schema Resolution"; Confluent documentation, "Schema Evolution and Compatibility".
 """
@@ -69,7 +69,7 @@ def breaks_of(kind: str, *, reader: Any, writer: Any, known: dict[str, Any] | No
     if kind == "JSON":
         return json_breaks(reader=reader, writer=writer, known=known)
     if kind == "PROTOBUF":
-        from cdc.registry.protobuf_rules import protobuf_breaks  # the library is an extra of its own
+        from cdc.protobuf_rules import protobuf_breaks  # the library is an extra of its own
 
         return protobuf_breaks(reader=reader, writer=writer)
     return breaks(reader=reader, writer=writer, known=known)

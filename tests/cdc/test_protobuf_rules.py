@@ -6,8 +6,8 @@ import pytest
 from google.protobuf import descriptor_pb2
 from grpc_tools import protoc
 
+from cdc.protobuf_rules import protobuf_breaks
 from cdc.protobuf_text import parse
-from cdc.registry.protobuf_rules import protobuf_breaks
 from engine.errors import RecordError
 from tests.cdc.test_protobuf_codec import LEGACY, PAYMENT
 
