@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from engine.runtime.transport.kafka.repeats import Repeats, say_once_in_a_while
+from engine.runtime.transport.kafka.repeats import Repeats, leave_out_details, say_once_in_a_while
 
 
 class Clock:
@@ -54,3 +54,21 @@ def test_say_once_in_a_while_covers_the_loggers_of_a_library_once(caplog: pytest
     assert [record.name for record in caplog.records].count(inner.name) == 1
     assert [record.name for record in caplog.records].count(other.name) == 3
     assert len(inner.filters) == 1
+
+
+def test_leave_out_details_follows_what_is_written_and_not_what_is_displayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    written, display = logging.StreamHandler(), logging.Handler(logging.DEBUG)
+    written.setLevel(logging.WARNING)
+    monkeypatch.setattr(logging.root, "handlers", [written, display])
+    monkeypatch.setattr(logging.root, "level", logging.DEBUG)
+    library = logging.getLogger("chatty-library-of-a-test")
+    assert library.isEnabledFor(logging.DEBUG)
+    leave_out_details(library.name)
+    assert not library.isEnabledFor(logging.INFO) and library.isEnabledFor(logging.WARNING)
+
+
+def test_leave_out_details_keeps_a_level_that_somebody_has_set() -> None:
+    library = logging.getLogger("watched-library-of-a-test")
+    library.setLevel(logging.DEBUG)
+    leave_out_details(library.name)
+    assert library.level == logging.DEBUG

@@ -13,7 +13,6 @@ retry back-off is short).
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Mapping, Sequence
-from itertools import repeat
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, errors
@@ -21,6 +20,7 @@ from aiokafka.structs import TopicPartition as DriverPartition
 
 from engine.errors import ConfigError, FencedError, UnavailableError
 from engine.records import OutputColumns, TopicPartition
+from engine.runtime.transport.kafka.batches import build_batches
 from engine.runtime.transport.kafka.failures import describe, is_fenced, persist, translate
 from engine.runtime.transport.kafka.settings import KafkaSettings
 
@@ -173,23 +173,6 @@ async def send_columns(driver: Any, partition: TopicPartition, columns: OutputCo
             raise UnavailableError(f"{topic}[{number}]: the broker did not say where it put a batch")
         next_offset = base + count
     return next_offset
-
-
-def build_batches(driver: Any, columns: OutputColumns) -> list[Any]:
-    """Return columns as aiokafka's batches; a record larger than a batch gets one of its own."""
-    batch = driver.create_batch()
-    append = batch.append
-    batches = [batch]
-    headers = columns.headers if columns.headers is not None else repeat(())
-    for timestamp, key, value, header in zip(columns.timestamps, columns.keys, columns.values, headers, strict=False):
-        if append(timestamp=timestamp, key=key, value=value, headers=list(header)) is None:
-            batch = driver.create_batch()
-            append = batch.append
-            batches.append(batch)
-            append(timestamp=timestamp, key=key, value=value, headers=list(header))
-    for batch in batches:
-        batch.close()
-    return batches
 
 
 async def close_driver(driver: Any) -> None:

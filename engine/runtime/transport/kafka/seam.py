@@ -103,6 +103,8 @@ SEAM = (
     Private(f"{_PRODUCER}.message_accumulator:MessageAccumulator", "_pending_batches"),
     Private(f"{_PRODUCER}.message_accumulator:MessageBatch", "_drain_waiter"),
     Private(f"{_PRODUCER}.message_accumulator:MessageBatch", "future"),
+    Private(f"{_PRODUCER}.message_accumulator:BatchBuilder", "_builder"),
+    Private(f"{_PRODUCER}.message_accumulator:BatchBuilder", "_relative_offset"),
     Private(f"{_PRODUCER}.producer:AIOKafkaProducer", "_message_accumulator"),
     Private(f"{_PRODUCER}.producer:AIOKafkaProducer", "_sender"),
     Private(f"{_PRODUCER}.producer:AIOKafkaProducer", "_txn_manager"),

@@ -14,7 +14,7 @@ from engine.runtime.transport.kafka.consumer import GroupConsumer
 from engine.runtime.transport.kafka.failures import persist, probe, translate
 from engine.runtime.transport.kafka.producer import KafkaSender, KafkaTransactionalProducer
 from engine.runtime.transport.kafka.reader import KafkaReader
-from engine.runtime.transport.kafka.repeats import say_once_in_a_while
+from engine.runtime.transport.kafka.repeats import leave_out_details, say_once_in_a_while
 from engine.runtime.transport.kafka.settings import KafkaSettings
 from engine.runtime.transport.protocol import FetchState, RebalanceListener
 from engine.topics import TopicSpec
@@ -56,6 +56,7 @@ class KafkaTransport:
             UnavailableError: No broker answered within `connect_timeout_ms`.
         """
         say_once_in_a_while("aiokafka")
+        leave_out_details("aiokafka")
         await probe(self._settings)
         admin = KafkaAdmin(self._settings)
         try:
