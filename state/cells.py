@@ -7,7 +7,7 @@ Everything dirty is in the cache. `get` is the cache's own subscript, which asks
 """
 
 from collections.abc import Callable, Mapping
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any, Generic, TypeVar
 
 from state.keys import Codec, KeyParts
@@ -17,6 +17,9 @@ from state.values import stored
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+_MANY: Any = object()
+"""In the undo log in place of a key: what follows is about many."""
 
 
 class _Cache(dict[K, V | None], Generic[K, V]):
@@ -64,28 +67,35 @@ class KeyedCells(Generic[K, V]):
             dirty[key] = old
             self._log.append((self, key, old, True))
 
-    def put_many(self, values: Mapping[K, V]) -> None:
+    def put_many(self, values: Mapping[K, V | None]) -> None:
         """Set the values of many keys: `put` for each, in less time."""
-        cache, dirty, note = self._cache, self._dirty, self._log.append
-        known = cache.get
-        for key in values:
-            old = known(key, MISSING)
-            if key in dirty:
-                note((self, key, old, False))
-            else:
-                dirty[key] = old
-                note((self, key, old, True))
+        if not values:
+            return
+        cache, dirty = self._cache, self._dirty
+        olds: dict[K, Any] = dict(zip(values, map(cache.get, values, repeat(MISSING)), strict=True))
+        first = olds if dirty.keys().isdisjoint(olds) else {key: old for key, old in olds.items() if key not in dirty}
+        dirty.update(first)
         cache.update(values)
+        self._log.append((self, _MANY, olds, first))
 
     def delete(self, key: K) -> None:
         """Remove a key; nothing happens if it is not there."""
         self.put(key, None)
 
     def undo(self, entry: tuple[Any, ...]) -> None:
-        """Put back what a `put` replaced."""
+        """Put back what a `put` or `put_many` replaced."""
         _, key, old, first = entry
+        if key is _MANY:
+            for other in first:
+                del self._dirty[other]
+            for other, value in old.items():
+                self._put_back(other, value)
+            return
         if first:
             del self._dirty[key]
+        self._put_back(key, old)
+
+    def _put_back(self, key: K, old: V | None) -> None:
         if old is MISSING:
             del self._cache[key]
         else:

@@ -11,7 +11,7 @@ As long as all of it fits, the horizon is infinitely far away and the store is n
     front     times that `due` took from the heap          latest first; their entries are about to be deleted, as a rule
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from typing import Any, Generic, TypeVar
 
@@ -68,23 +68,6 @@ class TimedCells(Generic[K, V]):
             self._log.append((self, entry, old, True))
         if old is None:
             self._index(entry)
-
-    def put_many(self, places: Iterable[tuple[int, K]], value: V) -> None:
-        """Set entries without sub bytes, given by (time, key), to one value: `put` for each, in less time."""
-        live, dirty, horizon, note, index = self._live, self._dirty, self._horizon, self._log.append, self._index
-        for time_ms, key in places:
-            entry = (time_ms, key, b"")
-            old = live.get(entry)
-            if old is None and not _START <= time_ms < _END:
-                raise OverflowError(f"a time of {time_ms} ms cannot be stored: it needs more than 64 bits")
-            live[entry] = value
-            if entry in dirty:
-                note((self, entry, old, False))
-            else:
-                dirty[entry] = MISSING if old is None and time_ms >= horizon else old
-                note((self, entry, old, True))
-            if old is None:
-                index(entry)
 
     def delete(self, time_ms: int, key: K, sub: bytes = b"") -> None:
         """Remove an entry; nothing happens if it is not there."""
@@ -146,27 +129,6 @@ class TimedCells(Generic[K, V]):
         if len(found) > len(kept):
             order = self._order
             found.sort(key=lambda item: (item[0], order(item[1]), item[2]))
-        return found
-
-    def take(self, until_ms: int) -> list[tuple[int, K, bytes, V]]:
-        """Remove and return what `due` returns, ordered by time alone: for who deals with all of it, in less time than one by one."""
-        while self._horizon <= until_ms:
-            self._load()
-        live, dirty, by_time, note = self._live, self._dirty, self._by_time, self._log.append
-        found: list[tuple[int, K, bytes, V]] = []
-        for time in self._take(until_ms):
-            at = by_time.pop(time)
-            for entry in at if type(at) is list else (at,):
-                value = live.pop(entry, None)
-                if value is None:
-                    self._dead -= 1
-                    continue
-                found.append((*entry, value))
-                if entry in dirty:
-                    note((self, entry, value, False))
-                else:
-                    dirty[entry] = value
-                    note((self, entry, value, True))
         return found
 
     def undo(self, entry: tuple[Any, ...]) -> None:

@@ -241,17 +241,12 @@ def fold_groups(get, new, keys, timestamps{source.inputs}):
 def _compile_spans(source: _Source) -> Callable[..., None]:
     """Compile the loop over the sessions of keys."""
     text = f"""
-def fold_spans(get, spans, link, insert, keys, timestamps, ends{source.inputs}):
-    known = spans.get
+def fold_spans(spans, insert, keys, timestamps, ends{source.inputs}):
     for key, t, end{source.values} in zip(keys, timestamps, ends{source.inputs}):
-        span = known(key)
+        span = spans[key]
         if span is None:
-            span = get(key)
-            if span is None:
-                spans[key] = (None, t, end, {source.create}, ())
-                continue
-            if span[4]:
-                span = link(span)
+            spans[key] = (None, t, end, {source.create}, ())
+            continue
         mark, left, right, accumulators, earlier = span
         if t > right:
             spans[key] = (mark, t, end, {source.create}, (left, right, accumulators, earlier))

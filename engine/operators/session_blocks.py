@@ -17,24 +17,23 @@ tests/engine/operators/test_session_blocks.py compares this with the path that l
 from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
 from operator import add, gt
-from typing import Any
+from typing import Any, cast
 
 from engine.agg.folding import Accumulators, Folding
 from engine.block import Block
+from engine.operators.close_index import CloseIndex
 from engine.operators.window_plan import SpanResult
-from state.overlay import KeyedCells, TimedCells
+from state.overlay import KeyedCells
 
 Session = tuple[int, int, Accumulators]
 """Start, end, contents."""
 
 StoredSessions = tuple[int | None, int, int, Accumulators, tuple[Session, ...]]
-"""Time of the entry in the index, the first session, which mostly is the only one, and the others."""
+"""Pane of the entry in the index, the first session, which mostly is the only one, and the others."""
 
 Chain = tuple[int | None, int, int, Accumulators, Any]
-"""Time of the entry in the index (None: nothing is stored, NO_ENTRY: the entry is gone), the last session, and a chain of the earlier
-ones: () or (start, end, contents, chain)."""
-
-NO_ENTRY = -(2**71)
+"""Time of the entry in the index (None: nothing is stored), the last session, and a chain of the earlier ones: () or (start, end,
+contents, chain)."""
 
 Insert = Callable[[list[Session], int, int, tuple[Any, ...]], None]
 
@@ -58,7 +57,7 @@ class SessionBlocks:
     def __init__(
         self,
         sessions: KeyedCells[Any, StoredSessions],
-        closes: TimedCells[Any, bool],
+        closes: CloseIndex,
         folding: Folding,
         insert: Insert,
         wire: Callable[[Any], bytes],
@@ -73,14 +72,23 @@ class SessionBlocks:
         Args:
             ends: Where the session of each record alone would end.
         """
-        chains: dict[Any, Chain] = {}
+        chains: dict[Any, Chain | None] = {}
         if len(block):
+            chains = self._stored(block.keys)
             columns = self._folding.columns(block.values)
-            self._folding.fold_spans(self._sessions.get, chains, _chain, self._add, block.keys, block.timestamps, ends, *columns)
+            self._folding.fold_spans(chains, self._add, block.keys, block.timestamps, ends, *columns)
         self._take_due(block.watermark, chains)
         fired: list[Any] = []
-        self._settle(chains, block.watermark - self._delay_ms, fired)
+        self._settle(cast(dict[Any, Chain], chains), block.watermark, fired)
         return fired
+
+    def _stored(self, keys: Sequence[Any]) -> dict[Any, Chain | None]:
+        """Return what is stored of each key."""
+        different = dict.fromkeys(keys)
+        chains: dict[Any, Chain | None] = dict(zip(different, map(self._sessions.get, different), strict=True))
+        for key in [key for key, stored in chains.items() if stored is not None and stored[4]]:
+            chains[key] = _chain(cast(StoredSessions, chains[key]))
+        return chains
 
     def _add(self, chain: Chain, start: int, end: int, record: tuple[Any, ...]) -> Chain:
         """Add a record that is not simply next."""
@@ -88,22 +96,34 @@ class SessionBlocks:
         self._insert(sessions, start, end, record)
         return _chain((chain[0], *sessions[0], tuple(sessions[1:])))
 
-    def _take_due(self, until: int, chains: dict[Any, Chain]) -> None:
-        """Take the entries that are due out of the index."""
-        known, get = chains.get, self._sessions.get
-        for _, key, _, _ in self._closes.take(until):
-            chain = known(key)
+    def _take_due(self, until: int, chains: dict[Any, Chain | None]) -> None:
+        """Take what is due out of the index, and see that its sessions are there."""
+        get, delay_ms = self._sessions.get, self._delay_ms
+
+        def close_of(key: Any) -> int:
+            chain = chains.get(key)
             if chain is None:
                 stored = get(key)
                 assert stored is not None, "the index has an entry for a key without sessions"
-                chain = _chain(stored) if stored[4] else stored
-            chains[key] = (NO_ENTRY, *chain[1:])
+                return stored[2] + delay_ms
+            earlier = chain
+            while earlier[-1]:
+                earlier = earlier[-1]
+            return int(earlier[-3]) + delay_ms
 
-    def _settle(self, chains: Mapping[Any, Chain], safe: int, fired: list[Any]) -> None:
-        """Close sessions that end at or before `safe`, and store the others with their place in the index."""
-        wire, delay_ms, delete = self._wire, self._delay_ms, self._sessions.delete
-        kept: dict[Any, StoredSessions] = {}
-        entered: list[tuple[int, Any]] = []
+        for key in self._closes.take(until, close_of):
+            if key not in chains:
+                stored = get(key)
+                assert stored is not None, "the index has an entry for a key without sessions"
+                chains[key] = _chain(stored) if stored[4] else stored
+
+    def _settle(self, chains: Mapping[Any, Chain], until: int, fired: list[Any]) -> None:
+        """Close sessions that are due, and store the others with their place in the index."""
+        wire, delay_ms, closes = self._wire, self._delay_ms, self._closes
+        width_ms, gone_before = closes.width_ms, closes.passed_before(until)
+        safe = until - delay_ms
+        kept: dict[Any, StoredSessions | None] = {}
+        entered: dict[int, list[Any]] = {}
         fire = fired.append
         for key, (indexed, left, right, accumulators, earlier) in chains.items():
             if right <= safe:
@@ -113,9 +133,7 @@ class SessionBlocks:
                     left, right, accumulators, earlier = earlier
                     fire((right + delay_ms, name, key, left, right, accumulators))
                 if indexed is not None:
-                    delete(key)
-                    if indexed != NO_ENTRY:
-                        self._closes.delete(indexed, key)
+                    kept[key] = None
                 continue
             others: tuple[Session, ...] = ()
             if earlier:
@@ -124,19 +142,23 @@ class SessionBlocks:
                 while sessions[0][1] <= safe:
                     start, end, contents = sessions.pop(0)
                     fire((end + delay_ms, name, key, start, end, contents))
+                    indexed = None
                 (left, right, accumulators), *rest = sessions
                 others = tuple(rest)
-            first = right + delay_ms
-            if indexed is None or indexed == NO_ENTRY:
-                entered.append((first, key))
-            elif first < indexed:
-                self._closes.delete(indexed, key)
-                entered.append((first, key))
+            pane = (right + delay_ms) // width_ms * width_ms
+            if indexed is None or indexed < gone_before or (indexed <= until and closes.is_passed(indexed, until)):
+                if pane in entered:
+                    entered[pane].append(key)
+                else:
+                    entered[pane] = [key]
+            elif pane < indexed:
+                closes.delete(indexed, key)
+                entered.setdefault(pane, []).append(key)
             else:
-                first = indexed
-            kept[key] = (first, left, right, accumulators, others)
+                pane = indexed
+            kept[key] = (pane, left, right, accumulators, others)
         self._sessions.put_many(kept)
-        self._closes.put_many(entered, True)
+        closes.enter(entered)
 
 
 def _chain(stored: StoredSessions) -> Chain:
@@ -160,4 +182,4 @@ def _sessions(chain: Chain) -> list[Session]:
     return found
 
 
-__all__ = ["NO_ENTRY", "Session", "SessionBlocks", "StoredSessions", "is_quick"]
+__all__ = ["Session", "SessionBlocks", "StoredSessions", "is_quick"]

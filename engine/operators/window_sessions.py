@@ -1,8 +1,8 @@
 """Sessions without a trigger: keys at a time.
 
-State of a key: (time of its entry in the index of closes, its open sessions by start). One entry a key stands in the index, at or
-before the time at which the first of its sessions closes. A session that grows moves its close, but not the entry: when that comes
-due, it is put back at the session's real close. So a record of a running session touches one cell.
+State of a key: (pane of its entry in the index of closes, its open sessions by start). One entry a key stands in the index, at or
+before the time at which the first of its sessions closes (`engine.operators.close_index`). So a record of a running session touches
+one cell.
 
 Blocks whose records cannot touch a closed session, which is nearly all, are worked on as a whole (`engine.operators.session_blocks`).
 What follows is for the others, and for `emit="update"`. Keys do not see each other. As long as no session of its key can close
@@ -19,6 +19,7 @@ from engine.agg.aggregate import tuple_type
 from engine.agg.folding import payload_codec
 from engine.block import Block
 from engine.operators.base import Operator, OperatorContext
+from engine.operators.close_index import CloseIndex, pane_width_ms
 from engine.operators.session_blocks import Session, SessionBlocks, StoredSessions, is_quick
 from engine.operators.window_plan import Results, SpanResult, WindowPlan, send_late
 from engine.windows import SessionWindow, Span
@@ -40,7 +41,8 @@ class SessionWindows(Operator):
         accumulators = plan.folding.stored
         stored = payload_codec(tuple_type(int, int, int, accumulators, tuple_type(tuple_type(int, int, accumulators), ...)))
         self._sessions: KeyedCells[Any, StoredSessions] = context.state.keyed(context.state_name("sessions"), plan.key, stored)
-        self._closes = context.state.timed(context.state_name("closes"), plan.key, unit_codec)
+        closes = context.state.panes(context.state_name("closes"), plan.key, unit_codec)
+        self._closes = CloseIndex(closes, pane_width_ms(spec.window.gap_ms))
         # For "update": starts of the sessions of each key that have changed since the last commit; emptied with each commit.
         changed = msgpack_codec(tuple[int, ...])
         self._changed = context.state.panes(context.state_name("changed"), plan.key, changed) if spec.emit == "update" else None
@@ -128,7 +130,9 @@ class SessionWindows(Operator):
             indexed = None if stored is None else stored[0]
             if end <= safe or (sessions and sessions[0][1] <= safe):
                 reached = block.before[row]
-                self._close(key, sessions, reached, fired)
+                if self._close(key, sessions, reached, fired):
+                    self._leave_index(indexed, key)
+                    indexed = None
                 unsettled[key] = None
                 if end + self._delay_ms <= reached and not any(left <= end and start <= right for left, right, _ in sessions):
                     late.append((row, gap))
@@ -146,36 +150,44 @@ class SessionWindows(Operator):
 
     def _settle(self, until: int, touched: dict[Any, StoredSessions], unsettled: dict[Any, None], fired: list[SpanResult]) -> None:
         """Close what is due at the end of a block, and take the entries that are due out of the index."""
-        closes = self._closes
-        first = closes.next_time()
-        if first is not None and first <= until:
-            for time_ms, key, sub, _ in closes.due(until):
-                closes.delete(time_ms, key, sub)
-                touched[key] = _stored(None, _sessions_of(touched.get(key) or self._sessions.get(key)))
-                unsettled[key] = None
+
+        def close_of(key: Any) -> int:
+            return _sessions_of(touched.get(key) or self._sessions.get(key))[0][1] + self._delay_ms
+
+        for key in self._closes.take(until, close_of):
+            touched[key] = _stored(None, _sessions_of(touched.get(key) or self._sessions.get(key)))
+            unsettled[key] = None
         for key in unsettled:
             sessions = _sessions_of(touched[key])
-            self._close(key, sessions, until, fired)
-            touched[key] = _stored(touched[key][0], sessions)
+            indexed = touched[key][0]
+            if self._close(key, sessions, until, fired):
+                self._leave_index(indexed, key)
+                indexed = None
+            touched[key] = _stored(indexed, sessions)
+
+    def _leave_index(self, indexed: int | None, key: Any) -> None:
+        """Take a key out of the index where its entry was for a session that has closed."""
+        if indexed is not None:
+            self._closes.delete(indexed, key)
 
     def _store(self, touched: dict[Any, StoredSessions]) -> None:
         """Store the sessions of keys, and enter them into the index where their entry must be earlier than it is."""
         put, closes, delay_ms = self._sessions.put, self._closes, self._delay_ms
+        entered: dict[int, list[Any]] = {}
         for key, stored in touched.items():
             indexed, end = stored[0], stored[2]
             if end == _NEVER:
-                if indexed is not None:
-                    closes.delete(indexed, key)
+                assert indexed is None, "its last session has closed, and the entry has gone with it"
                 put(key, None)
                 continue
-            first = end + delay_ms
-            if indexed is None or first < indexed:
-                if indexed is not None:
-                    closes.delete(indexed, key)
-                closes.put(first, key, True)
-                put(key, (first, *stored[1:]))
+            pane = closes.pane_of(end + delay_ms)
+            if indexed is None or pane < indexed:
+                self._leave_index(indexed, key)
+                entered.setdefault(pane, []).append(key)
+                put(key, (pane, *stored[1:]))
             else:
                 put(key, stored)
+        closes.enter(entered)
 
     def _insert(self, sessions: list[Session], start: int, end: int, record: tuple[Any, ...]) -> None:
         """Add a record to the session that it touches; join those that it connects."""
@@ -204,12 +216,14 @@ class SessionWindows(Operator):
 
     # -- firing
 
-    def _close(self, key: Any, sessions: list[Session], until: int, fired: list[SpanResult]) -> None:
-        """Take the sessions out that are due, earliest first."""
+    def _close(self, key: Any, sessions: list[Session], until: int, fired: list[SpanResult]) -> bool:
+        """Take the sessions out that are due, earliest first; return whether there were any."""
+        before = len(sessions)
         while sessions and sessions[0][1] + self._delay_ms <= until:
             session = sessions.pop(0)
             if self._changed is None or self._unmark(key, session):
                 fired.append((session[1] + self._delay_ms, self._plan.key.wire(key), key, *session))
+        return len(sessions) < before
 
     def _unmark(self, key: Any, session: Session) -> bool:
         """Return whether a session has changed since the last commit, and forget that."""

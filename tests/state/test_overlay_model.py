@@ -132,19 +132,6 @@ class OverlayMachine(RuleBasedStateMachine):
             self.timed.delete(time, key, sub)
             del self.model.timed[time, key, sub]
 
-    @rule(until=TIMES)
-    def take_timed(self, until: int) -> None:
-        expected = [(t, k, s, v) for (t, k, s), v in self.model.timed.items() if t <= until]
-        taken = self.timed.take(until)
-        assert sorted(taken) == sorted(expected)
-        assert [time for time, _, _, _ in taken] == sorted(time for time, _, _, _ in taken)
-        self.model.timed = {cell: v for cell, v in self.model.timed.items() if cell[0] > until}
-
-    @rule(places=st.lists(st.tuples(TIMES, KEYS), max_size=6), value=VALUES)
-    def put_many_timed(self, places: list[tuple[int, str]], value: int) -> None:
-        self.timed.put_many(places, value)
-        self.model.timed.update({(time, key, b""): value for time, key in places})
-
     @rule()
     def next_timed(self) -> None:
         assert self.timed.next_time() == min((time for time, _, _ in self.model.timed), default=None)
@@ -256,8 +243,6 @@ RULES: dict[str, list[Callable[..., None]]] = {
         OverlayMachine.delete_timed,
         OverlayMachine.get_timed,
         OverlayMachine.due_timed,
-        OverlayMachine.take_timed,
-        OverlayMachine.put_many_timed,
         OverlayMachine.next_timed,
     ],
     "panes": [

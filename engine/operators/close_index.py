@@ -1,0 +1,86 @@
+"""When to look at the sessions of a key: an index that need not follow each of them.
+
+A key stands in the index under a time at or before the one at which its first session closes, rounded down to a pane. A session that
+grows moves its close, but not the entry: when that comes due, it is put back where the session then closes.
+
+    panes 2 s wide, watermark 61.5 s      … [58, 60)  [60, 62)  [62, 64) …
+                                          passed: all of it comes out at once, a dict of keys
+                                                    reached: who is due comes out, the others stay
+
+Sessions open and close by the thousand in a block, so what counts is that a key costs a place in a dict, and nothing else. As stored,
+an entry is the same as one of an exact time (`state.timed`); a time that is no multiple of the width is a pane of its own.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from state.overlay import PaneCells
+
+_WIDTH_MAX_MS = 2_000
+_WIDTH_UNKNOWN_MS = 1_000
+
+
+class CloseIndex:
+    """Keys by the time at which to look at them.
+
+    Attributes:
+        width_ms: Of a pane.
+    """
+
+    def __init__(self, panes: PaneCells[Any, bool], width_ms: int) -> None:
+        self._panes = panes
+        self.width_ms = width_ms
+
+    def pane_of(self, time_ms: int) -> int:
+        """Return the place of an entry for a time."""
+        return time_ms // self.width_ms * self.width_ms
+
+    def passed_before(self, until: int) -> int:
+        """Return the start of the earliest pane that `until` has not passed: entries of multiples of the width below it are gone."""
+        return (until + 1) // self.width_ms * self.width_ms
+
+    def is_passed(self, pane: int, until: int) -> bool:
+        """Return whether `take` for this time has taken the pane as a whole."""
+        return pane < self.passed_before(until) or (pane <= until and pane % self.width_ms != 0)
+
+    def enter(self, panes: dict[int, list[Any]]) -> None:
+        """Put keys into panes; OverflowError for a time beyond 64 bits."""
+        for pane in sorted(panes):
+            self._panes.pane(pane).put_many(dict.fromkeys(panes[pane], True))
+
+    def delete(self, pane: int, key: Any) -> None:
+        """Take a key out of a pane."""
+        self._panes.pane(pane).delete(key)
+
+    def take(self, until: int, close_of: Callable[[Any], int]) -> Iterable[Any]:
+        """Take out the keys of the panes that `until` has passed, and of the one that it has reached those that close by then.
+
+        Args:
+            close_of: When the first session of a key closes.
+        Returns:
+            The keys, each once.
+        """
+        first = self._panes.next_time()
+        if first is None or first > until:
+            return ()
+        found: dict[Any, None] = {}
+        for time_ms in self._panes.times(until):
+            pane = self._panes.pane(time_ms)
+            keys = dict.fromkeys(pane.cells if pane.complete else [key for key, _ in pane.items()])
+            if self.is_passed(time_ms, until):
+                pane.drop()
+                found |= keys
+                continue
+            for key in keys:
+                if close_of(key) <= until:
+                    pane.delete(key)
+                    found[key] = None
+        return found
+
+
+def pane_width_ms(gap_ms: Any) -> int:
+    """Return how wide panes are for a gap between records, which may be a function of the value."""
+    return _WIDTH_UNKNOWN_MS if callable(gap_ms) else max(1, min(gap_ms // 4, _WIDTH_MAX_MS))
+
+
+__all__ = ["CloseIndex", "pane_width_ms"]
