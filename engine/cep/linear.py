@@ -71,6 +71,32 @@ class RepetitionMatcher:
     def run(
         self, state: Run | None, key: Any, records: Sequence[Taken], until_ms: int, found: Found, begin_before_ms: int = NEVER
     ) -> Run | None:
+        if found.story is not None or begin_before_ms != NEVER:
+            return self._run_telling(state, key, records, until_ms, found, begin_before_ms)
+        predicate, within_ms, length = self._predicate, self._within_ms, self._length
+        if predicate is not None:
+            records = [taken for taken in records if predicate(taken[1])]
+        run = [*state, *records] if state else records
+        first, count = 0, len(run)
+        while first + length <= count:
+            last = first + length
+            timestamp_ms = run[last - 1][0]
+            if timestamp_ms - run[first][0] >= within_ms:
+                first += 1
+                continue
+            found.times.append(timestamp_ms)
+            found.matches.append(self._match(key, run[first:last]))
+            first = last if self._past_last else first + 1
+        while first < count and until_ms - run[first][0] >= within_ms:
+            first += 1
+        if first == count:
+            return None
+        return tuple(run[first:]) if records or first else state
+
+    def _run_telling(
+        self, state: Run | None, key: Any, records: Sequence[Taken], until_ms: int, found: Found, begin_before_ms: int
+    ) -> Run | None:
+        """Do the same record by record, and tell what becomes of each run."""
         run = [] if state is None else list(state)
         predicate, within_ms, missing = self._predicate, self._within_ms, self._length - len(run)
         for taken in records:
@@ -89,10 +115,7 @@ class RepetitionMatcher:
                 found.times.append(timestamp_ms)
                 if found.story is not None:
                     found.story.append((key, matched(run[0][0], timestamp_ms, {self._name: [value for _, value in run]})))
-                if self._shape is None:
-                    found.matches.append(Match(key, run[0][0], timestamp_ms, {self._name: [value for _, value in run]}))
-                else:
-                    found.matches.append(self._shape(key, [(self._name, *one) for one in run]))
+                found.matches.append(self._match(key, run))
                 if self._past_last:
                     run.clear()
                     missing = self._length
@@ -105,6 +128,11 @@ class RepetitionMatcher:
         if run and run[0][0] >= begin_before_ms:
             return None
         return tuple(run) or None
+
+    def _match(self, key: Any, run: Sequence[Taken]) -> Any:
+        if self._shape is not None:
+            return self._shape(key, [(self._name, *one) for one in run])
+        return Match(key, run[0][0], run[-1][0], {self._name: [value for _, value in run]})
 
     def _tell_late(self, found: Found, key: Any, run: list[Taken]) -> None:
         """Tell of the run whose time is over: that of its first record."""

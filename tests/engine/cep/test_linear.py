@@ -94,6 +94,23 @@ def test_repetition_on_the_fast_path_gives_what_the_general_matcher_gives(data: 
     check_the_same(data, pattern)
 
 
+@settings(max_examples=examples(100), deadline=None)
+@given(
+    repetitions(), st.sampled_from(SKIPS), st.lists(st.tuples(st.integers(0, 4), st.sampled_from("abcx")), max_size=14), st.integers(0, 14)
+)
+def test_repetition_that_tells_its_story_gives_the_same(pattern: Pattern, skip: Skip, gaps: list[tuple[int, str]], cut: int) -> None:
+    matcher = RepetitionMatcher(pattern, skip)
+    times = [sum(gap for gap, _ in gaps[: place + 1]) for place in range(len(gaps))]
+    records = [(time, (place, letter)) for place, (time, (_, letter)) in enumerate(zip(times, gaps, strict=True))]
+    plain, telling = Found(), Found(story=[])
+    states: list[Any] = [None, None]
+    for piece in (records[:cut], records[cut:]):
+        until = piece[-1][0] + 1 if piece else 0
+        states = [matcher.run(state, "k", piece, until, found) for state, found in zip(states, (plain, telling), strict=True)]
+        assert states[0] == states[1]
+    assert (plain.times, plain.matches) == (telling.times, telling.matches)
+
+
 @pytest.mark.parametrize("matcher", ["best", "general"])
 @pytest.mark.parametrize("pattern", [cep.begin("s").times(2), cep.begin("s").next("t")])
 def test_limit_on_the_fast_path_a_record_exactly_as_far_away_is_outside(pattern: Pattern, matcher: str) -> None:
