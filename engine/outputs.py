@@ -80,7 +80,7 @@ class Outputs:
         places = placed_by or keys
         hashes = list(map(self._hashes.get, places))
         if None in hashes:
-            hashes = list(map(self._hash, places))
+            hashes = [self._hash(key) if number is None else number for key, number in zip(places, hashes, strict=True)]
         used = {number % count for number in set(hashes)}  # type: ignore[operator]  # no None among them
         if len(used) == 1:  # the rule where keys stay what they were
             _extend(partitions[used.pop()], timestamps, keys, values)

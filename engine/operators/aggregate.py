@@ -64,16 +64,15 @@ class RunningTotals(Operator):
             for key, timestamp_ms in zip(block.keys, block.timestamps, strict=True):
                 if timestamp_ms > known(key, MIN_TIME):
                     latest[key] = timestamp_ms  # noqa: PERF403  # a loop with memory
-            for key, accumulators in new.items():
-                totals.put(key, (latest[key], accumulators))
+            totals.put_many({key: (latest[key], accumulators) for key, accumulators in new.items()})
             self._changed.pane(0).put_many(dict.fromkeys(new, True))
         self.emit(Block((), (), (), block.start, block.watermark, ()))
 
     def _process_each(self, block: Block) -> None:
-        folding, totals, row = self._folding, self._totals, self._rows.row
+        folding, totals = self._folding, self._totals
         inputs = folding.records(block.values)
         new: dict[Any, _Total] = {}
-        results = []
+        results: list[tuple[Any, Accumulators]] = []
         for key, timestamp_ms, record in zip(block.keys, block.timestamps, inputs, strict=True):
             total = new.get(key) or totals.get(key)
             if total is None:
@@ -81,10 +80,9 @@ class RunningTotals(Operator):
             else:
                 total = (max(total[0], timestamp_ms), folding.add(total[1], timestamp_ms, record))
             new[key] = total
-            results.append(row(key, total[1]))
-        for key, total in new.items():
-            totals.put(key, total)
-        self.emit(block.replace(values=results))
+            results.append((key, total[1]))
+        totals.put_many(new)
+        self.emit(block.replace(values=self._rows.rows(results)))
 
     def before_commit(self) -> None:
         if self._changed is None or self._watermark is None:

@@ -1,6 +1,7 @@
 """Stateless operators: filter, map, flat_map, key_by, branch. They work column by column and keep time as it is."""
 
 from collections.abc import Callable, Mapping
+from itertools import compress
 from typing import Any
 
 from engine.block import Block
@@ -18,8 +19,8 @@ class Filter(Operator):
         self._predicate = predicate
 
     def process(self, block: Block, port: int = 0) -> None:
-        kept = [index for index, keep in enumerate(map(self._predicate, block.values)) if keep]
-        self.emit(block if len(kept) == len(block) else block.take(kept))
+        keeps = list(map(self._predicate, block.values))
+        self.emit(block if all(keeps) else block.take(list(compress(range(len(keeps)), keeps))))
 
 
 class Map(Operator):
