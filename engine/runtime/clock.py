@@ -1,7 +1,8 @@
 """The clocks of a worker: the only place of the shell that reads them, so that a test can put others in.
 
 `now_ms` is the wall clock (UTC, it may jump); `monotonic_s` never goes back, and it is the clock that the transport stamps fetch
-answers and heartbeats with.
+answers and heartbeats with. `working_s` stands still while the thread does not run: how much work something is, whatever else the
+machine does.
 """
 
 import time
@@ -19,6 +20,10 @@ class Clock(Protocol):
         """Return seconds since some moment; only differences mean anything."""
         ...
 
+    def working_s(self) -> float:
+        """Return the CPU seconds of this thread."""
+        ...
+
 
 class SystemClock:
     """The machine's clocks."""
@@ -30,3 +35,7 @@ class SystemClock:
     def monotonic_s(self) -> float:
         """Return the monotonic clock, seconds."""
         return time.monotonic()
+
+    def working_s(self) -> float:
+        """Return the CPU seconds of this thread."""
+        return time.thread_time()

@@ -180,7 +180,7 @@ class TaskRunner:
         await self._broadcasts.open()
         self._savepoints = TaskSavepoints(self._shell, opened.task, opened.store, self._intake, self._commit)
         self.positions, self.committed = dict(opened.positions), dict(opened.positions)
-        self._pace.restart(now_s)
+        self._pace.restart(now_s, now_s)
         self._checkpoints = TaskCheckpoints(
             self._shell.checkpoints, self.number, self._shell.limits.checkpoint_interval_ms, self._shell.clock, self._metrics
         )
@@ -281,7 +281,7 @@ class TaskRunner:
             self._tick(now_s)
         if self._pace.is_due(self._opened.task, now_s, more=more):
             await self._commit()
-            self._pace.restart(clock.monotonic_s())
+            self._pace.restart(now_s, clock.monotonic_s())
         if self._checkpoints is not None:
             await self._checkpoints.take_if_due(self._opened.store)
 
@@ -307,13 +307,13 @@ class TaskRunner:
             if alignment is not None and is_aligned:
                 size, before = min(size, alignment.records(partition)), task.sources[partition.topic].watermark
             piece = cut_piece(batch, start, size)
-            started_s = shell.clock.monotonic_s()
+            started_s, working_s = shell.clock.monotonic_s(), shell.clock.working_s()
             if len(piece):
                 await shell.deliver(pipelines, piece, task)
             # To find all entries of a key may take long.
             is_long = piece.topic == shell.plan.control_topic
             await in_thread(task.finish_batch, piece) if is_long else task.finish_batch(piece)
-            self._piece.took(len(piece), shell.clock.monotonic_s() - started_s)
+            self._piece.took(len(piece), shell.clock.working_s() - working_s, shell.clock.monotonic_s() - started_s)
             self.positions[partition] = piece.next_offset
             if len(piece):
                 self._active_s[partition] = started_s

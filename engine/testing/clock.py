@@ -51,6 +51,10 @@ class FakeClock:
         """Return seconds since the clock was made."""
         return self._passed_ms / 1_000
 
+    def working_s(self) -> float:
+        """Return the same: time passes for nobody else."""
+        return self.monotonic_s()
+
     def advance(self, duration: Duration) -> None:
         """Let time pass."""
         self._passed_ms += duration_ms(duration, "advance")
@@ -166,6 +170,10 @@ class LoopClock:
 
     def monotonic_s(self) -> float:
         """Return the loop's time."""
+        return self._loop.time()
+
+    def working_s(self) -> float:
+        """Return the same: no work takes any time."""
         return self._loop.time()
 
 

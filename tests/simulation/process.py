@@ -58,6 +58,9 @@ class WallClock:
     def monotonic_s(self) -> float:
         return self._clock.monotonic_s()
 
+    def working_s(self) -> float:
+        return self._clock.working_s()
+
 
 class Process:
     """One process of one worker.

@@ -31,6 +31,18 @@ def test_piece_size_slow_partial_piece_shrinks_too() -> None:
     assert size.records == 20
 
 
+def test_piece_size_on_a_busy_machine_follows_the_work() -> None:
+    size = PieceSize(0.020, 10_000)
+    size.took(1_024, 0.020, 0.050)
+    assert size.records == 1_024
+
+
+def test_piece_size_that_waits_for_a_disk_follows_the_wall_clock() -> None:
+    size = PieceSize(0.020, 10_000)
+    size.took(1_024, 0.001, 0.240)
+    assert size.records == 256
+
+
 def test_piece_size_stays_within_its_bounds() -> None:
     size = PieceSize(0.020, 3_000)
     for _ in range(5):

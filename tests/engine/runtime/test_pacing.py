@@ -26,11 +26,11 @@ def task_with(records: int) -> Task:
     return task
 
 
-def pace_of(limits: Limits, records: int) -> CommitPace:
-    """Return a pace whose last commit was at 10 s, with so many records since."""
+def pace_of(limits: Limits, records: int, *, took_s: float = 0.0) -> CommitPace:
+    """Return a pace whose last commit ended at 10 s, with so many records since."""
     pace = CommitPace(limits)
     pace.records = 99
-    pace.restart(10.0)
+    pace.restart(10.0 - took_s, 10.0)
     pace.records = records
     return pace
 
@@ -39,6 +39,20 @@ def pace_of(limits: Limits, records: int) -> CommitPace:
 @pytest.mark.parametrize("more", [True, False])
 def test_interval_is_kept_with_and_without_input(now_s: float, expected: bool, more: bool) -> None:
     assert pace_of(LIMITS, 1).is_due(task_with(1), now_s, more=more) is expected
+
+
+def test_interval_is_from_begin_to_begin() -> None:
+    pace = pace_of(LIMITS, 1, took_s=0.3)
+    assert pace.wait_s(task_with(1), 10.0) == pytest.approx(0.7)
+    assert pace.is_due(task_with(1), 10.701, more=True)
+
+
+@pytest.mark.parametrize(("took_s", "due_s"), [(0.6, 10.6), (1.5, 11.0)])
+def test_commits_that_take_long_leave_time_for_work_where_input_waits(took_s: float, due_s: float) -> None:
+    pace, task = pace_of(LIMITS, 1, took_s=took_s), task_with(1)
+    assert not pace.is_due(task, due_s - 0.01, more=True)
+    assert pace.is_due(task, due_s + 0.01, more=True)
+    assert pace.is_due(task, 11.01 - took_s if took_s < 1 else 10.0, more=False)  # nothing waits: begin to begin
 
 
 @pytest.mark.parametrize("limits", [LIMITS, LATENCY])
@@ -57,6 +71,12 @@ def test_latency_keeps_a_distance_while_there_is_more() -> None:
     pace, task = pace_of(LATENCY, 1), task_with(1)
     assert not pace.is_due(task, 10.0 + BUSY_S - 0.01, more=True)
     assert pace.is_due(task, 10.0 + BUSY_S, more=True)
+
+
+def test_latency_spends_a_fifth_of_the_time_on_commits_while_there_is_more() -> None:
+    pace, task = pace_of(LATENCY, 1, took_s=0.1), task_with(1)
+    assert not pace.is_due(task, 10.39, more=True)
+    assert pace.is_due(task, 10.41, more=True)
 
 
 def test_latency_lets_progress_wait_that_nobody_sees() -> None:
