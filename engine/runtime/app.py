@@ -35,6 +35,7 @@ from engine.durations import Duration
 from engine.errors import ConfigError
 from engine.runtime.checkpointing import Checkpoints
 from engine.runtime.clock import Clock, SystemClock
+from engine.runtime.fast_loop import use_uvloop
 from engine.runtime.faust_seam import commands
 from engine.runtime.faust_seam.app_files import answer_to_file_name
 from engine.runtime.faust_seam.boot import Boot, RunnerService
@@ -47,7 +48,7 @@ from engine.runtime.faust_seam.web import web_address, worker_pages
 from engine.runtime.metrics import Metrics
 from engine.runtime.options import read_options
 from engine.runtime.runner import Runner
-from engine.runtime.shell import Limits, OpenStore
+from engine.runtime.shell import OpenStore
 from engine.runtime.state_reader import StateReader
 from engine.runtime.stores import StateFolder
 from engine.runtime.transport.protocol import Transport
@@ -84,6 +85,7 @@ class App(faust.App):
         max_skew: A source partition whose watermark is more than this ahead of the slowest active one is paused until the other has
             caught up; among the partitions of one worker whose topics a pipeline reads together (`engine.runtime.alignment`).
         standbys: How many other workers keep a copy of each task's state, so that a takeover restores only the tail.
+        state_memory_mib: What state may take in memory, over all tasks of a worker; the rest is on its disk.
         stall: A task that stands still for so long although there is input is opened again, a worker that hangs ends; None for never.
         instance_id: Name of this worker in its group, such as that of its pod: a restart within the session timeout moves nothing.
         grace: How long a shutdown may take.
@@ -114,6 +116,7 @@ class App(faust.App):
         checkpoints: str | None = None,
         checkpoints_kept: int = 3,
         instance_id: str | None = None,
+        state_memory_mib: int = 256,
         stall: Duration | None = "60s",
         **options: Any,
     ) -> None:
@@ -132,11 +135,11 @@ class App(faust.App):
             "checkpoints": checkpoints,
             "checkpoints_kept": checkpoints_kept,
             "instance_id": instance_id,
+            "state_memory_mib": state_memory_mib,
             "stall": stall,
             **options,
         }
-        known = {*self.Settings.setting_names(), "monitor", "config_source", "loop", "beacon"}
-        self.options, rest = read_options(id, given, known, os.environ)
+        self.options, rest = read_options(id, given, self.Settings.setting_names(), os.environ)
         answer_to_file_name(sys.argv, os.environ)
         self.topology = Topology(
             id, partitions=self.options.partitions, on_error=self.options.on_error, max_ahead_ms=self.options.max_ahead_ms
@@ -317,15 +320,12 @@ class App(faust.App):
     def timer(self, interval: Any, on_leader: bool = False, **options: Any) -> Callable[[F], F]:  # type: ignore[override]
         """Run a function at intervals, in every worker."""
         _check_leader(on_leader)
-        decorate: Callable[[F], F] = super().timer(interval, **options)
-        return decorate
+        return super().timer(interval, **options)  # type: ignore[no-any-return]
 
     def crontab(self, cron_format: str, *, on_leader: bool = False, **options: Any) -> Callable[[F], F]:  # type: ignore[override]
         """Run a function at set times, in every worker."""
         _check_leader(on_leader)
         return super().crontab(cron_format, **options)
-
-    # -- running
 
     @property
     def state_dir(self) -> Path:
@@ -361,20 +361,14 @@ class App(faust.App):
     async def make_runner(self) -> Runner:
         """Return the runner of the pipelines, whose batches go through the agents."""
         options = self.options
-        folder = StateFolder(self.state_dir / self.topology.app_id)
+        folder = StateFolder(self.state_dir / self.topology.app_id, memory_mib=options.state_memory_mib)
         self.runner = Runner(
             self.topology.plan(),
             self.make_transport(self.topology.app_id),
             open_store=self.open_store or folder.open,
             deliver=deliver_through(self._channels, self.clock),
             clock=self.clock,
-            limits=Limits(
-                commit_interval_ms=options.commit_interval_ms,
-                checkpoint_interval_ms=options.checkpoint_interval_ms,
-                grace_s=options.grace_s,
-                max_skew_ms=options.max_skew_ms,
-                stall_ms=options.stall_ms,
-            ),
+            limits=options.limits(),
             metrics=self.metrics,
             create_sources=self._in_memory,
             checkpoints=None if self.open_store is not None else self._checkpoints(folder.path),
@@ -384,6 +378,11 @@ class App(faust.App):
     def _checkpoints(self, folder: Path) -> Checkpoints:
         remote = None if self.options.checkpoints is None else RemotePlace(open_folder(self.options.checkpoints))
         return Checkpoints(folder, self.topology.app_id, remote=remote, kept=self.options.checkpoints_kept)
+
+    def worker_init(self) -> None:
+        """Choose the event loop before Faust makes it."""
+        use_uvloop(sys.argv)
+        super().worker_init()
 
     async def on_first_start(self) -> None:
         """Make the state folder, parents too."""

@@ -103,6 +103,10 @@ class Metrics:
         """Return a counter summed over all tasks."""
         return sum(float(getattr(task, counter)) for task in self.tasks.values())
 
+    def held(self) -> int:
+        """Return how many tasks this worker holds."""
+        return sum(task.held for task in self.tasks.values())
+
     def render(self) -> bytes:
         """Return everything in the Prometheus text format."""
         return generate_latest(self._registry)

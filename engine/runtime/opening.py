@@ -102,6 +102,7 @@ async def _make_task(shell: Shell, number: int, store: Store) -> Task:
             now_ms=shell.clock.now_ms(),
             partition_counts=shell.output_partitions,
             record_bytes_max=shell.record_bytes_max,
+            cache_entries_max=max(1, shell.limits.cache_entries_max // max(1, shell.metrics.held())),
         )
     except StateError:
         await in_thread(store.clear)

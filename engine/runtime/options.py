@@ -14,11 +14,17 @@ from typing import Any
 
 from engine.durations import duration_ms
 from engine.errors import ConfigError
+from engine.runtime.shell import Limits
 from state.errors import StateError
 from state.remote import open_folder
 
 PREFIX = "STREAMFORGE_"
 _TOKEN_LENGTH_MIN = 16
+ENTRY_BYTES = 512
+"""What a decoded entry of a plain state takes with its key, its places in dicts, and what is remembered of its key."""
+
+_MORE_OF_FAUST = ("monitor", "config_source", "loop", "beacon")
+"""Arguments of a Faust app that are not among its settings."""
 
 _REPLACED = {
     "processing_guarantee": "pipelines are always exactly once; leave it out",
@@ -48,6 +54,8 @@ class Options:
         max_ahead_ms, max_skew_ms, stall_ms: None when the limit is switched off.
         web_token: What whoever looks into the state must show; None: only this machine may.
         instance_id: Name of this worker in its group for static membership; None for none.
+        state_memory_mib: A quarter for blocks that RocksDB has read, a quarter for what it has not written to files yet, half for decoded
+            entries; shared by the tasks of a worker.
         checkpoints: Address of the place for checkpoints, None for none but beside the stores.
     """
 
@@ -67,6 +75,18 @@ class Options:
     standbys: int
     instance_id: str | None
     stall_ms: int | None
+    state_memory_mib: int
+
+    def limits(self) -> Limits:
+        """Return the bounds of a worker that they mean."""
+        return Limits(
+            commit_interval_ms=self.commit_interval_ms,
+            checkpoint_interval_ms=self.checkpoint_interval_ms,
+            grace_s=self.grace_s,
+            max_skew_ms=self.max_skew_ms,
+            stall_ms=self.stall_ms,
+            cache_entries_max=(self.state_memory_mib << 20) // 2 // ENTRY_BYTES,
+        )
 
 
 _DEFAULTS: dict[str, Any] = {
@@ -85,6 +105,7 @@ _DEFAULTS: dict[str, Any] = {
     "checkpoints_kept": 3,
     "instance_id": None,
     "stall": "60s",
+    "state_memory_mib": 256,
 }
 
 
@@ -104,7 +125,7 @@ def read_options(
     for name in given:
         if name in _REPLACED:
             raise ConfigError(f"{what}: {name}= of Faust is not used here: {_REPLACED[name]}")
-        if name not in _DEFAULTS and name not in others:
+        if name not in _DEFAULTS and name not in others and name not in _MORE_OF_FAUST:
             close = difflib.get_close_matches(name, [*_DEFAULTS, *others], 1)
             hint = f"; did you mean {close[0]}=?" if close else ""
             raise ConfigError(f"{what}: option {name}= is not known{hint}")
@@ -130,6 +151,7 @@ def read_options(
         standbys=_number(what, "standbys", values["standbys"], least=0),
         instance_id=_instance(what, values["instance_id"]),
         stall_ms=None if values["stall"] in (None, "none") else duration_ms(values["stall"], f"{what}: stall", minimum_ms=1_000),
+        state_memory_mib=_number(what, "state_memory_mib", values["state_memory_mib"], least=8),
     )
     return options, {name: value for name, value in given.items() if name not in _DEFAULTS}
 

@@ -38,6 +38,7 @@ class Limits:
         retry_first_s, retry_max_s: Back-off between attempts to open a task.
         max_skew_ms: How far a source partition may run ahead of the slowest (`engine.runtime.alignment`); None for as far as it likes.
         stall_ms: A task that stands still for so long although there is input is opened again (`engine.runtime.watchdog`); None: never.
+        cache_entries_max: Decoded entries of state that stay in memory, over all tasks of the worker.
         purge_interval_s: How often repartition topics are purged behind the committed offsets.
     """
 
@@ -56,6 +57,7 @@ class Limits:
     purge_interval_s: float = 30.0
     stall_ms: int | None = 60_000
     max_skew_ms: int | None = None
+    cache_entries_max: int = 262_144
 
 
 @dataclass(slots=True)

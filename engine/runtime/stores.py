@@ -27,11 +27,12 @@ def open_rocks_store(path: Path, memory: RocksMemory | None = None) -> Store:
 
 
 class StateFolder:
-    """The stores of an app on this worker's disk; they share their memory."""
+    """The stores of an app on this worker's disk; they share half of the memory that state may take."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, memory_mib: int = 256) -> None:
         self.path = path
-        self._memory = RocksMemory()
+        quarter = (memory_mib << 20) // 4
+        self._memory = RocksMemory(cache_bytes=quarter, write_buffers_bytes=quarter)
 
     def open(self, number: int) -> Store:
         """Open the store of a task, see `open_rocks_store`."""

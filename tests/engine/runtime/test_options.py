@@ -18,9 +18,14 @@ def read(environ: dict[str, str] | None = None, **given: Any) -> tuple[Options, 
 def test_options_defaults_are_those_of_the_documentation() -> None:
     options, rest = read()
     assert options == Options(
-        "shop", "memory://", Path("var/state"), 12, 200, 60_000, "dlq", 3_600_000, None, 10.0, None, None, 3, 0, None, 60_000
+        "shop", "memory://", Path("var/state"), 12, 200, 60_000, "dlq", 3_600_000, None, 10.0, None, None, 3, 0, None, 60_000, 256
     )
     assert rest == {}
+
+
+def test_options_state_memory_is_shared_out() -> None:
+    assert read(state_memory_mib=64)[0].limits().cache_entries_max == 65_536
+    assert read({"STREAMFORGE_STATE_MEMORY_MIB": "32"})[0].state_memory_mib == 32
 
 
 def test_options_of_faust_are_handed_on() -> None:
@@ -45,6 +50,8 @@ def test_options_environment_beats_the_argument() -> None:
         ({"max_skew": 60_000}, "max_skew"),
         ({"standbys": -1}, "at least 0"),
         ({"standbys": "all"}, "whole number"),
+        ({"state_memory_mib": 4}, "at least 8"),
+        ({"state_memory_mib": "512MiB"}, "whole number"),
         ({"instance_id": ""}, "name of its own"),
         ({"stall": 60}, "stall"),
         ({"stall": "10ms"}, "stall"),
