@@ -1,12 +1,15 @@
 """Where the time of a job goes, without a broker: `python -m tests.bench.inprocess --jobs B,C`.
 
-One genuine task a partition on a RocksDB store takes the orders of the bench as pieces of prebuilt batches, commits after every
-40,000 records (about what a second brings), and builds the producer's batches, which are thrown away. What is left out is the
-network and the event loop. CPU seconds, so other work on the machine hardly moves them; a run takes seconds, for work on the data
-path and for profiles (`--profile FILE`, read by `python -m pstats`).
+One genuine task a partition on a RocksDB store takes the orders of the bench out of fetch answers made beforehand, in pieces, commits
+after every 40,000 records (about what a second brings), and builds the producer's batches, which are thrown away. What is left out is
+the network and the event loop. A run takes seconds, for work on the data path and for profiles (`--profile FILE`, read by
+`python -m pstats`).
 
-    A0  300,000 records  2.61 us/record: decode 0.62  operators 1.02  changes 0.21  batches 0.52  store 0.24
+    A0  300,000 records  3.40 us/record  0.61 of control: fetch 0.80  decode 0.62  operators 1.02  changes 0.21  batches 0.52  store 0.24
 
+- control: what aiokafka and a JSON decoder do with the same bytes, taken in turn with the job, fetch by fetch: other work on the
+  machine slows both, so compare the ratio and not the microseconds
+- fetch: bytes to columns
 - decode: JSON to values, keys, times and watermark
 - operators: the pipeline, results encoded
 - changes: state encoded for the changelog
@@ -22,17 +25,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
 import orjson
+from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
 from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.structs import TopicPartition as DriverPartition
 
-from engine.records import RecordBatch
+from engine.records import OutputColumns, RecordBatch, TopicPartition
 from engine.runtime.collector import tune_collector
 from engine.runtime.cutting import cut_piece
 from engine.runtime.restore import changelog_columns
-from engine.runtime.transport.kafka.producer import build_batches
+from engine.runtime.transport.kafka.batches import build_batches
+from engine.runtime.transport.kafka.columns import unpack
 from engine.task import Commit, Task
 from state.rocks import RocksMemory, RocksStore
 from state.store import Position
@@ -42,7 +50,7 @@ from tests.bench.workload import FLUSH_MS, PARTITIONS, flush_orders, orders, par
 FETCH_RECORDS = 5_500
 PIECE_RECORDS = 4_096
 COMMIT_RECORDS = 40_000
-STAGES = ("decode", "operators", "changes", "batches", "store")
+STAGES = ("fetch", "decode", "operators", "changes", "batches", "store")
 
 
 class _Driver:
@@ -53,28 +61,50 @@ class _Driver:
         return BatchBuilder(1 << 18, 0)
 
 
-def batches(number: int, of: int) -> list[RecordBatch]:
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """What a fetch brings of one partition, as it comes from the broker."""
+
+    partition: int
+    begin: int
+    message_set: bytes
+
+    def read(self) -> RecordBatch:
+        """Return its columns."""
+        return unpack(TopicPartition("orders", self.partition), self.message_set, None, self.begin, -1)
+
+    def read_plainly(self) -> None:
+        """Do what `getmany` and a JSON decoder do with it."""
+        source = MemoryRecords(self.message_set)
+        partition = DriverPartition("orders", self.partition)
+        for record in list(PartitionRecords(partition, source, None, self.begin, None, None, True, READ_COMMITTED)):
+            orjson.loads(record.value)
+
+
+def fetches(number: int, of: int) -> list[Fetch]:
     """Return the first orders of so many, and those that close every window, as fetches of the partitions in turn."""
-    rows: list[list[tuple[int, bytes, bytes]]] = [[] for _ in range(PARTITIONS)]
-    found: list[RecordBatch] = []
+    rows = [OutputColumns() for _ in range(PARTITIONS)]
+    found: list[Fetch] = []
     begins = [0] * PARTITIONS
 
     def flush(partition: int) -> None:
-        taken, rows[partition] = rows[partition], []
-        if not taken:
-            return
-        begin = begins[partition]
-        begins[partition] = end = begin + len(taken)
-        times, keys, values = map(list, zip(*taken, strict=True))
-        found.append(RecordBatch("orders", partition, range(begin, end), times, keys, values, position=begin, next_offset=end))
+        taken, rows[partition] = rows[partition], OutputColumns()
+        begin, message_set = begins[partition], bytearray()
+        for batch in build_batches(_Driver(), taken):
+            encoded = bytearray(batch._build())
+            encoded[:8] = begins[partition].to_bytes(8, "big")  # the broker numbers the records; the checksum leaves the number out
+            begins[partition] += batch.record_count()
+            message_set += encoded
+        found.append(Fetch(partition, begin, bytes(message_set)))
 
     keyed = ((partition_of(str(order["user_id"]).encode()), order) for order in islice(orders(of), number))
     for partition, order in chain(keyed, flush_orders()):
-        rows[partition].append((int(order["ts"]), str(order["user_id"]).encode(), orjson.dumps(order)))
+        rows[partition].append(int(order["ts"]), str(order["user_id"]).encode(), orjson.dumps(order))
         if len(rows[partition]) == FETCH_RECORDS:
             flush(partition)
     for partition in range(PARTITIONS):
-        flush(partition)
+        if len(rows[partition]):
+            flush(partition)
     return found
 
 
@@ -92,14 +122,18 @@ class Run:
         plan = topology(job).plan()
         self.tasks = [Task(plan, number, RocksStore(folder / str(number), memory=memory), now_ms=FLUSH_MS) for number in range(PARTITIONS)]
         self.seconds = dict.fromkeys(STAGES, 0.0)
+        self.control_s = 0.0
         self.results = self.changes = 0
         self._piece_records, self._commit_records = piece_records, commit_records
         self._since = [0] * PARTITIONS
         self._driver = _Driver()
 
-    def feed(self, batch: RecordBatch) -> None:
-        """Take a batch, and commit when enough has come."""
-        task, seconds, now = self.tasks[batch.partition], self.seconds, time.process_time
+    def feed(self, fetch: Fetch) -> None:
+        """Take what a fetch brought, and commit when enough has come."""
+        task, seconds, now = self.tasks[fetch.partition], self.seconds, time.process_time
+        begun = now()
+        batch = fetch.read()
+        seconds["fetch"] += now() - begun
         for piece in pieces(batch, self._piece_records):
             begun = now()
             task.runs["measured"].inputs["orders"].block(piece, FLUSH_MS)
@@ -131,21 +165,28 @@ class Run:
 
     def _build(self, commit: Commit) -> None:
         for columns in [*commit.outputs.values(), changelog_columns(commit, FLUSH_MS)]:
-            build_batches(self._driver, columns)
+            for batch in build_batches(self._driver, columns):
+                batch._build()
         self.results += sum(len(columns) for partition, columns in commit.outputs.items() if partition.topic == "results")
 
 
-def measure(job: str, source: list[RecordBatch], profile: cProfile.Profile | None, *, piece_records: int, commit_records: int) -> Run:
+def measure(job: str, source: list[Fetch], profile: cProfile.Profile | None, *, piece_records: int, commit_records: int) -> Run:
     """Run a job over the batches."""
     folder = Path(tempfile.mkdtemp(prefix="streamforge-bench-"))
     try:
         run = Run(job, folder, piece_records=piece_records, commit_records=commit_records)
         gc.collect()
+        for fetch in source:
+            begun = time.process_time()
+            fetch.read_plainly()
+            run.control_s += time.process_time() - begun
+            if profile is not None:
+                profile.enable()
+            run.feed(fetch)
+            if profile is not None:
+                profile.disable()
         if profile is not None:
             profile.enable()
-        for batch in source:
-            batch.attached.clear()
-            run.feed(batch)
         for partition in range(PARTITIONS):
             run.commit(partition)
         if profile is not None:
@@ -171,14 +212,15 @@ def main(arguments: list[str] | None = None) -> int:
     here = [job for job in JOBS if job != "A"]  # which needs a broker between its two halves
     if unknown := set(names) - set(here):
         parser.error(f"no such job here: {', '.join(sorted(unknown))}; there are {', '.join(here)}")
-    source = batches(chosen.n, max(chosen.of, chosen.n))
+    source = fetches(chosen.n, max(chosen.of, chosen.n))
     profile = cProfile.Profile() if chosen.profile else None
     for job in names:
         run = measure(job, source, profile, piece_records=chosen.piece, commit_records=chosen.commit)
         total = sum(run.seconds.values())
         parts = "  ".join(f"{stage} {run.seconds[stage] / chosen.n * 1e6:.2f}" for stage in STAGES)
         made = f"{run.results:,} results, {run.changes:,} changes"
-        print(f"{job:<3} {chosen.n:,} records  {total / chosen.n * 1e6:5.2f} us/record: {parts}  ({made})")
+        ratio = run.control_s / total
+        print(f"{job:<3} {chosen.n:,} records  {total / chosen.n * 1e6:5.2f} us/record  {ratio:.2f} of control: {parts}  ({made})")
     if profile is not None:
         profile.dump_stats(chosen.profile)
     return 0

@@ -4,15 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.inprocess import STAGES, Run, batches, main
+from tests.bench.inprocess import STAGES, Run, fetches, main
 from tests.bench.workload import PARTITIONS, answers
 
 
 @pytest.mark.parametrize("job", ["A0", "B", "C"])
 def test_run_gives_as_many_results_as_the_oracle_has(job: str, tmp_path: Path) -> None:
     run = Run(job, tmp_path)
-    for batch in batches(2_000, 2_000):
-        run.feed(batch)
+    for fetch in fetches(2_000, 2_000):
+        fetch.read_plainly()
+        run.feed(fetch)
     for partition in range(PARTITIONS):
         run.commit(partition)
         run.tasks[partition].store.close()

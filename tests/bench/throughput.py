@@ -87,13 +87,13 @@ async def run_job(bootstrap: str, topic: str, job: str, number: int, want: Answe
             alive = child.running
             rate.rss_mib = child.rss_peak_mib()
             trouble = child.tail()
-            first = child.notes().get("first")
+            notes = child.notes()
             values, last = await reader.everything()
         rate.results, rate.wrong = compare(job, values, want)
         reached = next((moment for moment in ends if all(end > offset for end, offset in zip(moment.ends, last, strict=True))), None)
-        if first is not None and reached is not None and rate.results >= rate.expected:
-            rate.per_second = round(number / (reached.at - first))
-            used = reached.cpu_s - next(moment.cpu_s for moment in ends if moment.at >= first)
+        if "first" in notes and reached is not None and rate.results >= rate.expected:
+            rate.per_second = round(number / (reached.at - notes["first"]))
+            used = reached.cpu_s - notes["first_cpu_s"]
             rate.per_cpu_second = round(number / used) if used > 0 else 0
         if not rate.equal or not alive:
             rate.trouble = trouble
