@@ -18,10 +18,13 @@ moves it. Ratios to the control are given for both.
 
 In the end the ratios by CPU time are compared with the aims and with `baseline.toml`: what falls more than 15 % short of it is said.
 
-Latency: 5,000 orders a second, whatever the engine does (an open loop), a running total of each user with a commit each 200 ms, and
-with commits that follow one another (`--commits`);
-from handing an order to the producer to seeing its result with read_committed. Absolute figures belong to one machine: compare
-ratios, and runs next to each other.
+Others that are installed do A0 beside it (`tests.bench.peers`).
+
+Large state: running totals of many keys beside those of few, with a limit on memory (`tests.bench.state_size`).
+
+Latency: 5,000 orders a second, whatever the engine does (an open loop), a running total of each user with commit intervals from 50 ms
+to a second, and with commits that follow one another (`--commits`); from handing an order to the producer to seeing its result with
+read_committed. Absolute figures belong to one machine: compare ratios, and runs next to each other.
 
 `python -m tests.bench.inprocess` runs the jobs without a broker and says where the time goes: for work on the data path, and for
 profiles. `python -m tests.bench.windows` is apart from this: each window kind at 100 and at a million keys, in process, without a broker.

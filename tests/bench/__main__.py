@@ -17,13 +17,32 @@ from tests.bench.baseline import read_baseline, shortfalls, verdicts, write_base
 from tests.bench.changes import measure
 from tests.bench.latency import Latency, run_latency
 from tests.bench.measured import ROOT, cores, pin
+from tests.bench.peers import PEERS, has_library, run_peer
 from tests.bench.restore import Restores, run_restores
+from tests.bench.state_size import LIMIT_MIB, StateSizes, run_state_sizes
 from tests.bench.throughput import Rate, run_control, run_job
 from tests.bench.topics import make_topics, send_orders
 from tests.bench.workload import answers
 from tests.kafka_server import VERSION, KafkaMissing, KafkaServer
 
 JOBS = ("A0", "A", "B", "C")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Measurements:
+    """Everything that the runs on Kafka have shown."""
+
+    rates: list[Rate]
+    peers: list[Rate]
+    latencies: list[Latency]
+    sizes: StateSizes | None
+    restores: Restores | None
+
+    @property
+    def good(self) -> bool:
+        """Whether all our results are right."""
+        good = all(rate.equal for rate in self.rates) and all(0 < latency.seen == latency.sent for latency in self.latencies)
+        return good and (self.sizes is None or self.sizes.right) and (self.restores is None or self.restores.right)
 
 
 def options() -> argparse.Namespace:
@@ -35,29 +54,37 @@ def options() -> argparse.Namespace:
     parser.add_argument("--jobs", default=",".join(JOBS), help="which of A0, A, B and C, with commas (all)")
     parser.add_argument("--latency", action=argparse.BooleanOptionalAction, default=True, help="measure latency too (yes)")
     parser.add_argument("--restore", action=argparse.BooleanOptionalAction, default=True, help="measure a restore too (yes)")
+    parser.add_argument("--keys", type=int, default=500_000, help="keys of the job with much state; 0 leaves that out (500000)")
+    parser.add_argument("--peers", default=",".join(PEERS), help="which others do A0 beside it, where they are installed (all)")
+    parser.add_argument("--peers-python", default=sys.executable, help="the interpreter that has them (this one)")
     parser.add_argument("--entries", type=int, default=1_000_000, help="changelog entries to restore (1000000)")
     parser.add_argument("--changes", type=int, default=50_000, help="change events that are decoded; 0 leaves that out (50000)")
-    parser.add_argument("--commits", default="200ms,0ms", help="commit intervals of the latency runs, with commas (200ms,0ms)")
+    parser.add_argument(
+        "--commits", default="50ms,100ms,200ms,1s,0ms", help="commit intervals of the latency runs, with commas (50ms,100ms,200ms,1s,0ms)"
+    )
     parser.add_argument("--stages", action=argparse.BooleanOptionalAction, default=True, help="say where the time goes (yes)")
     parser.add_argument("--save-baseline", action="store_true", help="write the ratios into baseline.toml if all results are right")
     parser.add_argument("--rate", type=int, default=5_000, help="orders a second of the latency run (5000)")
-    parser.add_argument("--seconds", type=float, default=20.0, help="how long latency is measured (20)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how long latency is measured, after half as long to warm up (10)")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds that a job may take (300)")
     parser.add_argument("--json", action="store_true", help="print only JSON on standard output")
     found = parser.parse_args()
     found.commits = [commit for commit in found.commits.split(",") if commit]
     found.jobs = [job for job in found.jobs.split(",") if job]
+    found.peers = [peer for peer in found.peers.split(",") if peer]
+    if unknown := set(found.peers) - set(PEERS):
+        parser.error(f"no such peer: {', '.join(sorted(unknown))}; there are {', '.join(PEERS)}")
     if unknown := set(found.jobs) - set(JOBS):
         parser.error(f"no such job: {', '.join(sorted(unknown))}; there are {', '.join(JOBS)}")
+    if found.keys and found.keys < 1_000:
+        parser.error("--keys must be at least 1000, or 0")
     if found.n < 1_000:
         parser.error("--n must be at least 1000: below that only the start-up is seen")
     return found
 
 
-async def run(
-    chosen: argparse.Namespace, server: KafkaServer, say: Callable[[str], None]
-) -> tuple[list[Rate], list[Latency], Restores | None]:
-    """Send the orders, run the control, the jobs, the latency runs and the restore."""
+async def run(chosen: argparse.Namespace, server: KafkaServer, say: Callable[[str], None]) -> Measurements:
+    """Send the orders, run the control, the jobs, the peers, the latency runs, the state runs and the restore."""
     places = cores()
     if places is not None:
         os.sched_setaffinity(0, {places[0]})
@@ -78,6 +105,7 @@ async def run(
     for job in chosen.jobs:
         rates.append(await run_job(bootstrap, topic, job, chosen.n, want[job], core, chosen.timeout))
         tell(say, rates[-1], rates[0])
+    peers = await run_peers(chosen, server, say, rates[0], core)
     latencies = []
     for commit in chosen.commits if chosen.latency else []:
         latency = await run_latency(
@@ -85,11 +113,36 @@ async def run(
         )
         latencies.append(latency)
         tell_latency(say, latency)
+    sizes = None
+    if chosen.keys:
+        sizes = await run_state_sizes(bootstrap, chosen.keys, core, chosen.timeout)
+        tell_state_sizes(say, sizes)
     restores = None
     if chosen.restore:
         restores = await run_restores(bootstrap, chosen.entries, core, chosen.timeout)
         tell_restores(say, restores)
-    return rates, latencies, restores
+    return Measurements(rates, peers, latencies, sizes, restores)
+
+
+async def run_peers(
+    chosen: argparse.Namespace, server: KafkaServer, say: Callable[[str], None], control: Rate, core: int | None
+) -> list[Rate]:
+    """Measure the peers that are installed, and say which are not."""
+    rates = []
+    for name in chosen.peers:
+        peer = PEERS[name]
+        if not has_library(peer, chosen.peers_python):
+            say(f"{name:<8} not installed ({peer.library}), skipped")
+            continue
+        number, topic = min(chosen.n, peer.orders_max), f"orders-{min(chosen.n, peer.orders_max)}"
+        if number != chosen.n:
+            await make_topics(server.bootstrap, [topic])
+            await send_orders(server.bootstrap, topic, number)
+        want = answers(number, ["A0"])["A0"]
+        rates.append(await run_peer(server.bootstrap, topic, name, number, want, core, chosen.timeout, chosen.peers_python))
+        tell(say, rates[-1], control)
+        say(f"         ({name} does A0 with {number:,} orders: {peer.about})")
+    return rates
 
 
 def cpu_ratios(rates: list[Rate]) -> dict[str, float]:
@@ -132,6 +185,19 @@ def tell_latency(say: Callable[[str], None], latency: Latency) -> None:
         say(latency.trouble)
 
 
+def tell_state_sizes(say: Callable[[str], None], sizes: StateSizes) -> None:
+    """Say how much state slows a job down, and what it takes."""
+    for rate in (sizes.few, sizes.many):
+        verdict = "right" if rate.equal else f"{rate.wrong} WRONG"
+        say(
+            f"totals   {rate.per_second:>9,} orders/s  {rate.per_cpu_second:>9,} per cpu second  {rate.rss_mib:>5,} MiB, "
+            f"{rate.disk_mib:,} MiB on disk  {rate.job}, state_memory_mib={LIMIT_MIB}: {rate.results:,} results, {verdict}"
+        )
+        if rate.trouble:
+            say(rate.trouble)
+    say(f"totals of {sizes.keys:,} keys: {sizes.ratio:.2f} of the speed with few, by cpu time (aim 0.5)")
+
+
 def tell_restores(say: Callable[[str], None], restores: Restores) -> None:
     """Say how fast the topic was read, and restored."""
     for way in restores.per_second:
@@ -157,7 +223,7 @@ def main() -> int:
         say(f"NO BENCH: {error}")
         return 2
     try:
-        rates, latencies, restores = asyncio.run(run(chosen, server, say))
+        found = asyncio.run(run(chosen, server, say))
     finally:
         server.stop()
     decodings = measure(chosen.changes) if chosen.changes else []
@@ -166,9 +232,7 @@ def main() -> int:
             f"decode   {each.ours:>9,} change events per cpu second, {each.name}: {each.fraction:.2f} of plain decoding of the same bytes "
             f"({each.plain:,})"
         )
-    good = all(rate.equal for rate in rates) and all(0 < latency.seen == latency.sent for latency in latencies)
-    good = good and (restores is None or restores.right)
-    ratios = cpu_ratios(rates)
+    good, ratios = found.good, cpu_ratios(found.rates)
     if chosen.stages:
         tell_stages(say, chosen)
     slower = shortfalls(ratios, read_baseline())
@@ -179,12 +243,15 @@ def main() -> int:
     if chosen.json:
         document = {
             "orders": chosen.n,
-            "rates": [{**dataclasses.asdict(rate), "equal": None if rate.wrong is None else rate.equal} for rate in rates],
+            "rates": [
+                {**dataclasses.asdict(rate), "equal": None if rate.wrong is None else rate.equal} for rate in found.rates + found.peers
+            ],
             "decoding": [{**dataclasses.asdict(each), "fraction": round(each.fraction, 3)} for each in decodings],
             "cpu_ratios": ratios,
             "slower_than_the_baseline": slower,
-            "latencies": [dataclasses.asdict(latency) for latency in latencies],
-            "restore": None if restores is None else dataclasses.asdict(restores),
+            "latencies": [dataclasses.asdict(latency) for latency in found.latencies],
+            "state": None if found.sizes is None else {**dataclasses.asdict(found.sizes), "ratio": round(found.sizes.ratio, 3)},
+            "restore": None if found.restores is None else dataclasses.asdict(found.restores),
             "good": good,
         }
         print(json.dumps(document, indent=2))

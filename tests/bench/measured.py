@@ -1,5 +1,6 @@
 """A child process on a core of its own, and what the operating system says about it (Linux: /proc)."""
 
+import contextlib
 import json
 import os
 import signal
@@ -34,7 +35,7 @@ class Measured:
     It leaves notes as JSON lines in the file `BENCH_NOTES`: see `notes` (Faust takes standard output for its log).
     """
 
-    def __init__(self, module: str, settings: Mapping[str, str], core: int | None) -> None:
+    def __init__(self, module: str, settings: Mapping[str, str], core: int | None, *, python: str = sys.executable) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="streamforge-bench-")
         self.log = Path(self._folder.name) / "log"
         self._notes = Path(self._folder.name) / "notes"
@@ -42,7 +43,7 @@ class Measured:
         environ = {**os.environ, **settings, "BENCH_STATE": f"{self._folder.name}/state", "BENCH_NOTES": str(self._notes)}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", module], env=environ, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                [python, "-m", module], env=environ, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
         if core is not None:
             pin(self.process.pid, core)
@@ -74,6 +75,14 @@ class Measured:
         found = status.read_text().partition("VmHWM:")[2].split() if self.running else []
         self._rss_peak_mib = int(found[0]) // 1024 if found else self._rss_peak_mib
         return self._rss_peak_mib
+
+    def disk_mib(self) -> int:
+        """Return what its state takes on disk."""
+        taken = 0
+        for file in Path(self._folder.name, "state").rglob("*"):
+            with contextlib.suppress(FileNotFoundError):  # RocksDB deletes files as it goes on
+                taken += file.stat().st_size
+        return taken >> 20
 
     def __enter__(self) -> Self:
         return self

@@ -33,6 +33,7 @@ app = App(
     state_dir=os.environ["BENCH_STATE"],
     partitions=int(os.environ["BENCH_PARTITIONS"]),
     commit_interval=os.environ["BENCH_COMMIT"],
+    state_memory_mib=int(os.environ.get("BENCH_STATE_MEMORY", "256")),
 )
 source = app.source(TOPIC, codec=NotingCodec(order_type(JOB)), key="user_id", time="ts", watermark=bounded("30s"))
 

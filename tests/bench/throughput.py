@@ -1,8 +1,10 @@
 """Records a second: the control and the jobs, over one topic of orders."""
 
 import asyncio
+import sys
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,17 @@ _STALLED_S = 30.0
 _POLL_S = 0.1
 
 
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A module that takes the `BENCH_*` variables, and the interpreter that runs it."""
+
+    module: str
+    python: str = sys.executable
+
+
+OURS = Child("tests.bench.pipelines")
+
+
 @dataclass(slots=True)
 class Rate:
     """How fast a job was.
@@ -24,6 +37,7 @@ class Rate:
     Attributes:
         per_second: Orders per second; 0 where it did not come to an end.
         per_cpu_second: The same by the CPU time of the process.
+        rss_mib, disk_mib: Most memory that it had, and what its state takes on disk at the end.
         results, expected: Number of results found and wanted.
         wrong: Results that are missing, differ, are too many or came twice; None for the control, which has none.
         trouble: The end of the process' output where something went wrong.
@@ -33,6 +47,7 @@ class Rate:
     per_second: int = 0
     per_cpu_second: int = 0
     rss_mib: int = 0
+    disk_mib: int = 0
     results: int = 0
     expected: int = 0
     wrong: int | None = None
@@ -79,17 +94,36 @@ async def run_control(bootstrap: str, topic: str, number: int, core: int | None,
 async def run_job(bootstrap: str, topic: str, job: str, number: int, want: Answers, core: int | None, timeout_s: float) -> Rate:
     """Measure a job, and compare its results with the right ones."""
     environ = settings(bootstrap, topic, job, "1s")
-    rate = Rate(job, expected=len(want))
-    await make_topics(bootstrap, [environ["BENCH_RESULTS"]])
-    async with CommittedReader(bootstrap, environ["BENCH_RESULTS"]) as reader:
-        with Measured("tests.bench.pipelines", environ, core) as child:
-            ends = await _watch(child, reader, len(want), timeout_s)
+    return await run_checked(environ, number, len(want), lambda values: compare(job, values, want), core, timeout_s)
+
+
+async def run_checked(
+    environ: dict[str, str],
+    number: int,
+    expected: int,
+    check: Callable[[list[bytes]], tuple[int, int]],
+    core: int | None,
+    timeout_s: float,
+    child_is: Child = OURS,
+) -> Rate:
+    """Run a process over orders that are there, until its results are.
+
+    Args:
+        environ: What `settings` returns.
+        check: Of all results, how many there are and how many are wrong.
+    """
+    bootstrap, results = environ["BENCH_BROKER"], environ["BENCH_RESULTS"]
+    rate = Rate(environ["BENCH_JOB"], expected=expected)
+    await make_topics(bootstrap, [results])
+    async with CommittedReader(bootstrap, results) as reader:
+        with Measured(child_is.module, environ, core, python=child_is.python) as child:
+            ends = await _watch(child, reader, expected, timeout_s)
             alive = child.running
-            rate.rss_mib = child.rss_peak_mib()
+            rate.rss_mib, rate.disk_mib = child.rss_peak_mib(), child.disk_mib()
             trouble = child.tail()
             notes = child.notes()
             values, last = await reader.everything()
-        rate.results, rate.wrong = compare(job, values, want)
+        rate.results, rate.wrong = check(values)
         reached = next((moment for moment in ends if all(end > offset for end, offset in zip(moment.ends, last, strict=True))), None)
         if "first" in notes and reached is not None and rate.results >= rate.expected:
             rate.per_second = round(number / (reached.at - notes["first"]))

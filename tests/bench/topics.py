@@ -1,7 +1,8 @@
 """What the bench asks of the broker: topics made, orders sent, results read, all with plain aiokafka."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -28,6 +29,12 @@ async def make_topics(bootstrap: str, names: Sequence[str]) -> None:
 
 async def send_orders(bootstrap: str, topic: str, number: int) -> None:
     """Write the orders and then the records that close every window."""
+    placed = ((partition_of(str(order["user_id"]).encode()), order) for order in orders(number))
+    await send(bootstrap, topic, chain(placed, flush_orders()))
+
+
+async def send(bootstrap: str, topic: str, placed: Iterable[tuple[int, Order]]) -> None:
+    """Write (partition, order), in large batches."""
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, max_batch_size=_BATCH_BYTES, enable_idempotence=True)
     await producer.start()
     batches = {partition: producer.create_batch() for partition in range(PARTITIONS)}
@@ -43,9 +50,7 @@ async def send_orders(bootstrap: str, topic: str, number: int) -> None:
                 await unsent.pop(0)
 
     try:
-        for order in orders(number):
-            await add(partition_of(str(order["user_id"]).encode()), order)
-        for partition, order in flush_orders():
+        for partition, order in placed:
             await add(partition, order)
         unsent += [await producer.send_batch(batch, topic, partition=partition) for partition, batch in batches.items()]
         await asyncio.gather(*unsent)
