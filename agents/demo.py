@@ -1,15 +1,17 @@
-"""`streamforge demo`: the shop at work on a broker inside this process, with RocksDB state, until its sample traffic is used up.
+"""`streamforge demo`: the shop and its watch at work on a broker inside this process, with RocksDB state, until the traffic is used up.
 
-    traffic ──► memory broker ──► Runner, 12 tasks, RocksDB ──► revenue, sessions, fraud-alerts, …
-                       ▲ at most LAG_MAX records ahead of the tasks
+    traffic, payments ──► memory broker ─┬► shop: 12 tasks ───► revenue, sessions, fraud-alerts, …
+                              ▲          └► watch: 12 tasks ──► probe-alerts (by a live rule), unpaid-orders, odd-journeys
+                              at most a chunk ahead of the tasks
 
-It ends by itself when every window is closed.
+It ends by itself when every window is closed. What is sent is a chunk of one topic, when the one before has been taken: so the watch,
+whose pipelines read several topics, takes them in the same order each time, and what is late there is the same for the same seed.
 """
 
 import asyncio
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,25 +19,23 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from agents import app
+from agents import app, watch
+from agents.demo_part import Part, make_part, make_plans
+from agents.payments import PAYMENTS, with_payments
 from agents.traffic import TrafficRecord, traffic
-from engine.plan import Plan
 from engine.records import OutputColumns, TopicPartition
 from engine.runtime.bounded import run_to_end
 from engine.runtime.clock import SystemClock
-from engine.runtime.runner import Runner
-from engine.runtime.stores import open_rocks_store
-from engine.runtime.transport.memory import MemoryTransport
+from engine.runtime.record_lines import parse_line
 from engine.runtime.transport.memory_broker import MemoryBroker
 from state.hashing import partition_of
 
 if TYPE_CHECKING:
     from agents.demo_registry import AvroTraffic
 
-CHUNK_RECORDS = 1_000
-LAG_MAX = 20_000
-SAMPLES = 3
-_WAIT_S = 0.01
+CHUNK_RECORDS_MIN, CHUNKS_MAX = 1_000, 16
+RULES = Path(__file__).parent / "watch" / "rules.jsonl"
+_WAIT_S = 0.002
 
 
 @dataclass(slots=True)
@@ -43,14 +43,15 @@ class Demo:
     """A demo while it runs, and what it has come to.
 
     Attributes:
+        events: Orders and page views; payments come on top.
         avro: The registry and what makes Avro of the traffic; None for JSON values.
         sent: Records sent to each source topic.
         seconds: Time since the start; it stands still when the demo is over.
     """
 
-    plan: Plan
     broker: MemoryBroker
-    runner: Runner
+    shop: Part
+    watch: Part
     events: int
     avro: "AvroTraffic | None" = None
     clock: SystemClock = field(default_factory=SystemClock)
@@ -59,47 +60,29 @@ class Demo:
     ended_s: float | None = None
 
     @property
+    def parts(self) -> tuple[Part, Part]:
+        """Both apps."""
+        return self.shop, self.watch
+
+    @property
+    def topics(self) -> list[str]:
+        """The topics of the traffic."""
+        return list(dict.fromkeys(topic for part in self.parts for topic in part.plan.sources))
+
+    @property
     def seconds(self) -> float:
         """Seconds since the start."""
         return (self.clock.monotonic_s() if self.ended_s is None else self.ended_s) - self.started_s
 
     @property
     def processed(self) -> int:
-        """Records that tasks have taken from the sources; what went through a repartition topic is not counted twice."""
-        partitions = [TopicPartition(topic, number) for topic in self.plan.sources for number in range(self.plan.partitions)]
-        tasks = self.runner.tasks
-        return sum(tasks[number].positions.get(TopicPartition(topic, number), 0) for topic, number in partitions if number in tasks)
+        """Records that each app which reads them has taken."""
+        return sum(min(part.processed(topic) for part in self.parts if topic in part.plan.sources) for topic in self.sent)
 
     @property
-    def watermark_ms(self) -> int | None:
-        """The lowest watermark of all tasks, None before there is one."""
-        return min((ms for task in self.runner.metrics.tasks.values() for ms in task.watermark_ms.values()), default=None)
-
-    def topics_of(self, pipeline: str) -> list[str]:
-        """Return the topics that a pipeline writes, its sinks first."""
-        nodes = self.plan.graphs[pipeline].nodes
-        sinks = [node.sink.topic for node in nodes if node.sink is not None]
-        return [*sinks, *(side.topic for node in nodes for side in node.sides)]
-
-    def newest(self, topic: str, count: int) -> list[Any]:
-        """Return values from the ends of a topic's partitions, newest event time last."""
-        found: list[tuple[int, bytes]] = []
-        for number in range(self.plan.partitions):
-            partition = TopicPartition(topic, number)
-            end = self.broker.log(partition).last_stable_offset
-            batch = self.broker.read(partition, max(0, end - 2 * count))
-            found += [(ts, value) for ts, value in zip(batch.timestamps, batch.values, strict=True) if value is not None]
-        return [msgspec.json.decode(value) for _, value in sorted(found)[-count:]]
-
-    def counted(self, topic: str) -> int:
-        """Return the number of records in a topic."""
-        partitions = [TopicPartition(topic, number) for number in range(self.plan.partitions)]
-        return sum(len(self.broker.read(partition, 0)) for partition in partitions)
-
-    def counter(self, pipeline: str, counter: str) -> int:
-        """Return a counter of a pipeline's operators, over all tasks."""
-        tasks = self.runner.metrics.tasks.values()
-        return sum(count for task in tasks for name, count in task.counters.items() if name[0] == pipeline and name[2] == counter)
+    def is_stopping(self) -> bool:
+        """True when an app has given up."""
+        return any(part.runner.is_stopping for part in self.parts)
 
     def results(self) -> dict[str, Any]:
         """Return what the demo has come to as plain data."""
@@ -107,77 +90,92 @@ class Demo:
             "events": self.events,
             "seconds": round(self.seconds, 3),
             "records_per_second": round(self.processed / self.seconds),
-            "records_in": dict(sorted(self.sent.items())),
-            "dead_letters": self.counted(self.plan.dead_letter_topic),
+            "records_in": {topic: self.sent[topic] for topic in sorted(self.sent) if topic in self.shop.plan.sources},
+            "payments_in": self.sent.get(PAYMENTS, 0),
+            "dead_letters": self.shop.counted(self.shop.plan.dead_letter_topic),
             **({} if self.avro is None else {"schemas": self.avro.subjects}),
-            "pipelines": {
-                pipeline: {
-                    "late": self.counter(pipeline, "late_records"),
-                    "outputs": {
-                        topic: {"records": self.counted(topic), "newest": self.newest(topic, SAMPLES)} for topic in self.topics_of(pipeline)
-                    },
-                }
-                for pipeline in self.plan.graphs
-            },
+            "pipelines": {**self.shop.results(), **self.watch.results()},
         }
 
 
 def open_demo(events: int, folder: Path, *, registry: bool = False) -> Demo:
-    """Return a demo of the shop with its state in a folder; with a registry its records are Avro with schema ids."""
-    plan = replace(app.topology.plan(), max_ahead_ms=None)
-    avro = None
+    """Return a demo with its state in a folder; with a registry its records are Avro with schema ids."""
+    plans, avro = make_plans([app.topology, watch.app.topology]), None
     if registry:
         from agents.demo_registry import AvroTraffic  # needs the libraries of the extra `avro`
 
-        avro = AvroTraffic(plan, folder)
-        plan = avro.plan
+        avro = AvroTraffic(plans, folder)
+        plans = avro.plans
     broker = MemoryBroker()
-    for spec in plan.topic_specs(create_sources=True):
-        broker.create_topic(spec)
-    transport = MemoryTransport(broker, group_id=plan.app_id)
-    runner = Runner(plan, transport, open_store=lambda number: open_rocks_store(folder / str(number)), create_sources=True)
-    return Demo(plan, broker, runner, events, avro)
+    shop, watching = (make_part(plan, broker, folder) for plan in plans)
+    return Demo(broker, shop, watching, events, avro)
 
 
 async def run_demo(demo: Demo, seed: int) -> None:
-    """Send the traffic and run the shop until every window is closed."""
+    """Put the rules, send the traffic and run both apps until every window is closed."""
     demo.started_s = demo.clock.monotonic_s()
-    records: Iterable[TrafficRecord] = traffic(demo.events, seed=seed)
+    records: Iterable[TrafficRecord] = with_payments(traffic(demo.events, seed=seed), seed=seed)
+    put_rules(demo)
     if demo.avro is not None:
         await demo.avro.register()
         records = demo.avro.encoded(records)
     try:
-        await run_to_end(demo.runner, feeding=_feed(demo, records))
+        async with asyncio.TaskGroup() as group:
+            feeding = group.create_task(_feed(demo, records), name="feeding")
+            for part in demo.parts:
+                group.create_task(run_to_end(part.runner, feeding=_done(feeding)), name=part.plan.app_id)
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
     finally:
         if demo.avro is not None:
             await demo.avro.close()
     demo.ended_s = demo.clock.monotonic_s()
 
 
+def put_rules(demo: Demo) -> None:
+    """Put the watch's first rules on their topic."""
+    (topic,) = demo.watch.plan.broadcasts
+    columns = OutputColumns()
+    for line in RULES.read_bytes().splitlines():
+        rule = parse_line(line)
+        columns.append(0, rule.key, rule.value)
+    demo.broker.produce({TopicPartition(topic, 0): columns})
+
+
+async def _done(feeding: asyncio.Task[None]) -> None:
+    await asyncio.wait([feeding])
+
+
 async def _feed(demo: Demo, records: Iterable[TrafficRecord]) -> None:
     """Send records as fast as the tasks take them."""
     source = iter(records)
-    sent = 0
-    while chunk := list(islice(source, CHUNK_RECORDS)):
-        columns: dict[TopicPartition, OutputColumns] = {}
-        for topic, key, value, timestamp_ms in chunk:
-            partition = TopicPartition(topic, partition_of(key, demo.plan.partitions))
-            columns.setdefault(partition, OutputColumns()).append(timestamp_ms, key, value)
-            demo.sent[topic] = demo.sent.get(topic, 0) + 1
-        demo.broker.produce(columns)
-        sent += len(chunk)
-        while sent - demo.processed > LAG_MAX and not demo.runner.is_stopping:  # noqa: ASYNC110  # positions notify nobody
-            await asyncio.sleep(_WAIT_S)
-        await asyncio.sleep(0)
+    size = max(CHUNK_RECORDS_MIN, demo.events // CHUNKS_MAX)
+    while chunk := list(islice(source, size)):
+        for topic in demo.topics:
+            columns: dict[TopicPartition, OutputColumns] = {}
+            for _, key, value, timestamp_ms in (record for record in chunk if record.topic == topic):
+                partition = TopicPartition(topic, partition_of(key, demo.shop.plan.partitions))
+                columns.setdefault(partition, OutputColumns()).append(timestamp_ms, key, value)
+            demo.broker.produce(columns)
+            demo.sent[topic] = demo.sent.get(topic, 0) + sum(map(len, columns.values()))
+            sent = sum(demo.sent.values())
+            while demo.processed < sent and not demo.is_stopping:  # noqa: ASYNC110  # positions notify nobody
+                await asyncio.sleep(_WAIT_S)
 
 
 @click.command()
-@click.option("--events", type=click.IntRange(1), default=100_000, show_default=True, help="Number of records of the sample traffic.")
+@click.option(
+    "--events",
+    type=click.IntRange(1),
+    default=100_000,
+    show_default=True,
+    help="Number of orders and page views; payments follow from them.",
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same traffic.")
 @click.option("--registry", is_flag=True, help="Send Avro records with schema ids, by a schema registry in this process.")
 @click.option("--json", "as_json", is_flag=True, help="Print only the results, as JSON.")
 def demo(events: int, seed: int, registry: bool, as_json: bool) -> None:
-    """Run the shop on sample traffic, in this process, and show what it finds."""
+    """Run the shop and its watch on sample traffic, in this process, and show what they find."""
     from agents.demo_view import show_progress, show_results
 
     with tempfile.TemporaryDirectory(prefix="streamforge-demo-") as folder:

@@ -1,11 +1,11 @@
 """The demo's traffic as Avro: a schema registry in this process, records with schema ids, and sources that read them by it.
 
-    traffic (JSON) ──► Avro + id ──► orders, page-views ──► sources: the id's schema from http://127.0.0.1:…
+    traffic (JSON) ──► Avro + id ──► orders, page-views, payments ──► sources: the id's schema from http://127.0.0.1:…
 
 The pattern is the one of production, with the embedded registry in the place of a server.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,20 @@ from engine.plan import Plan
 
 
 class AvroTraffic:
-    """A registry, the plan that reads by it, and what makes Avro of the traffic.
+    """A registry, the plans that read by it, and what makes Avro of the traffic.
 
     Args:
-        plan: Of the shop with JSON values.
+        plans: Of the apps with JSON values.
         folder: Where the registry keeps its schemas.
     """
 
-    def __init__(self, plan: Plan, folder: Path) -> None:
+    def __init__(self, plans: Sequence[Plan], folder: Path) -> None:
         self._server = RegistryServer(str(folder / "schemas.sqlite")).start()
         self._registry = Registry(self._server.url)
-        self._json: dict[str, Any] = {topic: msgspec.json.Decoder(spec.codec.type).decode for topic, spec in plan.sources.items()}
-        self._codecs = {topic: avro(self._registry, spec.codec.type) for topic, spec in plan.sources.items()}
-        self.plan = replace(plan, sources={topic: self._source(spec) for topic, spec in plan.sources.items()})
+        types = {topic: spec.codec.type for plan in plans for topic, spec in plan.sources.items()}
+        self._json: dict[str, Any] = {topic: msgspec.json.Decoder(kind).decode for topic, kind in types.items()}
+        self._codecs = {topic: avro(self._registry, kind) for topic, kind in types.items()}
+        self.plans = [replace(plan, sources={topic: self._source(spec) for topic, spec in plan.sources.items()}) for plan in plans]
         self.url = self._server.url
         self.subjects: dict[str, int] = {}
 

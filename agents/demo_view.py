@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agents.demo import Demo
+from agents.payments import PAYMENTS
 
 _REFRESH_S = 0.25
 _YEAR_9999_MS = 253_402_300_799_000
@@ -30,7 +31,7 @@ async def show_progress(demo: Demo, running: Coroutine[object, object, None]) ->
 def show_results(demo: Demo) -> None:
     """Print the final table: what each pipeline wrote, with an example."""
     results = demo.results()
-    table = Table(title="What the shop found", title_justify="left")
+    table = Table(title="What the shop and its watch found", title_justify="left")
     for heading in ("pipeline", "topic"):
         table.add_column(heading)
     table.add_column("records", justify="right")
@@ -49,7 +50,7 @@ def show_results(demo: Demo) -> None:
     )
     if demo.avro is not None:
         subjects = ", ".join(f"{subject} (id {schema_id})" for subject, schema_id in demo.avro.subjects.items())
-        console.print(f"Orders and page views were Avro, their schemas at {demo.avro.url}: {subjects}.", highlight=False)
+        console.print(f"Orders, page views and payments were Avro, their schemas at {demo.avro.url}: {subjects}.", highlight=False)
 
 
 class Speed:
@@ -70,18 +71,19 @@ def _frame(demo: Demo, speed: Speed) -> Table:
     sent = sum(demo.sent.values())
     figures = Text.assemble(
         ("StreamForge demo  ", "bold"),
-        f"{processed:,} of {demo.events:,} records, {speed.rate(demo.seconds, processed):,.0f} a second, lag {sent - processed:,}, ",
-        f"watermark {_watermark(demo.watermark_ms)}",
+        f"{processed:,} records, {speed.rate(demo.seconds, processed):,.0f} a second, lag {sent - processed:,}, ",
+        f"watermark {_watermark(demo.shop.watermark_ms)}",
     )
     newest = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-    newest.add_column(style="cyan", no_wrap=True, min_width=max(map(len, demo.plan.graphs)))
+    newest.add_column(style="cyan", no_wrap=True, min_width=max(len(pipeline) for part in demo.parts for pipeline in part.plan.graphs))
     newest.add_column(no_wrap=True, overflow="ellipsis")
-    for pipeline in demo.plan.graphs:
-        values = demo.newest(demo.topics_of(pipeline)[0], 1)
-        newest.add_row(pipeline, Text(_short(values[-1]) if values else "nothing yet"))
+    for part in demo.parts:
+        for pipeline in part.plan.graphs:
+            values = part.newest(part.topics_of(pipeline)[0], 1)
+            newest.add_row(pipeline, Text(_short(values[-1]) if values else "nothing yet"))
     frame = Table.grid()
     frame.add_row(figures)
-    frame.add_row(ProgressBar(total=demo.events, completed=processed, width=60))
+    frame.add_row(ProgressBar(total=demo.events, completed=processed - demo.sent.get(PAYMENTS, 0), width=60))
     frame.add_row(newest)
     return frame
 
@@ -100,6 +102,8 @@ def _short(value: Mapping[str, Any]) -> str:
             parts.append(f"{name.removesuffix('_cents').replace('_', ' ')} {field / 100:,.2f}")
         elif name.endswith("ts") or name.startswith("window_"):
             parts.append(f"{name.replace('_', ' ')} {_time(field, '%H:%M:%S')}")
+        elif isinstance(field, Mapping):
+            parts.append(_short(field))
         elif isinstance(field, list):
             parts.append(" + ".join(map(str, field)))
         elif isinstance(field, str) and field.partition("-")[0] in name:

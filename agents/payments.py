@@ -1,6 +1,6 @@
 """Sample payments for the sample traffic's orders: most are paid soon, some too late, some never, and a few cards are tried out first.
 
-    traffic ──► orders ──► payments_for ──► payments, in order of arrival
+    traffic ──► orders ──► with_payments ──► the traffic and its payments, in order of arrival
 
 They follow from the orders and a seed of their own, so the traffic itself is the same with or without them.
 """
@@ -15,15 +15,22 @@ from agents.records import Order
 from agents.traffic import TrafficRecord
 from agents.watch.records import Payment
 
+PAYMENTS = "payments"
+
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Order).decode
 
 
 def payments_for(records: Iterable[TrafficRecord], *, seed: int) -> Iterator[TrafficRecord]:
-    """Yield the payments for the orders among records; both in order of arrival.
+    """Yield only the payments of `with_payments`."""
+    return (record for record in with_payments(records, seed=seed) if record.topic == PAYMENTS)
+
+
+def with_payments(records: Iterable[TrafficRecord], *, seed: int) -> Iterator[TrafficRecord]:
+    """Yield records, and payments for the orders among them; both in order of arrival. What is still to be paid comes at the end.
 
     Of a hundred orders 90 are paid within 20 minutes, 4 after 31 to 90 minutes, 6 never. With one in twenty a payment of less than two
-    euros comes within half a minute after the order, by which a card is tried out.
+    euros comes within half a minute after the order, by which a card is tried out; now and then a large order of the user follows.
     """
     random = Random(seed)
     waiting: list[tuple[int, int, TrafficRecord]] = []
@@ -32,6 +39,7 @@ def payments_for(records: Iterable[TrafficRecord], *, seed: int) -> Iterator[Tra
     for record in records:
         while waiting and waiting[0][0] <= record.timestamp_ms:
             yield heapq.heappop(waiting)[2]
+        yield record
         order = _order(record)
         if order is None or order.order_id in seen:
             continue
@@ -40,7 +48,7 @@ def payments_for(records: Iterable[TrafficRecord], *, seed: int) -> Iterator[Tra
             # Never before the order that it is for; it is as late as that order.
             arrival_ms = max(payment.ts, record.timestamp_ms)
             number += 1
-            heapq.heappush(waiting, (arrival_ms, number, TrafficRecord("payments", record.key, _encode(payment), arrival_ms)))
+            heapq.heappush(waiting, (arrival_ms, number, TrafficRecord(PAYMENTS, record.key, _encode(payment), arrival_ms)))
     while waiting:
         yield heapq.heappop(waiting)[2]
 

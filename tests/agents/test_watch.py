@@ -1,12 +1,13 @@
 """The watch over the shop's topics, each pipeline by hand, and the sample payments."""
 
 import json
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
-from agents.payments import payments_for
+from agents.payments import payments_for, with_payments
 from agents.records import Order, PageView
-from agents.traffic import traffic
+from agents.traffic import endless_traffic, traffic
+from agents.traffic_command import take
 from agents.watch import app
 from agents.watch.records import Payment
 from engine.testing import TestDriver
@@ -69,3 +70,21 @@ def test_payments_follow_from_the_orders_and_arrive_in_order() -> None:
     orders = {json.loads(record.value)["order_id"] for record in records if record.topic == "orders" and record.value.endswith(b"}")}
     paid = {json.loads(payment.value)["order_id"] for payment in payments}
     assert paid <= orders and 0.8 < len(paid) / len(orders) < 1
+
+
+def test_with_payments_leaves_the_traffic_as_it_is_and_keeps_the_order_of_arrival() -> None:
+    records = list(traffic(2_000, seed=1))
+    both = list(with_payments(records, seed=5))
+    assert [record for record in both if record.topic != "payments"] == records
+    assert [record for record in both if record.topic == "payments"] == list(payments_for(records, seed=5))
+    assert all(one.timestamp_ms <= other.timestamp_ms for one, other in pairwise(both))
+
+
+def test_traffic_command_counts_orders_and_views_and_sends_payments_in_between() -> None:
+    source = with_payments(endless_traffic(seed=1, users=50, records_per_second=2, start_ms=0), seed=1)
+    pieces = [list(take(source, count)) for count in (0, 1, 700, 1_300)]
+    assert [sum(record.topic != "payments" for record in piece) for piece in pieces] == [0, 1, 700, 1_300]
+    assert sum(record.topic == "payments" for record in pieces[3]) > 100
+    assert list(with_payments(islice(endless_traffic(seed=1, users=50, records_per_second=2, start_ms=0), 2_001), seed=1))[
+        : sum(map(len, pieces))
+    ] == [record for piece in pieces for record in piece]

@@ -181,6 +181,9 @@ class PartitionLog:
         return self._batch(pieces, position, next_offset, limit)
 
     def _batch(self, pieces: Sequence[Piece], position: int, next_offset: int, limit: int) -> RecordBatch:
+        if not pieces:  # of many partitions that are asked together, most have nothing new
+            topic, number = self.partition
+            return RecordBatch(topic, number, [], [], [], [], position=position, next_offset=next_offset, high_watermark=limit)
         has_headers = any(segment.headers is not None for segment, _, _ in pieces)
         return RecordBatch(
             self.partition.topic,
