@@ -77,7 +77,8 @@ async def test_time_that_stands_still_each_time_ends_the_worker(monkeypatch: pyt
     await worker.until_running(0)
     forget_answers(worker, monkeypatch, until_seeks=99)
     with pytest.raises(StalledError, match="task 0 was opened again 2 times and does not move: its time does not: "):
-        await worker.running
+        async with asyncio.timeout(300.0):
+            await worker.running
     assert worker.runner.metrics.task(0).stalls == 3
 
 

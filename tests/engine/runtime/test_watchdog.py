@@ -60,7 +60,8 @@ async def test_watchdog_task_that_hangs_each_time_ends_the_worker(caplog: pytest
     worker = world.worker(limits=LIMITS, deliver=Hanging(99).deliver)
     world.click("ann", times=3)
     with pytest.raises(StalledError, match="task 0 was opened again 2 times and does not move: a batch is in hand"):
-        await worker.running
+        async with asyncio.timeout(300.0):
+            await worker.running
     assert worker.runner.metrics.task(0).stalls == 3
 
 
