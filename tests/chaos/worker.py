@@ -104,6 +104,12 @@ class Worker:
         resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, resource.getrlimit(resource.RLIMIT_FSIZE))
 
     @property
+    def pid(self) -> int:
+        """The process id."""
+        assert self._process is not None, f"{self.name} does not run"
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         """Whether there is a process, frozen or not."""
         return self._process is not None and self._process.poll() is None
