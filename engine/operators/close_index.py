@@ -3,21 +3,25 @@
 A key stands in the index under a time at or before the one at which its first session closes, rounded down to a pane. A session that
 grows moves its close, but not the entry: when that comes due, it is put back where the session then closes.
 
-    panes 2 s wide, watermark 61.5 s      … [58, 60)  [60, 62)  [62, 64) …
+    panes 15 s wide, watermark 70 s       … [45, 60)  [60, 75)  [75, 90) …
                                           passed: all of it comes out at once, a dict of keys
                                                     reached: who is due comes out, the others stay
 
-Sessions open and close by the thousand in a block, so what counts is that a key costs a place in a dict, and nothing else. As stored,
-an entry is the same as one of an exact time (`state.timed`); a time that is no multiple of the width is a pane of its own.
+Sessions open and close by the thousand in a block, so what counts is that a key costs a place in a dict, and nothing else. The keys of
+the pane that time has reached also lie in a heap, made when it is reached, so that a small block looks at those that are due only.
+
+As stored, an entry is the same as one of an exact time (`state.timed`); a time that is no multiple of the width is a pane of its own.
 """
 
 from collections.abc import Callable, Iterable
+from heapq import heapify, heappop, heappush
+from itertools import count
 from typing import Any
 
 from state.overlay import PaneCells
 
-_WIDTH_MAX_MS = 2_000
-_WIDTH_UNKNOWN_MS = 1_000
+_WIDTH_MAX_MS = 15_000
+_WIDTH_UNKNOWN_MS = 5_000
 
 
 class CloseIndex:
@@ -30,6 +34,13 @@ class CloseIndex:
     def __init__(self, panes: PaneCells[Any, bool], width_ms: int) -> None:
         self._panes = panes
         self.width_ms = width_ms
+        self._reached: int | None = None  # the pane that time has reached, if its keys are in the heap
+        self._heap: list[tuple[int, int, Any]] = []  # when to look at a key, which may be early
+        self._ties = count()
+
+    def forget(self) -> None:
+        """Drop what is not state; after a roll-back."""
+        self._reached = None
 
     def pane_of(self, time_ms: int) -> int:
         """Return the place of an entry for a time."""
@@ -46,7 +57,16 @@ class CloseIndex:
     def enter(self, panes: dict[int, list[Any]]) -> None:
         """Put keys into panes; OverflowError for a time beyond 64 bits."""
         for pane in sorted(panes):
-            self._panes.pane(pane).put_many(dict.fromkeys(panes[pane], True))
+            keys = panes[pane]
+            self._panes.pane(pane).put_many(dict.fromkeys(keys, True))
+            if pane == self._reached:
+                for key in keys:
+                    heappush(self._heap, (pane, next(self._ties), key))
+
+    def look_at(self, pane: int, key: Any, close_ms: int) -> None:
+        """A key that stays where it is may close earlier than was known: it has one more session."""
+        if pane == self._reached:
+            heappush(self._heap, (close_ms, next(self._ties), key))
 
     def delete(self, pane: int, key: Any) -> None:
         """Take a key out of a pane."""
@@ -65,17 +85,32 @@ class CloseIndex:
             return ()
         found: dict[Any, None] = {}
         for time_ms in self._panes.times(until):
-            pane = self._panes.pane(time_ms)
-            keys = dict.fromkeys(pane.cells if pane.complete else [key for key, _ in pane.items()])
             if self.is_passed(time_ms, until):
+                pane = self._panes.pane(time_ms)
+                found |= dict.fromkeys(pane.cells if pane.complete else [key for key, _ in pane.items()])
                 pane.drop()
-                found |= keys
-                continue
-            for key in keys:
-                if close_of(key) <= until:
-                    pane.delete(key)
-                    found[key] = None
+            else:
+                self._take_reached(time_ms, until, close_of, found)
         return found
+
+    def _take_reached(self, time_ms: int, until: int, close_of: Callable[[Any], int], found: dict[Any, None]) -> None:
+        """Take those who are due out of the pane that time has reached."""
+        pane, ties = self._panes.pane(time_ms), self._ties
+        if self._reached != time_ms:
+            self._reached = time_ms
+            self._heap = [(close_of(key), next(ties), key) for key in (pane.cells if pane.complete else dict(pane.items()))]
+            heapify(self._heap)
+        heap = self._heap
+        while heap and heap[0][0] <= until:
+            _, _, key = heappop(heap)
+            if key in found or pane.get(key) is None:
+                continue
+            close_ms = close_of(key)
+            if close_ms <= until:
+                pane.delete(key)
+                found[key] = None
+            elif close_ms < time_ms + self.width_ms:
+                heappush(heap, (close_ms, next(ties), key))
 
 
 def pane_width_ms(gap_ms: Any) -> int:

@@ -155,6 +155,8 @@ class SessionBlocks:
                 closes.delete(indexed, key)
                 entered.setdefault(pane, []).append(key)
             else:
+                if others:
+                    closes.look_at(indexed, key, right + delay_ms)
                 pane = indexed
             kept[key] = (pane, left, right, accumulators, others)
         self._sessions.put_many(kept)

@@ -90,6 +90,9 @@ class SessionWindows(Operator):
         results.add_spans(found, self._plan.rows, ordered=True)
         results.finish()
 
+    def rolled_back(self) -> None:
+        self._closes.forget()
+
     def inspect(self, key: Any) -> Iterator[tuple[str, Any]]:
         for start, end, accumulators in _sessions_of(self._sessions.get(key)):
             yield str(start), self._plan.rows.row(key, accumulators, start, end)
@@ -186,6 +189,8 @@ class SessionWindows(Operator):
                 entered.setdefault(pane, []).append(key)
                 put(key, (pane, *stored[1:]))
             else:
+                if stored[4]:
+                    closes.look_at(indexed, key, end + delay_ms)
                 put(key, stored)
         closes.enter(entered)
 

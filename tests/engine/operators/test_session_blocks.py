@@ -105,6 +105,22 @@ def test_is_quick_at_the_edge(timestamp_ms: int, before: int, expected: bool) ->
     assert is_quick(block, -1) is expected
 
 
+@pytest.mark.parametrize("quick", [True, False])
+def test_earlier_session_of_a_key_in_the_pane_that_time_has_reached_closes_in_time(quick: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not quick:
+        monkeypatch.setattr(window_sessions, "is_quick", lambda block, delay_ms: False)
+    harness = OperatorHarness(window_operator(WindowSpec(windows.session(lambda value: value), AGGREGATES, value_type=int)))
+    # Panes are 5 s wide. "a" closes at 4_999, and then also at 1_999 by a session of its own, in the pane that is being looked at.
+    harness.feed_block([("a", 2_000, 3_000)], before=[0], watermark=1_000)
+    harness.advance(1_500)
+    harness.feed_block([("a", 300, 1_700)], before=[1_500], watermark=1_500)
+    assert harness.take() == []
+    harness.advance(2_000)
+    assert [(out.key, out.value["window_start"], out.value["window_end"]) for out in harness.take()] == [("a", 1_700, 2_000)]
+    harness.advance(5_000)
+    assert [(out.key, out.value["window_start"]) for out in harness.take()] == [("a", 3_000)]
+
+
 def test_sessions_of_a_key_in_a_block_close_earliest_first_and_the_rest_stays() -> None:
     spec = WindowSpec(windows.session("5ms"), AGGREGATES, value_type=int)
     harness = OperatorHarness(window_operator(spec))
