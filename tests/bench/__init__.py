@@ -26,6 +26,7 @@ Latency: 5,000 orders a second, whatever the engine does (an open loop), a runni
 to a second, and with commits that follow one another (`--commits`); from handing an order to the producer to seeing its result with
 read_committed. Absolute figures belong to one machine: compare ratios, and runs next to each other.
 
-`python -m tests.bench.inprocess` runs the jobs without a broker and says where the time goes: for work on the data path, and for
-profiles. `python -m tests.bench.windows` is apart from this: each window kind at 100 and at a million keys, in process, without a broker.
+`python -m tests.bench.workers` has two workers beside one, by CPU time. `python -m tests.bench.inprocess` runs the jobs without a broker
+and says where the time goes: for work on the data path, and for profiles. `python -m tests.bench.windows` is apart from this: each
+window kind at 100 and at a million keys, in process, without a broker.
 """

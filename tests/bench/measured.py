@@ -29,6 +29,12 @@ def pin(process_id: int, core: int) -> None:
         os.sched_setaffinity(int(thread.name), {core})
 
 
+def cpu_seconds(process_id: int) -> float:
+    """Return the CPU seconds that a process has used, all threads, user and system."""
+    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Measured:
     """`python -m module` with `BENCH_*` variables, in a process group of its own; it is ended when the `with` ends.
 
@@ -66,8 +72,7 @@ class Measured:
 
     def cpu_s(self) -> float:
         """Return the CPU seconds that it has used, all threads, user and system."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self.process.pid)
 
     def rss_peak_mib(self) -> int:
         """Return the most memory that it has had resident, as seen up to its last moment; an ended process tells no more."""
