@@ -62,14 +62,15 @@ PEEKED = "peeked"
 
 @dataclass(frozen=True, slots=True)
 class Peeked:
-    """Values and event times of a batch that has been looked at and not been taken yet."""
+    """Values and event times of a batch that has been looked at and not been taken yet; `exact`: no row is bad or left out."""
 
     decoded: Decoded[Any]
     times: Sequence[int]
+    exact: bool
 
     def cut(self, start: int, stop: int) -> "Peeked":
         """Return the rows from `start` on, before `stop`."""
-        return Peeked(self.decoded.cut(start, stop), self.times[start:stop])
+        return Peeked(self.decoded.cut(start, stop), self.times[start:stop], self.exact)
 
 
 class SourceState:
@@ -108,8 +109,23 @@ class SourceState:
         peeked: Peeked | None = batch.attached.get(PEEKED)
         if peeked is None:
             decoded = self._spec.codec.decode_batch(batch)
-            peeked = batch.attached[PEEKED] = Peeked(decoded, self._peek(batch, decoded))
+            exact = self._exact_times(batch, decoded)
+            times = self._peek(batch, decoded) if exact is None else exact
+            peeked = batch.attached[PEEKED] = Peeked(decoded, times, exact is not None)
         return peeked.times
+
+    def _exact_times(self, batch: RecordBatch, decoded: Decoded[Any]) -> Sequence[int] | None:
+        """Return the event times if all rows are good, None otherwise."""
+        time = self._spec.time
+        if decoded.errors or decoded.skipped or (self._spec.tombstones and None in batch.values):
+            return None
+        if time is None:
+            return batch.timestamps
+        try:
+            times = list(map(time.get, decoded.values))
+        except Exception:  # noqa: BLE001  # selectors are user code: which record is bad is found out when it is taken
+            return None
+        return times if time.type is int or all(type(timestamp_ms) is int for timestamp_ms in times) else None
 
     def _peek(self, batch: RecordBatch, decoded: Decoded[Any]) -> Sequence[int]:
         time = self._spec.time
@@ -162,7 +178,10 @@ class SourceState:
                 rows = [row for row in range(len(batch)) if row not in decoded.skipped]
                 values, raw_keys, timestamps = _pick(values, rows), _pick(raw_keys, rows), _pick(timestamps, rows)
             keys = self._keys(raw_keys, values)
-            if spec.time is not None:
+            peeked: Peeked | None = batch.attached.get(PEEKED)
+            if peeked is not None and peeked.exact:
+                timestamps = peeked.times
+            elif spec.time is not None:
                 timestamps = list(map(spec.time.get, values))
             if spec.time is not None and spec.time.type is not int:
                 _require_times(timestamps)

@@ -12,8 +12,8 @@ An input that is behind in time, has nothing here, and is known to have more on 
 since it last gave something, and never when it is idle or held back. What comes through a repartition topic is not waited for.
 
 Runs of one input get longer with what is queued, so that the price of changing over stays small: up to some hundred records the
-order is exact, in a long backlog it is so to within some hundred records. Where a codec has to get a schema before it can read, the
-watermark stands for the times of the records.
+order is exact, in a long backlog it is so to within some hundred records (`python -m tests.bench.merging` measures it). Where a codec
+has to get a schema before it can read, the watermark stands for the times of the records.
 
 Source: KIP-353 and KIP-695 (`max.task.idle.ms` of Kafka Streams).
 """
@@ -32,7 +32,8 @@ from engine.task import Task
 
 WAIT_S = 0.2
 CHUNK_RECORDS = 512
-QUEUED_A_RECORD = 250  # so many queued records make a run one record longer at least
+EXACT_RECORDS = 250  # up to so many queued records, a run ends with the first record of another input that is earlier
+QUEUED_A_RECORD = 64  # so many more make a run one record longer at least
 
 
 class Merging:
@@ -78,7 +79,7 @@ class Merging:
         if isinstance(item, EndOfInput):
             return item
         limit = min((times[partition][0] for partition in mates if partition is not first), default=MAX_TIME)
-        least = max(1, self._intake.queued // QUEUED_A_RECORD)
+        least = max(1, (self._intake.queued - EXACT_RECORDS) // QUEUED_A_RECORD)
         count = next((row for row, time_ms in enumerate(times[first]) if time_ms > limit and row >= least), len(item))
         if count < len(item):
             self._intake.set_aside(cut_piece(item, count, len(item)))

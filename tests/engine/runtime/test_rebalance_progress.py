@@ -9,6 +9,7 @@
 Each test sweeps the moment of the join over the whole time in which such a state can be, in virtual time.
 """
 
+import asyncio
 import json
 from dataclasses import replace
 from typing import Any
@@ -97,6 +98,10 @@ def rows(world: World, topic: str) -> list[Any]:
     return [json.loads(value or b"") for batch in world.read(topic) for value in batch.values]
 
 
+async def until_rows(world: World, topic: str, count: int) -> None:
+    await eventually(lambda: len(rows(world, topic)) >= count, timeout_s=30)
+
+
 def revenue_of(partitions: range | tuple[int, ...]) -> list[tuple[str, int, int, int]]:
     cents = sum(partition + 1 for partition in partitions)
     return [(f"C{part}", minute * MINUTE_MS, len(partitions), cents) for part in range(3) for minute in range(3)]
@@ -174,3 +179,24 @@ async def test_rebalance_while_partitions_are_about_to_be_idle_counts_them_out(f
     """Two partitions never bring anything; 1 s of silence makes them idle, wherever they are read then."""
     for join_ms in range(first_ms, 1_900, step_ms):
         await run(SLOW, join_ms, idle="1s", partitions=(0, 3), steps=False)
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+@virtual_time
+async def test_join_goes_on_after_a_restart_when_one_side_was_read_to_its_end(end: str) -> None:
+    """Clicks have ended for good, before or after they were idle; orders go on, and those without a click must come out too."""
+    for restart_ms in (100, 900, 1_500, 4_000):
+        world = World(shop("1s"))
+        disk: dict[int, Any] = {}
+        first = world.worker("w1", disk=disk, limits=SLOW)
+        await first.until_running(*range(PARTITIONS))
+        send_minutes(world, (1,))
+        await asyncio.sleep(restart_ms / 1_000)
+        await getattr(first, end)()
+        for minute in range(3, 6):
+            send(world, "orders", 1, currency="C0", cents=1, ts=minute * MINUTE_MS)
+        second = world.worker("w2", disk=disk, limits=SLOW)
+        expected = sorted([*seen_of((1,)), *([minute * MINUTE_MS, None] for minute in range(3, 6))], key=repr)
+        await until_rows(world, "seen", len(expected))
+        assert sorted(rows(world, "seen"), key=repr) == expected
+        await second.stop()
