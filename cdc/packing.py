@@ -5,15 +5,12 @@ MessagePack does not know are extensions of it:
 
     {"id": 1, "amount": Decimal("9.50")}         {"id": 1, "amount": Ext(1, "9.50")}
 
-Limits: the types are those that `cdc.debezium` gives. What other operators keep of dict rows (a `group_by`, a join) is theirs: there
-a `Decimal` would become text, so declare a Struct for rows that go there.
+Limits: the types are those that `cdc.debezium` gives. Other operators (a `group_by`, a join) keep the same types by `engine.untyped`,
+but for `Beyond`, `Interval` and `Range`: declare a Struct for rows with these that go there.
 """
 
 from collections.abc import Callable
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from typing import Any, get_origin
-from uuid import UUID
 
 import msgspec
 from msgspec.msgpack import Ext
@@ -21,9 +18,9 @@ from msgspec.msgpack import Ext
 from cdc.values import Beyond, Interval, Range
 from engine.agg.folding import payload_codec
 from engine.errors import RecordError
+from engine.untyped import EXTENSIONS, READERS
 from state.values import PayloadCodec
 
-_MICROSECOND = timedelta(microseconds=1)
 _INT64 = 1 << 63
 
 _pack = msgspec.msgpack.Encoder().encode  # a set is in no row, and columns keep their order
@@ -65,15 +62,6 @@ def _untag(code: int, data: memoryview) -> Any:
     return _READERS[code](bytes(data))
 
 
-def _text(value: Any) -> bytes:
-    return str(value).encode()
-
-
-def _iso(value: Any) -> bytes:
-    text: str = value.isoformat()
-    return text.encode()
-
-
 def _read_range(raw: bytes) -> Range[Any]:
     return Range(*_unpack_any(raw))
 
@@ -81,28 +69,16 @@ def _read_range(raw: bytes) -> Range[Any]:
 _PLAIN = frozenset((str, bool, float, bytes, type(None)))
 _unpack_any = msgspec.msgpack.Decoder(ext_hook=_untag).decode
 _EXTENSIONS: dict[type, tuple[int, Callable[[Any], bytes]]] = {
-    Decimal: (1, _text),
-    datetime: (2, _iso),
-    date: (3, _iso),
-    time: (4, _iso),
-    timedelta: (5, lambda value: b"%d" % (value // _MICROSECOND)),
-    UUID: (6, _text),
-    Beyond: (7, _text),
+    **EXTENSIONS,
+    Beyond: (7, lambda value: str(value).encode()),
     Interval: (8, lambda value: b"%d %d %d" % (value.months, value.days, value.microseconds)),
     Range: (9, lambda value: _pack(list(map(_tag, (getattr(value, name) for name in value.__struct_fields__))))),
-    int: (10, _text),
 }
 _READERS: dict[int, Callable[[bytes], Any]] = {
-    1: lambda raw: Decimal(raw.decode()),
-    2: lambda raw: datetime.fromisoformat(raw.decode()),
-    3: lambda raw: date.fromisoformat(raw.decode()),
-    4: lambda raw: time.fromisoformat(raw.decode()),
-    5: lambda raw: timedelta(microseconds=int(raw)),
-    6: lambda raw: UUID(raw.decode()),
+    **READERS,
     7: lambda raw: Beyond(raw.decode()),
     8: lambda raw: Interval(*map(int, raw.split())),
     9: _read_range,
-    10: int,
 }
 
 __all__ = ["row_codec"]

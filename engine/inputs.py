@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from engine import untyped
 from engine.block import MAX_TIME, Block, advance
 from engine.codecs import Decoded
 from engine.errors import RecordError
@@ -298,7 +299,7 @@ class RepartitionInput(Input):
     def __init__(self, state: TaskState, node: Node, name: str, plan: "Plan") -> None:
         self._epoch = plan.epoch
         self._codec: KeyCodec = key_codec(node.key_type)
-        self._decode_value = msgspec.msgpack.Decoder(node.value_type).decode
+        self._decode_value = untyped.decoder(node.value_type)
         self._cells = state.keyed(
             name, key_codec(str), msgpack_codec(ValveState), merge=partial(merge_upstreams, upstreams=plan.partitions)
         )
@@ -333,7 +334,7 @@ class RepartitionInput(Input):
             timestamps = [_true_time(batch, row) for row in rows]
         return Block(
             [EVERYWHERE if (key := batch.keys[row]) is None else self._codec.decode(key) for row in rows],
-            [self._decode_value(batch.values[row]) for row in rows],  # type: ignore[arg-type]  # and a value
+            [self._decode_value(batch.values[row]) for row in rows],  # and a value
             timestamps,
             start,
             self._valve.watermark,

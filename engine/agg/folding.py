@@ -26,6 +26,7 @@ from typing import Any
 
 import msgspec
 
+from engine import untyped
 from engine.agg.aggregate import KEPT, Aggregate, Fold
 from engine.errors import ConfigError
 from engine.operators.undeclared import refuse_structs
@@ -267,8 +268,8 @@ def _run(text: str, namespace: dict[str, Any]) -> dict[str, Any]:
 
 def payload_codec(stored: Any) -> PayloadCodec[Any]:
     """Return the codec of a tuple type: MessagePack; JSON where an int is beyond 64 bits. The first byte tells."""
-    pack, pack_wide = msgspec.msgpack.Encoder(order="deterministic").encode, msgspec.json.Encoder(order="deterministic").encode
-    unpack, unpack_wide = msgspec.msgpack.Decoder(stored).decode, msgspec.json.Decoder(stored).decode
+    pack, pack_wide = untyped.encoder(stored, order="deterministic"), msgspec.json.Encoder(order="deterministic").encode
+    unpack, unpack_wide = untyped.decoder(stored), msgspec.json.Decoder(stored).decode
 
     def encode(value: Any) -> bytes:
         try:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
+from engine import untyped
 from engine.block import MAX_TIME, MIN_TIME, Block, one_by_one
 from engine.errors import RecordError
 from engine.keys import key_codec
@@ -84,7 +85,7 @@ class RepartitionSink(Operator):
         super().__init__(context)
         self._codec = key_codec(node.key_type)
         self._typed = node.value_type is not Any
-        self._encode = msgspec.msgpack.Encoder().encode
+        self._encode = untyped.encoder(node.value_type)
         self._topic = topic
         self._outputs = outputs
         self._epoch = epoch

@@ -1,6 +1,7 @@
 """The real chain under fire: what is lost or doubled when Connect, a worker and the replicators are killed while writes go on."""
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import fastavro
+import msgspec
 import pytest
 
 from engine.records import TopicPartition
@@ -58,6 +61,9 @@ class Replicators:
         done = subprocess.run([*self._commands[1], "--no-follow"], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         assert done.returncode == 0, done.stderr
 
+    def said(self) -> str:
+        return self._log.read_text()[-3_000:] if self._log.exists() else ""
+
     def check(self) -> None:
         for process in self._processes:
             assert process.poll() is None, self._log.read_text()[-3_000:]
@@ -85,7 +91,7 @@ async def make_topics(broker: str) -> None:
     await transport.stop()
 
 
-async def read_all(broker: str, topic: str) -> list[tuple[bytes | None, Any]]:
+async def read_all(broker: str, topic: str, *, decode: bool = True) -> list[tuple[bytes | None, Any]]:
     """Return the committed (key, JSON value) of a topic, partition by partition."""
     transport = make_transport(broker, group="")
     await transport.start()
@@ -99,7 +105,8 @@ async def read_all(broker: str, topic: str) -> list[tuple[bytes | None, Any]]:
             while reader.position < ends[partition]:
                 batch = await reader.read(1.0)
                 if batch is not None:
-                    found += [(key, None if raw is None else json.loads(raw)) for key, raw in zip(batch.keys, batch.values, strict=True)]
+                    values = [None if raw is None else json.loads(raw) for raw in batch.values] if decode else batch.values
+                    found += zip(batch.keys, values, strict=True)
             await reader.close()
     finally:
         await transport.stop()
@@ -142,11 +149,40 @@ def under_fire(tmp_path: Path, *, rounds: int, registry: bool) -> None:
             writer.stop()
             _check(broker, postgres, worker, replicators, writer, tmp_path / "copy.duckdb")
         except BaseException:
-            print(worker.text()[-3_000:], connect.log_tail()[-2_000:])
+            print(worker.text()[-3_000:], connect.log_tail()[-2_000:], replicators.said())
+            print(_traces(broker, postgres))
             raise
         finally:
             worker.kill()
             replicators.end()
+
+
+def _traces(broker: str, postgres: Postgres) -> str:
+    """Return how far the copy has come in each topic, and the life of the first rows that differ."""
+    lines = []
+    with postgres.connect() as connection:
+        lines.append(f"offsets of the copy: {connection.execute('select * from copy._replica_offsets').fetchall()}")
+    for table in TABLES:
+        source, copy = source_rows(postgres, table), source_rows(postgres, table, "copy")
+        wrong = [key for key in {**source, **copy} if source.get(key) != copy.get(key)]
+        lines.append(f"{table}: {len(wrong)} of {len(source)} differ; {sum(key not in source for key in wrong)} should have gone")
+        if wrong:
+            shown = (wrong[0], wrong[-1])
+            for key, raw in asyncio.run(read_all(broker, f"pg.public.{table}", decode=False)):
+                lines += [f"{key!r} {raw!r}" for number in shown if key is not None and _names(key, number)]
+            with postgres.connect() as connection:
+                for key, lsn, commit in connection.execute(
+                    "select key, lsn, commit_lsn from copy._replica_guards where source = %s", (table,)
+                ):
+                    lines += [
+                        f"guard {number}: {lsn} {commit}" for number in shown if bytes(key) == msgspec.msgpack.encode(({"id": number},))
+                    ]
+    return "\n".join(lines)
+
+
+def _names(key: bytes, number: int) -> bool:
+    """Whether a key is that of a row, as JSON or as Avro (an int in zigzag)."""
+    return key == b'{"id":%d}' % number or (key[:1] == b"\0" and fastavro.schemaless_reader(io.BytesIO(key[5:]), "int", None) == number)
 
 
 def _round(number: int, postgres: Postgres, connect: Connect, worker: Worker, replicators: Replicators, writer: Writer) -> None:

@@ -1,6 +1,9 @@
 """What reads a table of changes: filters, sums that go down, joins and `as_of`, with rows of a Struct."""
 
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from msgspec import Struct
 
@@ -96,3 +99,47 @@ def test_as_of_gives_the_row_as_it_was_when_the_order_was_placed() -> None:
         send(driver, "pg.orders", "c", 2, 60, Order(2, 7, 500))
         driver.finish()
         assert {record.value["id"]: record.value["country"] for record in driver.read("placed")} == {1: "FR", 2: "IT"}
+
+
+def test_dict_rows_keep_their_types_through_group_by_and_joins() -> None:
+    topology = Topology("rich", partitions=3)
+    lives: Any = debezium(dict, columns={"born": date, "asleep": timedelta})
+    sales: Any = debezium(dict, columns={"amount": Decimal, "placed": datetime, "tags": list[UUID]})
+    users = topology.source("pg.users", codec=lives, key="id", time="source_ms")
+    orders = topology.source("pg.orders", codec=sales, key="id", time="source_ms")
+    seen: list[tuple[str, Any]] = []
+
+    def look(where: str) -> Any:
+        def take(value: Any) -> dict[str, str]:
+            seen.append((where, value))
+            return {"seen": repr(value)}
+
+        return take
+
+    @topology.pipeline(orders)
+    def totals(changes: Stream[int, Change[dict[str, Any]]]) -> Sink:
+        return changes.table("orders").group_by("user_id").aggregate(cents=agg.sum(lambda row: int(row["amount"] * 100))).to("totals")
+
+    @topology.pipeline(users, orders)
+    def joined(people: Stream[int, Change[dict[str, Any]]], changes: Stream[int, Change[dict[str, Any]]]) -> Sink:
+        return changes.table("orders").join(people.table("users"), on="user_id").map(look("join")).to("joined")
+
+    @topology.pipeline(orders)
+    def moved(changes: Stream[int, Change[dict[str, Any]]]) -> Sink:
+        rows: Stream[int, Any] = changes.map(lambda change: change.after).filter(lambda row: row is not None)
+        return rows.key_by(lambda row: row["user_id"]).map(look("key_by")).to("moved")
+
+    row = {"id": 1, "user_id": 7, "amount": Decimal("9.50"), "placed": datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC), "tags": [UUID(int=3)]}
+    user = {"id": 7, "born": date(1990, 5, 6), "asleep": timedelta(hours=8)}
+    with TestDriver(topology, partitions=3) as driver:
+        send(driver, "pg.users", "c", 7, 10, user)
+        send(driver, "pg.orders", "c", 1, 20, row)
+        other = {**row, "id": 2, "amount": Decimal("0.25")}
+        send(driver, "pg.orders", "c", 2, 30, other)
+        send(driver, "pg.orders", "d", 1, 40, row)
+        driver.finish()
+        totals_seen = [record.value for record in driver.read("totals")]
+        assert driver.read("rich-dlq") == []
+    assert totals_seen[-1]["cents"] == 25
+    assert ("join", (other, user)) in seen
+    assert ("key_by", other) in seen

@@ -1,0 +1,69 @@
+"""Undeclared values keep their types as bytes; declared ones are written as ever, and so is what is plain."""
+
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from engine.untyped import decoder, encoder, tagger
+
+
+class Order(msgspec.Struct, frozen=True):
+    id: int
+    amount: Decimal
+
+
+RICH: dict[str, Any] = {
+    "amount": Decimal("9.50"),
+    "naive": datetime(2026, 1, 2, 3, 4, 5, 6),  # noqa: DTZ001  # on purpose
+    "aware": datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC),
+    "day": date(2026, 1, 2),
+    "clock": time(3, 4, 5, 6),
+    "length": timedelta(days=-1, microseconds=1),
+    "id": UUID(int=7),
+    "wide": 2**70,
+    "plain": [1, "a", None, 1.5, b"\0", True],
+    "nested": {"list": [Decimal("0E+3")], "at": date(1, 1, 1)},
+}
+
+
+@pytest.mark.parametrize(
+    ("declared", "value"),
+    [
+        (Any, RICH),
+        (dict, RICH),
+        (dict[str, Any], RICH),
+        (tuple[dict[str, Any] | None, dict[str, Any] | None], (RICH, None)),
+        (tuple[int, tuple[dict[str, Any], ...]], (1, (RICH, RICH))),
+        (tuple[Order, Any], (Order(1, Decimal("1.0")), RICH)),
+        (list[dict[str, Any]], [RICH]),
+        (dict[str, list[Any]], {"a": [Decimal(1), 2]}),
+        (tuple[Order | None, int | dict[str, Any] | list[Any]], (None, [RICH])),
+    ],
+)
+def test_undeclared_values_come_back_as_they_were(declared: Any, value: Any) -> None:
+    back = decoder(declared)(encoder(declared)(value))
+    assert repr(back) == repr(value)
+
+
+@pytest.mark.parametrize("declared", [int, str, Decimal, Order, tuple[Order, Decimal], Order | None, tuple[int, ...], dict[str, Decimal]])
+def test_declared_types_need_no_tags(declared: Any) -> None:
+    assert tagger(declared) is None
+
+
+@pytest.mark.parametrize("value", [{"a": 1, "b": [1.5, None]}, [{"a": {"b": "c"}}], "text", 7, None])
+def test_plain_values_are_written_as_ever(value: Any) -> None:
+    assert encoder(Any)(value) == msgspec.msgpack.encode(value)
+
+
+def test_what_was_written_before_can_be_read() -> None:
+    before = msgspec.msgpack.encode({"at": datetime(2026, 1, 2, tzinfo=UTC), "amount": Decimal("9.50")})
+    assert decoder(dict)(before) == {"at": datetime(2026, 1, 2, tzinfo=UTC), "amount": "9.50"}
+
+
+def test_wide_int_in_a_declared_place_is_for_the_caller_to_write() -> None:
+    with pytest.raises(OverflowError):
+        encoder(tuple[int, int])((1, 2**70))
