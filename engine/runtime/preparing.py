@@ -19,6 +19,8 @@ from engine.task import Task
 
 log = logging.getLogger(__name__)
 
+SINKS_WAIT_S = 60.0
+
 
 @runtime_checkable
 class Prepares(Protocol):
@@ -56,20 +58,44 @@ class PreparesSource(Protocol):
         ...
 
 
-async def prepare_codecs(plan: Plan) -> None:
-    """Prepare the codecs of all topics that a plan reads or writes."""
+async def prepare_codecs(plan: Plan, limits: Limits, *, sinks_wait_s: float = SINKS_WAIT_S) -> None:
+    """Prepare the codecs of all topics that a plan reads or writes.
+
+    Args:
+        sinks_wait_s: How long in all sinks may be tried again while something outside does not answer.
+
+    Raises:
+        ConfigError: A sink cannot be written, or a source never decoded.
+        UnavailableError: A sink could not be prepared for so long.
+    """
     for topic, spec in plan.fed_topics.items():
         if isinstance(spec.codec, PreparesSource):
             try:
                 await spec.codec.prepare_source(topic)
             except UnavailableError as error:
                 log.warning("source %s is not checked at the start: %s", topic, error)  # its partitions will wait
+    deadline = asyncio.get_running_loop().time() + sinks_wait_s
     for graph in plan.graphs.values():
         for node in graph.nodes:
             sinks: list[SinkSpec | SideSpec] = [*node.sides] if node.sink is None else [node.sink, *node.sides]
             for sink in sinks:
                 if isinstance(sink.codec, PreparesSink):
-                    await sink.codec.prepare_sink(sink.topic)
+                    await _prepare_sink(sink.codec, sink.topic, limits, deadline)
+
+
+async def _prepare_sink(codec: PreparesSink, topic: str, limits: Limits, deadline: float) -> None:
+    """Prepare a sink; while that cannot be done, try again with a back-off until the deadline (by the loop's clock)."""
+    now, delay_s = asyncio.get_running_loop().time, limits.retry_first_s
+    while True:
+        try:
+            await codec.prepare_sink(topic)
+            return
+        except UnavailableError as error:
+            if now() + delay_s > deadline:
+                raise UnavailableError(f"sink {topic!r} cannot be written, so the worker does not start: {error}") from error
+            log.warning("sink %s is not ready: %s; tried again in %.1f s", topic, error, delay_s)
+        await asyncio.sleep(delay_s)
+        delay_s = min(delay_s * 2, limits.retry_max_s)
 
 
 def prepared(deliver: Deliver, plan: Plan, limits: Limits) -> Deliver:

@@ -141,7 +141,7 @@ class Runner:
         specs = plan.topic_specs(create_sources=self._create_sources)
         await transport.ensure_topics(specs)
         await self._shell.look_at_topics([spec.name for spec in specs])
-        await prepare_codecs(plan)
+        await prepare_codecs(plan, self._limits)
         await transport.subscribe(plan.input_topics, self)
         if self._watchdog is not None:
             self._watching = asyncio.create_task(self._watchdog.run(), name="watchdog")

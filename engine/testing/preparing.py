@@ -11,6 +11,7 @@ from engine.errors import ConfigError
 from engine.plan import Plan
 from engine.records import RecordBatch
 from engine.runtime.preparing import Prepares, PreparesSink, PreparesSource, prepare_codecs
+from engine.runtime.shell import Limits
 
 
 class Preparing:
@@ -23,7 +24,7 @@ class Preparing:
         codecs = [spec.codec for spec in plan.fed_topics.values()]
         codecs += [sink.codec for graph in plan.graphs.values() for node in graph.nodes for sink in (node.sink, *node.sides) if sink]
         if any(isinstance(codec, PreparesSink | PreparesSource) for codec in codecs):
-            self._run(prepare_codecs(plan))
+            self._run(prepare_codecs(plan, Limits(), sinks_wait_s=0.0))
 
     def before_send(self, topic: str, value: Any) -> None:
         """Let the codec of a source write a value, as its producer would, or read bytes for their key: the test is the producer."""

@@ -126,6 +126,8 @@ def feed_rows(broker: str, topic: str) -> dict[int, Any]:
 
 def source_rows(postgres: Postgres, table: str, schema: str = "public") -> dict[int, Any]:
     with postgres.connect() as connection:
+        if connection.execute("select to_regclass(%s)", (f"{schema}.{table}",)).fetchone() == (None,):
+            return {}  # the copy of a table begins with its first row
         cursor = connection.execute(f"select * from {schema}.{table}")
         names = [column.name for column in cursor.description or ()]
         return {row[0]: dict(zip(names, row, strict=True)) for row in cursor.fetchall()}

@@ -81,5 +81,36 @@ async def test_prepare_codecs_reaches_every_topic_that_is_written() -> None:
     def copy(lines: Stream[str, str]) -> list[Sink]:
         return [lines.to("one", codec=codec), lines.to("two", codec=codec), lines.to("three")]
 
-    await prepare_codecs(app.plan())
+    await prepare_codecs(app.plan(), LIMITS)
     assert codec.sinks == ["one", "two"]
+
+
+class Late(Awaited):
+    """A codec whose registry is down for the first registrations."""
+
+    async def prepare_sink(self, topic: str) -> None:
+        self.calls += 1
+        if self.calls <= self.failures:
+            raise UnavailableError("registry down")
+        self.sinks.append(topic)
+
+
+def writes(codec: Awaited) -> Any:
+    app = Topology("waits", partitions=1)
+
+    @app.pipeline(app.source("in", value_type=str))
+    def copy(lines: Stream[str, str]) -> Sink:
+        return lines.to("out", codec=codec)
+
+    return app.plan()
+
+
+async def test_prepare_codecs_tries_a_sink_again_until_its_registry_is_up() -> None:
+    codec = Late(3)
+    await prepare_codecs(writes(codec), LIMITS)
+    assert (codec.sinks, codec.calls) == (["out"], 4)
+
+
+async def test_prepare_codecs_gives_a_sink_up_after_a_while_and_says_so() -> None:
+    with pytest.raises(UnavailableError, match="sink 'out' cannot be written, so the worker does not start: registry down"):
+        await prepare_codecs(writes(Late(1_000)), Limits(retry_first_s=0.001, retry_max_s=0.01), sinks_wait_s=0.05)
