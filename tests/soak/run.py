@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engine.records import OutputColumns, TopicPartition
@@ -68,7 +68,10 @@ class Soak:
         self._transport = make_transport(address, group="soak")
         try:
             await self._transport.start()
-            await self._transport.ensure_topics(app.topology.plan().topic_specs(create_sources=True))
+            specs = app.topology.plan().topic_specs(create_sources=True)
+            # The orders lie in the past: what is older than a topic keeps would be deleted before it is read.
+            kept = [spec if spec.compacted or spec.retention_ms is not None else replace(spec, retention_ms=-1) for spec in specs]
+            await self._transport.ensure_topics(kept)
             worker.start()
             found.by_records = await self._take_orders(worker)
             found.by_rebalances = await self._rebalance(worker, address)
