@@ -45,6 +45,12 @@ class MemoryStore:
                 entries[key] = value
         self._position = position
 
+    def load(self) -> None:
+        self._check()
+
+    def loaded(self) -> None:
+        self._check()
+
     def flush(self) -> None:
         self._check()
 

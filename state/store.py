@@ -51,6 +51,17 @@ class Store(Protocol):
         """
         ...
 
+    def load(self) -> None:
+        """From now on very many changes come and nothing is read, until `loaded`: be fast at that; slow, call it from a thread.
+
+        A process that ends meanwhile leaves an earlier position behind, with what belongs to it.
+        """
+        ...
+
+    def loaded(self) -> None:
+        """Be as usual again: what has been applied is there for good; slow, call it from a thread."""
+        ...
+
     def flush(self) -> None:
         """Make everything applied so far survive a crash of the machine; slow, call it from a thread."""
         ...

@@ -194,6 +194,12 @@ class SimulatedStore:
         if self._random.random() < 0.2:
             self._volume.remember()
 
+    def load(self) -> None:
+        self._write("load", self.position, lambda content: content.load())
+
+    def loaded(self) -> None:
+        self._write("loaded", self.position, lambda content: content.loaded())
+
     def flush(self) -> None:
         self._write("flush", self.position, lambda content: content.flush())
 

@@ -13,7 +13,7 @@ from engine.runtime.stores import open_rocks_store
 from state.errors import DiskError, StateError
 from state.memory import MemoryStore
 from state.rocks import RocksMemory, RocksStore, erase
-from state.store import Position
+from state.store import Change, Position
 
 AT = Position(b"identity", 17, 1_700_000_000_000)
 MANY = [(b"k%05d" % n, os.urandom(40)) for n in range(5_000)]
@@ -204,3 +204,44 @@ def test_close_on_a_full_disk_lets_go_of_the_folder_and_loses_only_what_was_refu
     with_room = RocksStore(tmp_path / "store")
     assert (with_room.get(b"k"), with_room.position.next_offset) == (b"1", AT.next_offset)
     with_room.close()
+
+
+def test_load_is_there_afterwards_and_reads_as_usual(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path / "store")
+    store.apply([(b"old", b"1"), (b"gone", b"1")], Position(b"id", 1, 10))
+    store.load()
+    for turn in range(20):
+        changes: list[Change] = [(b"%08d" % number, b"%d" % turn * 50) for number in range(0, 40_000, turn + 1)]
+        store.apply([*changes, (b"gone", None)], Position(b"id", turn + 2, 20))
+    store.loaded()
+    assert store.position == Position(b"id", 21, 20)
+    assert (store.get(b"old"), store.get(b"gone")) == (b"1", None)
+    found = dict(store.scan(b"0", b"9"))
+    assert len(found) == 40_000
+    assert all(found[b"%08d" % n] == b"%d" % max(t for t in range(20) if n % (t + 1) == 0) * 50 for n in range(0, 40_000, 37))
+    store.apply([(b"new", b"2")], Position(b"id", 22, 30))
+    store.close()
+    again = RocksStore(tmp_path / "store")
+    assert (again.get(b"new"), again.position.next_offset) == (b"2", 22)
+    again.close()
+
+
+def test_load_that_ends_with_the_process_leaves_an_earlier_position_and_what_belongs_to_it(tmp_path: Path) -> None:
+    program = f"""
+import os
+from pathlib import Path
+from state.rocks import RocksStore
+from state.store import Change, Position
+store = RocksStore(Path({str(tmp_path / "store")!r}))
+store.load()
+for turn in range(1, 200):
+    store.apply([(b"%08d" % (turn * 1_000 + n), b"x" * 100) for n in range(1_000)], Position(b"id", turn, 1))
+os._exit(9)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2], check=False)
+    assert done.returncode == 9
+    store = RocksStore(tmp_path / "store")
+    reached = store.position.next_offset
+    assert 0 < reached < 199, "some of it was flushed, not all"
+    assert [key for key, _ in store.scan(b"0", b"9")] == [b"%08d" % n for n in range(1_000, (reached + 1) * 1_000)]
+    store.close()
