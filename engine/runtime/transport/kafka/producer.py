@@ -6,8 +6,7 @@ A failed batch must stop the commit, and aiokafka's commit would not notice it: 
 failure the producer is used up, on purpose: opening a new one with the same id aborts what is left, and the state is restored.
 Nothing here waits for ever: a commit ends with the transaction's own timeout.
 
-Sources: KIP-98 (transactions), KIP-890 (why the broker answers NOT_ENOUGH_REPLICAS while markers are being written, and why the
-retry back-off is short).
+Source: KIP-98 (transactions).
 """
 
 import asyncio
@@ -20,6 +19,7 @@ from aiokafka.structs import TopicPartition as DriverPartition
 
 from engine.errors import ConfigError, FencedError, UnavailableError
 from engine.records import OutputColumns, TopicPartition
+from engine.runtime.transport.kafka.backoff import eager, hasten
 from engine.runtime.transport.kafka.batches import build_batches
 from engine.runtime.transport.kafka.failures import describe, is_fenced, persist, translate
 from engine.runtime.transport.kafka.settings import KafkaSettings
@@ -46,6 +46,7 @@ class KafkaTransactionalProducer:
             ConfigError: The id is not ours to use.
         """
         await _open(self._driver, self._settings, f"fence {self._id}")
+        hasten(self._driver)
 
     async def commit(
         self, outputs: Mapping[TopicPartition, OutputColumns], offsets: Mapping[TopicPartition, int]
@@ -63,7 +64,8 @@ class KafkaTransactionalProducer:
         self._failed = True
         try:
             async with asyncio.timeout(self._settings.transaction_timeout_ms / 1000):
-                next_offsets = await self._transact(full, offsets)
+                with eager(self._driver):
+                    next_offsets = await self._transact(full, offsets)
         except ConfigError:
             raise
         except Exception as error:
