@@ -53,7 +53,7 @@ def _tag(value: Any) -> Any:
 
 
 def _tag_key(name: Any) -> Any:
-    if type(name) is not str:
+    if type(name) not in (str, int):
         raise RecordError(f"{name!r} is the name of no column")
     return name
 

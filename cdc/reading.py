@@ -86,13 +86,33 @@ def _plain_reader(column: Column, wire: Wire, julian: bool) -> Reader | None:
             item = reader(column.items, wire, julian=julian)
             return None if item is None else lambda values: [None if value is None else item(value) for value in values]
         case "map" if column.items is not None:
-            inner = reader(column.items, wire, julian=julian)
-            return (
-                None if inner is None else lambda values: {name: None if value is None else inner(value) for name, value in values.items()}
-            )
+            return _map_reader(reader(column.items, wire, julian=julian), wire)
         case "struct":
             return struct_reader(column, wire, julian=julian)
     return None
+
+
+def _map_reader(inner: Reader | None, wire: Wire) -> Reader | None:
+    """Return the function that reads a map; JSON has one whose keys are no texts (a sparse vector's) as a list of pairs."""
+    if inner is None and wire == "avro":
+        return None
+
+    def read(values: Any) -> dict[Any, Any]:
+        pairs = values if isinstance(values, list) else _dict_of(values).items()
+        return {name: value if inner is None or value is None else inner(value) for name, value in pairs}
+
+    return read
+
+
+def _dict_of(values: Any) -> dict[str, Any]:
+    """Return a value that must be a map.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"{values!r} is not a map")
+    return values
 
 
 def struct_reader(column: Column, wire: Wire, *, julian: bool) -> Reader | None:
