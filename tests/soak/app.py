@@ -19,7 +19,7 @@ class Order(Struct, frozen=True):
     ts: int
 
 
-orders = app.source("orders", Order, key="user", time="ts", watermark=bounded("10s"))
+orders = app.source("orders", Order, key="user", time="ts", watermark=bounded("10s", idle=None))
 
 
 class Large:
