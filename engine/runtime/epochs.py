@@ -51,6 +51,12 @@ async def present_plan(transport: Transport, plan: Plan) -> Plan:
     return plan if epoch is None else plan.in_epoch(epoch.epoch)
 
 
+async def visible_plan(transport: Transport, plan: Plan) -> Plan:
+    """Return the plan of the epoch that the app is in, and make nothing: without an epochs topic it is the first one."""
+    there = await transport.partition_counts([plan.epochs_topic])
+    return await present_plan(transport, plan) if there else plan
+
+
 async def check_epoch(transport: Transport, plan: Plan) -> None:
     """Raise an EndedError if the app has gone on to another epoch than the plan's."""
     epoch = await read_epoch(transport, plan)

@@ -10,6 +10,7 @@ from engine.drawing import topic_role
 from engine.errors import ConfigError
 from engine.plan import Plan
 from engine.runtime.cli.connection import Target, find_target, target_options
+from engine.runtime.epochs import visible_plan
 from engine.topics import TopicSpec
 
 
@@ -45,8 +46,7 @@ def create_topics(
 ) -> None:
     """Create the topics NAMES where they are missing; with --app and no names all that the app needs."""
     target = find_target("topics create", pipelines, broker)
-    specs = _wanted(target, names, partitions, compacted)
-    asyncio.run(_create(target, specs))
+    specs = asyncio.run(_create(target, names, partitions, compacted))
     created = [spec.name for spec in specs]
     click.echo(msgspec.json.encode({"topics": created}) if as_json else "\n".join(f"{name} is there" for name in created))
 
@@ -56,24 +56,28 @@ async def _list(target: Target) -> list[dict[str, str | int]]:
         if target.app is None:
             counts = await transport.partition_counts(await transport.topics())
             return [{"name": name, "partitions": count} for name, count in sorted(counts.items())]
-        plan = target.app.topology.plan()
+        plan = await visible_plan(transport, target.app.topology.plan())
         names = [spec.name for spec in plan.topic_specs()]
         counts = await transport.partition_counts(names)
         return [{"name": name, "partitions": counts.get(name, 0), "role": topic_role(plan, name)} for name in names]
 
 
-async def _create(target: Target, specs: Sequence[TopicSpec]) -> None:
+async def _create(target: Target, names: Sequence[str], partitions: int | None, compacted: bool) -> list[TopicSpec]:
+    """Create what the options ask for, internal topics of the epoch that the app is in."""
+    _wanted(None if target.app is None else target.app.topology.plan(), names, partitions, compacted)  # refuses before it connects
     async with target.connect() as transport:
+        plan = None if target.app is None else await visible_plan(transport, target.app.topology.plan())
+        specs = _wanted(plan, names, partitions, compacted)
         await transport.ensure_topics(specs)
+    return specs
 
 
-def _wanted(target: Target, names: Sequence[str], partitions: int | None, compacted: bool) -> list[TopicSpec]:
+def _wanted(plan: Plan | None, names: Sequence[str], partitions: int | None, compacted: bool) -> list[TopicSpec]:
     """Return what to create: as the app needs it, or as the options say.
 
     Raises:
         ConfigError: Nothing says which topics, or how many partitions.
     """
-    plan: Plan | None = None if target.app is None else target.app.topology.plan()
     known = {} if plan is None else {spec.name: spec for spec in plan.topic_specs(create_sources=True)}
     if not names:
         if not known:
