@@ -116,6 +116,11 @@ class Change(Struct, Generic[Row], frozen=True, kw_only=True):
         """The row that this change is about: after, or before where there is no after."""
         return self.before if self.after is None else self.after
 
+    @property
+    def ends_snapshot(self) -> bool:
+        """Whether this is the last row of its table that a whole snapshot reads."""
+        return self.op is Op.READ and self.snapshot in ("last", "last_in_data_collection")
+
 
 class Heartbeat(Struct, frozen=True):
     """Debezium is alive and has read the log up to this time."""

@@ -3,7 +3,8 @@
     c 1 a, u 1 b, c 2 x, d 2          1: b at the position of u;  2: gone, at the position of d
 
 A change is plain if it brings a whole row or takes one away. Others need what is stored (unavailable values, a delete that is half
-of a key change) or concern all rows (a truncate): then the batch is applied one by one by `cdc.apply`. A test compares both ways.
+of a key change) or concern all rows (a truncate, the end of a snapshot): then the batch is applied one by one by `cdc.apply`. A test
+compares both ways.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -56,7 +57,7 @@ def net_of(
     floored, applied = truncated != NOWHERE, 0
     for change in changes:
         key = change.key
-        if key is None or change.new_key is not None:
+        if key is None or change.new_key is not None or change.ends_snapshot:
             return None
         if change.op is not Op.DELETE and (change.op not in _UPSERTS or change.after is None or change.unavailable):
             return None

@@ -9,6 +9,9 @@ worker reads on exactly there. What Connect itself repeats is caught by the posi
 beyond the row's deletion, as in the engine's tables; what a change does to a row is decided by the same function (`cdc.apply`).
 A batch of changes that only bring whole rows or take them away is reckoned at once (`cdc.net`), with the same outcome.
 
+**A snapshot taken anew** (Connect was killed during the first one, or told to) makes no deletes of rows that have gone meanwhile: at
+its end the rows that it has not read again go, as in the engine's tables.
+
 **Columns** come as they come: a table is made from the first row, a new column is added when a row brings it, and a column whose
 values change their type is widened (int to numeric to double, anything to text). A column that is no longer written is null.
 A numeric that a database cannot hold as one (NaN or 30 digits in DuckDB) makes its column text rather than another number.
@@ -128,13 +131,14 @@ class Replica:
         for change in changes:
             if change.op is Op.MESSAGE:
                 continue
-            if change.op is Op.TRUNCATE:
+            if change.op is not Op.TRUNCATE:
+                applied += self._apply_change(table, change, truncated, work)
+            if change.op is Op.TRUNCATE or change.ends_snapshot:
                 self._write_work(table, work)
-                applied += self._truncate(table, place_of(change), truncated)
+                gone = self._truncate(table, place_of(change), truncated)
+                applied += gone if change.op is Op.TRUNCATE else 0
                 truncated, work = self._truncated(table), _Work()
                 self._load_guards(table, changes, work)
-            else:
-                applied += self._apply_change(table, change, truncated, work)
         self._write_work(table, work)
         return applied
 
@@ -216,12 +220,20 @@ class Replica:
         return Position(rows[0][1], rows[0][0]) if rows else NOWHERE
 
     def _truncate(self, table: str, position: Position, truncated: Position) -> int:
+        """Remove the rows from before a truncate, or from before a whole snapshot that has not read them again.
+
+        The first snapshot finds none, and then it is no guard: what a transaction across it wrote may have a lower LSN.
+        """
         if position.lsn and (position == truncated or is_behind(position, truncated)):
             return 0
-        kinds: dict[str, Column] = {"source": "text", "lsn": "int", "commit_lsn": "int"}
-        self._db.replace("_replica_truncates", kinds, ("source",), [[table], [position.lsn], [position.commit_lsn]])
-        guards = self._db.select("_replica_guards", ("key", "lsn", "commit_lsn"), {}, source=table)
+        guards = self._db.execute(
+            f"select key, lsn, commit_lsn from {self._db.name('_replica_guards')} where source = ? and lsn < ?",
+            (table, max(position.commit_lsn, position.lsn)),
+        )
         behind = [_packing.decode(bytes(key))[0] for key, lsn, commit in guards if goes_with(Position(commit, lsn), position)]
+        if behind or position.commit_lsn:
+            kinds: dict[str, Column] = {"source": "text", "lsn": "int", "commit_lsn": "int"}
+            self._db.replace("_replica_truncates", kinds, ("source",), [[table], [position.lsn], [position.commit_lsn]])
         if behind:
             self._delete(table, behind)
         return 1

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from engine.graph import Node
     from engine.run import NodeContext
 
-_LAST_OF_TABLE = ("last", "last_in_data_collection")
 _content = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -114,7 +113,7 @@ class Spread(Operator):
         moved: list[tuple[Any, Moved]] = [
             (key, Moved(VERSION, op, change.position, row, change.unavailable, False, moves_to, change.old_key is not None))
         ]
-        if op is Op.READ and change.snapshot in _LAST_OF_TABLE:
+        if change.ends_snapshot:
             moved.append((EVERYWHERE, Moved(VERSION, Op.TRUNCATE, change.position)))
         return moved
 

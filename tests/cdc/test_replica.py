@@ -137,3 +137,25 @@ async def test_replicator_goes_on_where_the_database_says_and_stops_at_the_end(d
         await transport.stop()
     final = json.loads((FOLDER / "incr.final_table.json").read_text())
     assert [[row[column] for column in final["columns"]] for row in rows(database, "stock")] == final["rows"]
+
+
+def read(key: int, lsn: int, mark: str = "true") -> Change[dict[str, Any]]:
+    return change("r", key, lsn, {"id": key, "v": lsn}, snapshot=mark)
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_snapshot_that_was_broken_off_and_taken_anew_leaves_no_row_that_went_meanwhile(database: DuckDatabase, size: int) -> None:
+    replica = Replica(database)
+    changes = [read(1, 50), read(2, 50), read(3, 50), read(1, 90), read(3, 90, "last")]  # Connect was killed; 2 has gone meanwhile
+    for start in range(0, len(changes), size):
+        replica.apply([Batch("t", changes[start : start + size], TopicPartition("t", 0), start + size)])
+    assert [(row["id"], row["v"]) for row in rows(database, "t")] == [(1, 90), (3, 90)]
+    replica.apply([Batch("t", [read(4, 50), read(5, 90)], TopicPartition("t", 1), 2)])
+    assert [row["id"] for row in rows(database, "t")] == [1, 3, 5], "another partition, read later: 4 is from before"
+
+
+def test_first_snapshot_is_no_guard_against_a_transaction_across_it(database: DuckDatabase) -> None:
+    replica = Replica(database)
+    replica.apply([Batch("t", [read(1, 50), read(2, 50, "last")], TopicPartition("t", 0), 2)])
+    replica.apply([Batch("t", [change("d", 1, 40), change("c", 3, 45, {"id": 3, "v": 0})], TopicPartition("t", 0), 4)])
+    assert [row["id"] for row in rows(database, "t")] == [2, 3]
