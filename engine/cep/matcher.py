@@ -237,7 +237,9 @@ class NfaMatcher:
                     continue
                 target = edge.target
                 if edge.action == PROCEED:
-                    open_states.append(target)
+                    # A limit since the record before also binds where an optional stage was left out on the way.
+                    if target.limit_ms is None or node is None or event[1] - node[1][1] < target.limit_ms:
+                        open_states.append(target)
                 elif edge.action == IGNORE:
                     if node is None:
                         continue

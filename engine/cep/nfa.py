@@ -28,6 +28,7 @@ from engine.cep.scope import (
     Scope,
     group_goes_on,
     heads_optional_group,
+    heads_optional_round,
     ignore_condition,
     inner_ignore_condition,
     take_condition,
@@ -106,6 +107,9 @@ def compile_pattern(pattern: Pattern, skip: Skip) -> Automaton:
     compiler = _Compiler()
     scope = Scope(pattern.stages)
     start = compiler.sequence(scope, compiler.state("", "final"))
+    for state in compiler.added_later:
+        state.number = len(compiler.states)
+        compiler.states.append(state)
     for state in compiler.states:
         for edge in state.edges:
             edge.check = check_of(edge.condition)
@@ -125,6 +129,8 @@ def _may_end(state: State, passed: tuple[State, ...]) -> bool:
 class _Compiler:
     def __init__(self) -> None:
         self.states: list[State] = []
+        # Partial matches are stored with numbers of states: what an earlier version did not have stands behind the rest.
+        self.added_later: list[State] = []
         self._stops: dict[str, State] = {}
         self._ungreedy: dict[State, State] = {}  # states as they were before a greedy loop with `until` changed their edges
         self._named: set[str] = set()
@@ -212,7 +218,10 @@ class _Compiler:
     def _stage(self, scope: Scope, place: int, sink: State) -> State:
         stage = scope.stages[place]
         if stage.looping:
-            loop = self._loop(scope, place, self._without_nots(scope, place, sink))
+            behind = self._without_nots(scope, place, sink)
+            loop = self._loop(scope, place, behind)
+            if stage.greedy and stage.until is None and behind is not sink:
+                _only_without(sink, take_condition(scope, stage))  # where the loop is left out, by what leads past it
             first = self._times(scope, place, loop, sink)
         elif stage.quantified:
             first = self._times(scope, place, sink, sink)
@@ -270,6 +279,10 @@ class _Compiler:
             waits = made
             if optional or heads_optional_group(scope, place):
                 waits = self.state(stage.name, "normal", stage.step_limit_ms)
+            elif heads_optional_round(scope, place):
+                waits = State(0, stage.name, "normal", stage.step_limit_ms)
+                self.added_later.append(waits)
+            if waits is not made:
                 waits.add(TAKE, sink, take)
                 waits.add(IGNORE, waits, ignore)
                 self._add_stops(scope, place, waits)
@@ -311,8 +324,8 @@ class _Compiler:
     def _round(self, scope: Scope, place: int, sink: State, beyond: State, *, optional: bool, first_round: bool) -> State:
         stage = scope.stages[place]
         assert stage.group is not None
-        inner = Scope(stage.group.stages, stage, first_round, scope.following(place))
-        first = self.sequence(inner, sink)
+        may_stop = optional or heads_optional_round(scope, place)
+        first = self.sequence(Scope(stage.group.stages, stage, first_round, scope.following(place), may_stop), sink)
         if optional:
             first.add(PROCEED, beyond, group_goes_on(scope))
         return first
@@ -321,8 +334,7 @@ class _Compiler:
         stage = scope.stages[place]
         assert stage.group is not None
         again = self.state("", "normal")
-        inner = Scope(stage.group.stages, stage, False, scope.following(place))
-        first = self.sequence(inner, again)
+        first = self.sequence(Scope(stage.group.stages, stage, False, scope.following(place), True), again)
         first.add(PROCEED, sink, group_goes_on(scope))
         again.add(PROCEED, first, group_goes_on(scope))
         return first

@@ -14,14 +14,15 @@ from engine.cep.pattern import Stage
 class Scope:
     """A sequence of stages that is being compiled: the whole pattern or a group of it.
 
-    `first_round` tells the head of a repeated group whether it stands for the group's first round; `after` is the stage that
-    follows a group.
+    `first_round` tells the head of a repeated group whether it stands for the group's first round; `may_stop` that the match may also
+    go on without the round that the head begins; `after` is the stage that follows a group.
     """
 
     stages: tuple[Stage, ...]
     group: Stage | None = None
     first_round: bool = True
     after: Stage | None = None
+    may_stop: bool = False
 
     def following(self, place: int) -> Stage | None:
         """Return the stage that comes after a place."""
@@ -55,6 +56,11 @@ def group_goes_on(scope: Scope) -> Condition:
 def heads_optional_group(scope: Scope, place: int) -> bool:
     """Say whether a stage is the first one of an optional group in its first round."""
     return scope.group is not None and place == 0 and scope.first_round and scope.group.optional
+
+
+def heads_optional_round(scope: Scope, place: int) -> bool:
+    """Say whether a stage is the first one of a round of a group that may be left out."""
+    return scope.group is not None and place == 0 and scope.may_stop
 
 
 def ignore_condition(scope: Scope, place: int) -> Condition | None:

@@ -19,14 +19,14 @@ class Event(Struct, frozen=True):
     note: str | None = None
 
 
-def world(**options: Any) -> Topology:
+def world(records: type[Struct] = Event, **options: Any) -> Topology:
     """Return an app whose rules come in live."""
     topology = Topology("rules-app")
-    events = topology.source("events", Event, key="user", time="ts")
+    events = topology.source("events", records, key="user", time="ts")
     rules = topology.rules("rules")
 
     @topology.pipeline(events)
-    def alerts(events: Stream[str, Event]) -> Sink:
+    def alerts(events: Stream[str, Any]) -> Sink:
         return events.detect(rules=rules, **options).to("alerts")
 
     return topology

@@ -119,6 +119,28 @@ def test_limit_between_neighbours_binds_an_optional_stage_also_after_an_ignored_
     assert len(run(matcher_of(pattern), letters("abc")).matches) == 1
 
 
+def test_limit_between_neighbours_binds_a_stage_also_when_an_optional_one_before_it_is_left_out() -> None:
+    pattern = cep.begin("a", is_("a")).next("o", is_("o")).optional().next("b", is_("b")).within("2ms", between="previous_and_current")
+    assert run(matcher_of(pattern), letters("a b")).matches == []
+    assert len(run(matcher_of(pattern), letters("ab")).matches) == 1
+    assert len(run(matcher_of(pattern), letters("a ob")).matches) == 1
+
+
+@pytest.mark.parametrize(("contiguity", "expected"), [("next", 0), ("followed_by", 1), ("followed_by_any", 1)])
+@pytest.mark.parametrize("most", [2, None])
+def test_group_after_its_last_round_what_lies_between_is_for_the_next_stage_alone(contiguity: str, expected: int, most: int | None) -> None:
+    """a x b: x is not passed over on behalf of a round that never comes, so no match comes twice, or over a gap that `next` forbids."""
+    group = cep.begin(cep.begin("a", is_("a")).next("c", is_("c")))
+    pattern = getattr(group.times_or_more(1) if most is None else group.times(1, most), contiguity)("b", is_("b"))
+    assert len(run(matcher_of(pattern), letters("acxb")).matches) == expected
+    assert len(run(matcher_of(pattern), letters("acb")).matches) == 1
+
+
+def test_greedy_optional_loop_behind_a_negation_leaves_nothing_that_it_could_take() -> None:
+    pattern = cep.begin("a", is_("a")).not_followed_by("no", is_("x")).next("more", is_("a")).one_or_more().greedy().optional()
+    assert run(matcher_of(pattern.next("b", is_("a"))), letters("aa")).matches == []
+
+
 def test_absence_comes_out_at_its_limit_and_ends_there() -> None:
     pattern = cep.begin("order", is_("o")).not_followed_by("payment", is_("p")).within("5ms")
     matcher = matcher_of(pattern)

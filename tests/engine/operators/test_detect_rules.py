@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import Sink, Stream, cep
+from engine import Sink, Stream, Struct, cep
 from engine.errors import ConfigError
 from engine.testing.driver import TestDriver
 from engine.topology import Topology
@@ -25,6 +25,20 @@ def pair(version: int, **other: Any) -> bytes:
 
 def alerts(driver: TestDriver) -> list[tuple[str, int, Any]]:
     return found(driver.read("alerts"))
+
+
+class Renamed(Struct, frozen=True):
+    """The records of the next version of the program."""
+
+    user: str
+    kind: str
+    cents: int
+    ts: int
+    remark: str | None = None
+
+
+def counted(driver: TestDriver, counter: str) -> int:
+    return sum(count for (_, _, name), count in driver.counters().items() if name == counter)
 
 
 def errors(driver: TestDriver) -> list[str]:
@@ -152,6 +166,40 @@ def test_rules_one_that_raises_spoils_only_its_own_firing() -> None:
         (letter,) = driver.read("rules-app-dlq")
         headers = dict(letter.headers)
         assert (letter.key, headers["timer"], headers["timer_ms"]) == ("ann", b"rule bad version 1", b"1000")
+
+
+def test_rules_that_no_longer_fit_the_program_find_nothing_are_counted_and_wait_for_a_version_that_does() -> None:
+    with TestDriver(world()) as driver:
+        put(driver, pair(1))
+        put(driver, rule("noted", 1, stage("a", "note = 'x'"), output={"c": "a.cents"}))
+        feed(driver, "a:1@1 x@2")
+        driver.restart(world(Renamed))  # as after a deployment: the records have no `note` any more
+        feed(driver, "b:2@3 x@4")
+        assert alerts(driver) == [("pair", 1, {"a": 1, "b": 2})]
+        assert counted(driver, "rules_that_do_not_fit") == 1
+        put(driver, rule("noted", 2, stage("a", "remark = 'x'"), output={"c": "a.cents"}))
+        driver.send("events", Renamed("ann", "a", 7, 5_000, remark="x"))
+        feed(driver, "x@6")
+        assert alerts(driver) == [("noted", 2, {"c": 7})]
+        assert errors(driver) == []
+
+
+def test_rules_one_that_raises_is_a_dead_letter_each_time_and_takes_no_result_from_others() -> None:
+    """Careful mode with a rule that raises for one record in a hundred: the same alerts as without that rule."""
+    text = " ".join(f"{'ab'[number % 2]}:{number}@{number}" for number in range(1, 400))
+    outputs = []
+    for trouble in (False, True):
+        with TestDriver(world()) as driver:
+            put(driver, pair(1))
+            if trouble:
+                put(driver, rule("bad", 1, stage("a", "cents % 100 = 0 AND cents > kind")))
+            feed(driver, text)
+            driver.finish()
+            outputs.append(alerts(driver))
+            letters = [dict(letter.headers) for letter in driver.read("rules-app-dlq")]
+            assert [letter["timer"] for letter in letters] == [b"rule bad version 1"] * (3 if trouble else 0)
+            assert all(b"'>' not supported" in letter["error"] for letter in letters)
+    assert outputs[0] == outputs[1] and len(outputs[0]) > 150
 
 
 def test_rules_state_goes_with_the_rule_and_slots_are_used_again() -> None:
