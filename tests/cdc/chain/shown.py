@@ -20,6 +20,7 @@ TOPICS = ("domain-events", "placed-orders")
 LINES_MAX = 10
 """Lines a second; what comes beyond is counted."""
 _SETTLED_S = 60.0
+_FIRST_S = 120.0
 
 Say = Callable[[str], None]
 
@@ -70,14 +71,20 @@ def line_of(topic: str, value: Any) -> str:
 
 
 async def follow(broker: str, postgres: Postgres, seconds: float | None, say: Say) -> None:
-    """Print what the pipelines write, and now and then how the copy compares with the source; without seconds for ever."""
+    """Print what the pipelines write, and now and then how the copy compares with the source; without seconds for ever.
+
+    The seconds begin with the first record that a pipeline writes, so that a slow machine shows something too.
+    """
     transport = make_transport(broker, group="")
     await transport.start()
     lines = Lines(say)
     readers = [asyncio.create_task(_follow_topic(transport, topic, lines)) for topic in TOPICS]
-    deadline = None if seconds is None else time.monotonic() + seconds
+    deadline = None if seconds is None else time.monotonic() + _FIRST_S
+    begun = False
     try:
         while deadline is None or time.monotonic() < deadline:
+            if seconds is not None and lines.seen and not begun:
+                begun, deadline = True, time.monotonic() + seconds
             await asyncio.sleep(5 if deadline is None else max(0.1, min(5.0, deadline - time.monotonic())))
             lines.end_second()
             counts = await asyncio.to_thread(_counts, postgres)
