@@ -69,10 +69,7 @@ def drain(records: Any, high_watermark: int) -> RecordBatch:
             offsets.extend(range(batch.base_offset, position))
         else:
             offsets += [record.offset for record in found]
-        if batch.first_timestamp == batch.max_timestamp:  # those of a commit, which has one time
-            timestamps += [batch.first_timestamp] * len(found)
-        else:
-            timestamps += [record.timestamp for record in found]
+        timestamps += [record.timestamp for record in found]
         keys += [record.key for record in found]
         values += [record.value for record in found]
         found_headers = [record.headers for record in found]
