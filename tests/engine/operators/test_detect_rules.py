@@ -120,6 +120,16 @@ def test_rules_put_in_the_past_of_the_watermark_begin_behind_it() -> None:
         assert alerts(driver) == [("pair", 1, {"a": 4, "b": 5})]
 
 
+def test_rules_put_in_the_past_of_the_watermark_let_the_version_before_them_drain() -> None:
+    with TestDriver(world()) as driver:
+        feed(driver, "x@10")
+        put(driver, pair(1))
+        feed(driver, "a:1@11 x@12")
+        put(driver, pair(2, from_ms=0))
+        feed(driver, "b:2@13 a:3@14 b:4@15 x@16")
+        assert alerts(driver) == [("pair", 1, {"a": 1, "b": 2}), ("pair", 2, {"a": 3, "b": 4})]
+
+
 def test_rules_bad_one_is_one_dead_letter_and_the_old_one_stays() -> None:
     with TestDriver(world(), partitions=3) as driver:
         put(driver, pair(1))
