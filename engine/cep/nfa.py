@@ -204,6 +204,8 @@ class _Compiler:
         if not nots or not scope.stages[place].optional:
             return sink
         copy = self.state(sink.stage, sink.kind, sink.limit_ms)
+        if sink.kind == "normal" and not sink.edges:
+            return sink  # where a group goes round: its edges come later, and none leads to a negation (the copy keeps its number only)
         for edge in sink.edges:
             if edge.action != PROCEED:
                 copy.add(edge.action, copy if edge.target is sink else edge.target, edge.condition)

@@ -136,6 +136,14 @@ def test_group_after_its_last_round_what_lies_between_is_for_the_next_stage_alon
     assert len(run(matcher_of(pattern), letters("acb")).matches) == 1
 
 
+def test_group_that_goes_round_after_an_optional_stage_behind_a_negation_is_not_cut_off() -> None:
+    group = cep.begin("c", is_("c")).not_followed_by("no", is_("x")).next("a", is_("a")).optional()
+    found = run(matcher_of(cep.begin(group).one_or_more(), cep.skip.none), letters("cca"))
+    assert sorted(map(str, map(taken, found.matches))) == sorted(
+        map(str, [{"c": ["c"]}, {"c": ["c", "c"]}, {"c": ["c"]}, {"c": ["c", "c"], "a": ["a"]}, {"c": ["c"], "a": ["a"]}])
+    )
+
+
 def test_greedy_optional_loop_behind_a_negation_leaves_nothing_that_it_could_take() -> None:
     pattern = cep.begin("a", is_("a")).not_followed_by("no", is_("x")).next("more", is_("a")).one_or_more().greedy().optional()
     assert run(matcher_of(pattern.next("b", is_("a"))), letters("aa")).matches == []
