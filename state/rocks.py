@@ -30,6 +30,7 @@ from threading import Lock  # noqa: TID251  # flush and checkpoint run in a thre
 from weakref import WeakSet
 
 from rocksdict import (
+    BlockBasedIndexType,
     BlockBasedOptions,
     Cache,
     Checkpoint,
@@ -271,6 +272,11 @@ def _options(memory: RocksMemory) -> Options:
     table.set_cache_index_and_filter_blocks(True)
     table.set_pin_l0_filter_and_index_blocks_in_cache(True)
     table.set_bloom_filter(10, False)
+    # In parts: the cache has shards of a MiB or so, and the index or filter of a large file as one block is more than a shard
+    # holds, so it would be read from the file again for every key.
+    table.set_index_type(BlockBasedIndexType.two_level_index_search())
+    table.set_partition_filters(True)
+    table.set_pin_top_level_index_and_filter(True)
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.set_block_based_table_factory(table)

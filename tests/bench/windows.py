@@ -31,7 +31,7 @@ from engine.records import RecordBatch
 from engine.task import Task
 from engine.topology import Topology
 from engine.windows import Window
-from state.rocks import RocksStore
+from state.rocks import RocksMemory, RocksStore
 from state.store import Position
 
 BEGIN_MS = 1_760_000_040_000
@@ -115,7 +115,7 @@ def batches(source: Iterator[Order], start: int = 0) -> Iterator[RecordBatch]:
 
 def measure(window: Window, records: int, keys: int, folder: Path) -> tuple[float, int]:
     """Return the seconds that the counted records took, and the number of results."""
-    store = RocksStore(folder)
+    store = RocksStore(folder, memory=RocksMemory())  # as much as a worker has
     now_ms = BEGIN_MS + records // ROUND_RECORDS * ROUND_MS
     task = Task(app(window).plan(), 0, store, now_ms=now_ms)
     feed(task, batches(far_orders(records, keys)), now_ms)

@@ -245,3 +245,11 @@ os._exit(9)
     assert 0 < reached < 199, "some of it was flushed, not all"
     assert [key for key, _ in store.scan(b"0", b"9")] == [b"%08d" % n for n in range(1_000, (reached + 1) * 1_000)]
     store.close()
+
+
+def test_filters_and_indexes_are_in_parts_that_fit_into_a_shard_of_the_cache(tmp_path: Path) -> None:
+    """As one block those of a file with a million keys are larger than a shard: then each read would load them again."""
+    RocksStore(tmp_path).close()
+    kept = max(tmp_path.glob("OPTIONS-*")).read_text()
+    for setting in ("index_type=kTwoLevelIndexSearch", "partition_filters=true", "pin_top_level_index_and_filter=true"):
+        assert setting in kept
