@@ -60,7 +60,7 @@ types:
 
 fast:
 	@TEST_EFFORT=check $(BIN)/python -m pytest -q -x -n 2 -m "not kafka and not cdc and not slow and not thorough" \
-		--ignore=tests/simulation --ignore=tests/mutants --ignore=tests/agents --ignore=tests/test_readme.py
+		--ignore=tests/simulation --ignore=tests/chaos --ignore=tests/mutants --ignore=tests/agents --ignore=tests/test_readme.py
 
 cdc: .venv/.made ## PostgreSQL, Debezium, Kafka, a registry and the shop's pipelines on loopback, until Ctrl-C: make cdc ARGS="--seconds 60"
 	@$(BIN)/python -m tests.cdc.chain $(ARGS)

@@ -26,6 +26,8 @@ from engine.runtime.transport.memory import MemoryTransport
 from engine.runtime.transport.memory_broker import MemoryBroker
 from state.memory import MemoryStore
 
+pytestmark = pytest.mark.thorough
+
 PATIENCE_S = 20.0
 
 

@@ -20,6 +20,8 @@ from engine.runtime.transports import make_transport
 from engine.topics import TopicSpec
 from tests.cdc.captures import FOLDER, good, of_topic
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture
 def database() -> Iterator[DuckDatabase]:

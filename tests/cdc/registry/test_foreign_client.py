@@ -19,6 +19,8 @@ from engine import Struct
 from engine.records import RecordBatch
 from tests.cdc.registry.test_rules import BASE, CHANGES
 
+pytestmark = pytest.mark.thorough
+
 
 class Payment(Struct, frozen=True):
     id: str

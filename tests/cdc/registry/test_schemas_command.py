@@ -11,6 +11,8 @@ from click.testing import CliRunner, Result
 from cdc.registry.server import RegistryServer
 from engine.runtime.cli import main
 
+pytestmark = pytest.mark.thorough
+
 PROGRAM = """
 from engine import App, Struct
 from cdc import Registry, avro, jsonschema

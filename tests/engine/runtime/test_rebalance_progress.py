@@ -25,6 +25,8 @@ from engine.topology import Topology
 from state.hashing import partition_of
 from tests.engine.runtime.worker_world import FAST, World, eventually
 
+pytestmark = pytest.mark.thorough
+
 PARTITIONS = 4
 USERS = [next(f"u{n}-{number}" for n in range(100) if partition_of(f"u{n}-{number}".encode(), PARTITIONS) == number) for number in range(4)]
 MINUTE_MS = 60_000
