@@ -54,7 +54,7 @@ def sessions(gap: int, ends: bool) -> Callable[[list[Reading]], list[tuple[int, 
     def parts(readings: list[Reading]) -> list[tuple[int, int, list[Reading]]]:
         found: list[list[Reading]] = []
         for r in sorted(readings, key=lambda r: r.ts):
-            new = not found or r.ts - found[-1][-1].ts >= gap
+            new = not found or r.ts - found[-1][-1].ts > gap  # sessions that touch are one, as in Flink
             if not new and ends and any(o.number == ENDS and o.ts < r.ts for o in found[-1]):
                 new = True
             if new:
@@ -180,3 +180,12 @@ def test_count_windows_over_partitions_take_so_many_records_of_a_key_in_the_orde
         for record in driver.read("out"):
             found[record.key].append((record.value["times"], record.value["n"]))
     assert found == expected
+
+
+def test_sessions_that_touch_are_one() -> None:
+    with TestDriver(app(windows.session("6ms")), partitions=PARTITIONS) as driver:
+        for partition, ts in ((0, 1_000), (0, 992), (1, 998)):
+            driver.send("readings", Reading("a", ts % 7, ts), key=str(ts), partition=partition)
+        driver.advance("3m")
+        (session,) = driver.read("out")
+        assert (session.value["window_start"], session.value["window_end"], session.value["n"]) == (992, 1_006, 3)
