@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from cdc.database import Column, plain_column, quoted
+from cdc.sql_tables import SqlTables
 from engine.errors import ConfigError
 
 try:
@@ -34,7 +35,7 @@ _BEYOND = 10**28
 _KINDS = {text: kind for kind, text in _TYPES.items()}
 
 
-class DuckDatabase:
+class DuckDatabase(SqlTables):
     """A schema of a file, made if it is not there; decimals have 28 digits before the point and 10 behind it."""
 
     types: Mapping[Column, str] = _TYPES
@@ -80,22 +81,8 @@ class DuckDatabase:
         # Without the primary key: DuckDB lets no transaction delete a key and add it again.
         self.execute(f"create table {self.name(table)} ({', '.join(f'{quoted(name)} {_TYPES[kind]}' for name, kind in columns.items())})")
 
-    def add_column(self, table: str, name: str, kind: Column) -> None:
-        self.execute(f"alter table {self.name(table)} add column {quoted(name)} {_TYPES[kind]}")
-
     def retype(self, table: str, name: str, kind: Column) -> None:
         self.execute(f"alter table {self.name(table)} alter column {quoted(name)} type {_TYPES[kind]}")
-
-    def has_values(self, table: str, name: str) -> bool:
-        return bool(self.execute(f"select 1 from {self.name(table)} where {quoted(name)} is not null limit 1"))
-
-    def select(self, table: str, names: Sequence[str], keys: Mapping[str, Sequence[Any]], **fixed: Any) -> list[tuple[Any, ...]]:
-        where, values = self._where(table, keys, fixed)
-        return self.execute(f"select {', '.join(map(quoted, names))} from {self.name(table)}{where}", values)
-
-    def delete(self, table: str, keys: Mapping[str, Sequence[Any]]) -> None:
-        where, values = self._where(table, keys, {})
-        self.execute(f"delete from {self.name(table)}{where}", values)
 
     def insert(self, table: str, columns: Mapping[str, Column], values: Sequence[Sequence[Any]]) -> None:
         self._insert(table, columns, values, "")
@@ -119,13 +106,9 @@ class DuckDatabase:
     def close(self) -> None:
         self._connection.close()
 
-    def _where(self, table: str, keys: Mapping[str, Sequence[Any]], fixed: Mapping[str, Any]) -> tuple[str, list[Any]]:
-        conditions, values = [f"{quoted(name)} = ?" for name in fixed], list(fixed.values())
-        if keys:
-            kinds = self.columns(table)
-            conditions.append(f"({', '.join(map(quoted, keys))}) in (select {', '.join(_read(kinds[name]) for name in keys)})")
-            values += [_written(column, kinds[name]) for name, column in keys.items()]
-        return f" where {' and '.join(conditions)}" if conditions else "", values
+    def _among(self, kinds: Mapping[str, Column], keys: Mapping[str, Sequence[Any]]) -> tuple[str, list[Any]]:
+        read = ", ".join(_read(kinds[name]) for name in keys)
+        return f"(select {read})", [_written(column, kinds[name]) for name, column in keys.items()]
 
 
 def _fits_decimal(value: Any) -> bool:

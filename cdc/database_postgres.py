@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cdc.database import Column, plain_column, quoted
+from cdc.sql_tables import SqlTables
 from engine.errors import ConfigError, UnavailableError
 
 try:
@@ -29,7 +30,7 @@ _TYPES: dict[Column, str] = {
 _KINDS = {text: kind for kind, text in _TYPES.items()}
 
 
-class PostgresDatabase:
+class PostgresDatabase(SqlTables):
     """A schema, made if it is not there."""
 
     types: Mapping[Column, str] = _TYPES
@@ -70,23 +71,9 @@ class PostgresDatabase:
         parts = [f"{quoted(name)} {_TYPES[kind]}" for name, kind in columns.items()]
         self.execute(f"create table {self.name(table)} ({', '.join(parts)}, primary key ({', '.join(map(quoted, key))}))")
 
-    def add_column(self, table: str, name: str, kind: Column) -> None:
-        self.execute(f"alter table {self.name(table)} add column {quoted(name)} {_TYPES[kind]}")
-
     def retype(self, table: str, name: str, kind: Column) -> None:
         column = quoted(name)
         self.execute(f"alter table {self.name(table)} alter column {column} type {_TYPES[kind]} using {column}::text::{_TYPES[kind]}")
-
-    def has_values(self, table: str, name: str) -> bool:
-        return bool(self.execute(f"select 1 from {self.name(table)} where {quoted(name)} is not null limit 1"))
-
-    def select(self, table: str, names: Sequence[str], keys: Mapping[str, Sequence[Any]], **fixed: Any) -> list[tuple[Any, ...]]:
-        where, values = self._where(table, keys, fixed)
-        return self.execute(f"select {', '.join(map(quoted, names))} from {self.name(table)}{where}", values)
-
-    def delete(self, table: str, keys: Mapping[str, Sequence[Any]]) -> None:
-        where, values = self._where(table, keys, {})
-        self.execute(f"delete from {self.name(table)}{where}", values)
 
     def insert(self, table: str, columns: Mapping[str, Column], values: Sequence[Sequence[Any]]) -> None:
         names = ", ".join(map(quoted, columns))
@@ -109,14 +96,9 @@ class PostgresDatabase:
     def close(self) -> None:
         self._connection.close()
 
-    def _where(self, table: str, keys: Mapping[str, Sequence[Any]], fixed: Mapping[str, Any]) -> tuple[str, list[Any]]:
-        conditions, values = [f"{quoted(name)} = ?" for name in fixed], list(fixed.values())
-        if keys:
-            kinds = self.columns(table)
-            arrays = ", ".join(f"?::{_TYPES[kinds[name]]}[]" for name in keys)
-            conditions.append(f"({', '.join(map(quoted, keys))}) in (select * from unnest({arrays}))")
-            values += [list(plain_column(column, kinds[name])) for name, column in keys.items()]
-        return f" where {' and '.join(conditions)}" if conditions else "", values
+    def _among(self, kinds: Mapping[str, Column], keys: Mapping[str, Sequence[Any]]) -> tuple[str, list[Any]]:
+        arrays = ", ".join(f"?::{_TYPES[kinds[name]]}[]" for name in keys)
+        return f"(select * from unnest({arrays}))", [list(plain_column(column, kinds[name])) for name, column in keys.items()]
 
 
 __all__ = ["PostgresDatabase"]

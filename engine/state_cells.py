@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from engine.errors import ConfigError, StateError, StoredTypeError
+from engine.functions import check_function
 from engine.keys import KeyCodec, key_codec
 from engine.operators.base import OperatorContext
 from state.values import msgpack_codec, unit_codec
@@ -53,8 +54,8 @@ class Kind:
         self.type = value_type
         self.encode = msgspec.msgpack.Encoder().encode
         self._what, self._upgrade = what, upgrade
-        if upgrade is not None and not callable(upgrade):
-            raise ConfigError(f"{what}: upgrade={upgrade!r} is not a function; give one that makes a {value_type!r} of plain data")
+        if upgrade is not None:
+            check_function(upgrade, f"upgrade of {what}", f"a function that makes a {value_type!r} of plain data")
         try:
             self._decode = msgspec.msgpack.Decoder(value_type).decode
         except TypeError as error:

@@ -14,11 +14,6 @@ OWN_RECORD_BYTES_MAX = 16 << 20
 _LEGAL = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 
-def is_legal_topic(name: object) -> bool:
-    """Return whether Kafka takes this as the name of a topic."""
-    return isinstance(name, str) and _LEGAL.fullmatch(name) is not None and name not in (".", "..")
-
-
 def check_topic(topic: object, what: str) -> None:
     """Refuse what Kafka does not take as the name of a topic.
 
@@ -29,7 +24,7 @@ def check_topic(topic: object, what: str) -> None:
     """
     if not topic or not isinstance(topic, str):
         raise ConfigError(f"{what}: a topic name is needed, not {topic!r}")
-    if not is_legal_topic(topic):
+    if not _LEGAL.fullmatch(topic) or topic in (".", ".."):
         raise ConfigError(f"{what}: {topic!r} cannot be the name of a topic; use up to 249 of a-z, A-Z, 0-9, '.', '_' and '-'")
 
 

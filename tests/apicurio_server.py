@@ -7,7 +7,6 @@ By hand: `python -m tests.apicurio_server` prints the address and runs until Ctr
 (158 MB). Like the broker of `tests.kafka_server` it never outlives the process that started it.
 """
 
-import os
 import shutil
 import signal
 import socket
@@ -21,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests import child_process
 from tests.maven import archive, java_program
 
 VERSION = "3.3.3"
@@ -79,11 +79,7 @@ class ApicurioServer:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=installed, start_new_session=True
             )
-        self._watchdog = subprocess.Popen(
-            ["/bin/sh", "-c", 'read -r _; kill -9 "$0"; rm -rf "$1"', str(self._process.pid), str(self._folder)],
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-        )
+        self._watchdog = child_process.watch(self._process, self._folder)
         self._wait()
         return self
 
@@ -91,17 +87,7 @@ class ApicurioServer:
         """End it. Harmless when it does not run."""
         process, watchdog, folder = self._process, self._watchdog, self._folder
         self._process = self._watchdog = self._folder = None
-        if process is not None and process.poll() is None:
-            os.kill(process.pid, signal.SIGTERM)
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        if watchdog is not None and watchdog.stdin is not None:
-            watchdog.kill()
-            watchdog.wait()
-            watchdog.stdin.close()
+        child_process.end(process, watchdog, signal.SIGTERM)
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
 

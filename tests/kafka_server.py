@@ -29,6 +29,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests import child_process
+
 VERSION = "4.3.1"
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "kafka"
 USER, PASSWORD = "alice", "alice-secret"
@@ -181,11 +183,7 @@ class KafkaServer:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=self._folder, start_new_session=True
             )
-        self._watchdog = subprocess.Popen(
-            ["/bin/sh", "-c", 'read -r _; kill -9 "$0"; rm -rf "$1"', str(self._process.pid), str(self._folder)],
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-        )
+        self._watchdog = child_process.watch(self._process, self._folder)
         deadline = time.monotonic() + _START_TIMEOUT_S
         while _READY not in self._log.read_text(errors="replace")[begun_at:]:
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -197,18 +195,7 @@ class KafkaServer:
     def _end(self, how: signal.Signals) -> None:
         process, watchdog = self._process, self._watchdog
         self._process = self._watchdog = None
-        if process is not None and process.poll() is None:
-            os.kill(process.pid, signal.SIGCONT)
-            os.kill(process.pid, how)
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        if watchdog is not None and watchdog.stdin is not None:
-            watchdog.kill()
-            watchdog.wait()
-            watchdog.stdin.close()
+        child_process.end(process, watchdog, how)
 
     def _format(self, java: str, class_path: str) -> Path:
         """Write the settings and make the storage, with the SCRAM user in it."""

@@ -33,7 +33,7 @@ from engine.operators.timers import NEVER, TimerQueue
 from engine.records import Record
 from engine.selectors import return_type
 from engine.state_handles import KeyScope, StateHandle
-from engine.topics import is_legal_topic
+from engine.topics import check_topic
 
 ClockName = Literal["event_time", "wall_clock"]
 
@@ -124,8 +124,10 @@ class Context:
             RecordError: Kafka takes no topic of this name.
         """
         if topic not in self._sides:
-            if not is_legal_topic(topic):
-                raise RecordError(f"{topic!r} cannot be the name of a topic; use up to 249 of a-z, A-Z, 0-9, '.', '_' and '-'")
+            try:
+                check_topic(topic, "ctx.side")
+            except ConfigError as error:
+                raise RecordError(str(error)) from error
             self._sides.add(topic)
         self._operator.send(topic, [self.key if key is None else key], [value], [self.timestamp_ms])
 

@@ -32,7 +32,7 @@ StoredSessions = tuple[int | None, int, int, Accumulators, tuple[Session, ...]]
 """Pane of the entry in the index, the first session, which mostly is the only one, and the others."""
 
 Chain = tuple[int | None, int, int, Accumulators, Any]
-"""Time of the entry in the index (None: nothing is stored), the last session, and a chain of the earlier ones: () or (start, end,
+"""Pane of the entry in the index (None: nothing is stored), the last session, and a chain of the earlier ones: () or (start, end,
 contents, chain)."""
 
 Insert = Callable[[list[Session], int, int, tuple[Any, ...]], None]

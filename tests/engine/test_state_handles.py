@@ -246,7 +246,7 @@ def test_type_that_does_not_fit_stops_the_app_and_makes_no_record_a_dead_letter(
 
 
 def test_upgrade_that_is_no_function_is_refused() -> None:
-    with pytest.raises(ConfigError, match="upgrade='v2' is not a function"):
+    with pytest.raises(ConfigError, match="upgrade of ValueState: 'v2' is not callable"):
         ValueState(int, upgrade="v2")  # type: ignore[arg-type]
 
 

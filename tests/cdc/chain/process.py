@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests import child_process
+
 START_TIMEOUT_S = 120.0
 
 
@@ -57,11 +59,7 @@ class Service:
                 start_new_session=True,
                 **owner,
             )
-        self._watchdog = subprocess.Popen(
-            ["/bin/sh", "-c", 'read -r _; kill -9 "$0"; sleep 1; rm -rf "$1"', str(self._process.pid), str(self.folder)],
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-        )
+        self._watchdog = child_process.watch(self._process, self.folder)
         deadline = time.monotonic() + START_TIMEOUT_S
         while not ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -73,17 +71,7 @@ class Service:
         """End it and wait until it is gone; its folder stays."""
         process, watchdog = self._process, self._watchdog
         self._process = self._watchdog = None
-        if process is not None and process.poll() is None:
-            os.kill(process.pid, how)
-            try:
-                process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        if watchdog is not None and watchdog.stdin is not None:
-            watchdog.kill()
-            watchdog.wait()
-            watchdog.stdin.close()
+        child_process.end(process, watchdog, how)
 
     def close(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End it and remove its folder."""
