@@ -3,7 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PACKAGES := $(patsubst %/__init__.py,%,$(wildcard */__init__.py))
-SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
+ifndef SEED # `?=` would draw another one at each use
+SEED := $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
+endif
 ARGS ?=
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make lock"

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.kafka_server import PASSWORD, USER, KafkaServer
@@ -81,6 +82,24 @@ def worker(env: Mapping[str, str], log: Path, *args: str) -> Iterator[Worker]:
             process.wait()
 
 
+def until_ready(beside: Worker, *ports: int) -> None:
+    """Wait until the pages on these ports say that all tasks of their workers run; one without tasks is not ready."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    for port in ports:
+        while not is_ready(port):
+            with suppress(subprocess.TimeoutExpired):
+                beside.process.wait(0.2)
+            assert beside.process.poll() is None and time.monotonic() < deadline_s, beside.log.read_text()
+
+
+def is_ready(port: int) -> bool:
+    """Return whether `GET /ready` of a worker answers 200."""
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/ready").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
 def test_secure_payments_over_tls_and_sasl_are_added_up(kafka: KafkaServer, tmp_path: Path) -> None:
     env = {
         **os.environ,
@@ -121,8 +140,9 @@ def test_minute_revenue_on_two_workers_is_the_same_as_on_files(kafka: KafkaServe
     listed = json.loads(streamforge(env, "topics", "list", "--app", app, "--json"))
     assert {row["name"]: row["partitions"] for row in listed}["revenue"] == 4
     assert "orders" in streamforge(env, "topics", "list")
-    profile = tmp_path / "profile"
-    with worker(env, tmp_path / "worker.log", app, "--workers", "2", "--web-port", free_port(), "--profile", str(profile)) as beside:
+    profile, port = tmp_path / "profile", free_port()
+    with worker(env, tmp_path / "worker.log", app, "--workers", "2", "--web-port", port, "--profile", str(profile)) as beside:
+        until_ready(beside, int(port), int(port) + 1)  # else one of them has done all before the other is there
         streamforge(env, "send", "orders", str(tmp_path / "orders.jsonl"), "--app", app)
         rows = streamforge(env, "tail", "revenue", "--app", app, "--from-start", "--limit", str(len(expected)), beside=beside)
         assert sorted(json.dumps(json.loads(line)["value"]) for line in rows.splitlines()) == expected
