@@ -28,6 +28,8 @@ _MICROSECOND = timedelta(microseconds=1)
 _INT64 = 1 << 63
 _PLAIN = frozenset((str, bool, int, float, bytes, NoneType))
 _CONTAINERS = (dict, list, tuple)
+_BUILTIN = (bytes, Decimal, datetime, date, time, timedelta, UUID)
+_pack = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
 def _text(value: Any) -> bytes:
@@ -85,6 +87,17 @@ def decoder(value_type: Any) -> Callable[[Any], Any]:
     return msgspec.msgpack.Decoder(value_type, ext_hook=untag).decode
 
 
+def encode_wide(value: Any) -> bytes:
+    """Return the bytes of a value with ints beyond 64 bits in any place, a declared one too; `wide_decoder` reads them."""
+    return _pack(_tag_everywhere(value))
+
+
+def wide_decoder(value_type: Any) -> Callable[[Any], Any]:
+    """Return the function from such bytes to values of a type."""
+    unpack = msgspec.msgpack.Decoder(Any, ext_hook=untag).decode
+    return lambda raw: msgspec.convert(unpack(raw), value_type, builtin_types=_BUILTIN)
+
+
 def untag(code: int, data: memoryview) -> Any:
     """Return the value of an extension."""
     return READERS[code](bytes(data))
@@ -100,6 +113,8 @@ def tagger(value_type: Any, leaf: Tag | None = None) -> Tag | None:
         return _of_union([tagger(member, leaf) for member in arguments if member is not NoneType], leaf)
     if origin is dict:
         return _of_items(tagger(arguments[1], leaf), lambda values, inner: {name: inner(value) for name, value in values.items()})
+    if origin in (frozenset, set):
+        return None if tagger(arguments[0], leaf) is None else lambda values: _of_set(values, leaf)
     if origin is list or (origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis):
         return _of_items(tagger(arguments[0], leaf), lambda values, inner: [inner(value) for value in values])
     if origin is tuple:
@@ -129,8 +144,29 @@ def tag_wide(value: Any) -> Any:
     return [tag_wide(part) for part in value] if type(value) in (list, tuple) else tag(value)
 
 
+def _tag_everywhere(value: Any) -> Any:
+    kind = type(value)
+    if kind is set or kind is frozenset:
+        return sorted(map(_tag_everywhere, value), key=_pack)
+    if kind is list or kind is tuple:
+        return list(map(_tag_everywhere, value))
+    if kind is dict:
+        return {name: _tag_everywhere(part) for name, part in value.items()}
+    if isinstance(value, msgspec.Struct):
+        return _tag_everywhere(msgspec.to_builtins(value, builtin_types=_BUILTIN))
+    return tag_wide(value)
+
+
 def _of_items(inner: Tag | None, each: Callable[[Any, Tag], Any]) -> Tag | None:
     return None if inner is None else lambda values: each(values, inner)
+
+
+def _of_set(values: Any, leaf: Tag) -> Any:
+    """Return a set as it is where its values are plain and of one type, else as a list in an order of its own."""
+    kinds = set(map(type, values))
+    if leaf is tag and len(kinds) <= 1 and kinds <= _PLAIN:
+        return values
+    return sorted(map(leaf, values), key=_pack)
 
 
 def _of_union(taggers: list[Tag | None], leaf: Tag) -> Tag | None:
@@ -152,4 +188,4 @@ def _of_places(taggers: list[Tag | None]) -> Tag | None:
     return lambda values: [value if one is None else one(value) for value, one in zip(values, taggers, strict=True)]
 
 
-__all__ = ["EXTENSIONS", "READERS", "decoder", "encoder", "tag", "tagger", "untag"]
+__all__ = ["EXTENSIONS", "READERS", "decoder", "encode_wide", "encoder", "tag", "tagger", "untag", "wide_decoder"]

@@ -6,7 +6,7 @@ A field is a name or a callable of the value. None is left out everywhere but in
 
 | aggregate                             | bound                                                        |
 |---------------------------------------|--------------------------------------------------------------|
-| count sum min max mean variance       | a few numbers; floats exactly (`engine.agg.exact`)           |
+| count sum min max mean variance       | a few numbers, exactly (`engine.agg.numbers`)                |
 | first last reduce                     | one value                                                    |
 | distinct                              | the distinct values: for up to some 10,000, else approximate |
 | approx_distinct quantile              | `engine.agg.sketches`                                        |
@@ -19,7 +19,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
-from engine.agg import exact, sketches
+from engine.agg import decimals, numbers, sketches
 from engine.agg.aggregate import Aggregate, Fold, tuple_type
 from engine.errors import ConfigError
 from engine.functions import check_function
@@ -44,57 +44,30 @@ def count() -> Aggregate:
 
 
 def sum(field: Selector) -> Aggregate:
-    """Return the sum; an int for ints, for floats the one nearest to the exact sum, whatever the order. 0 without values."""
-    return Aggregate("sum", field, _sum_fold)
+    """Return the sum: an int of ints, a Decimal of Decimals, of floats the one nearest to the exact sum in any order. 0 without values."""
+    return Aggregate("sum", field, numbers.sum_fold)
 
 
 def min(field: Selector) -> Aggregate:
-    """Return the smallest value; None without values."""
+    """Return the smallest value; None without values. A Decimal of NaN is more than every number, as in PostgreSQL."""
     return Aggregate("min", field, lambda value_type: _extreme_fold(value_type, "<", operator.lt, builtins.min))
 
 
 def max(field: Selector) -> Aggregate:
-    """Return the largest value; None without values."""
+    """Return the largest value; None without values. A Decimal of NaN is more than every number, as in PostgreSQL."""
     return Aggregate("max", field, lambda value_type: _extreme_fold(value_type, ">", operator.gt, builtins.max))
 
 
 def mean(field: Selector) -> Aggregate:
-    """Return the arithmetic mean, rounded once at the end; None without values."""
-    return Aggregate("mean", field, _mean_fold)
+    """Return the arithmetic mean, rounded once at the end (of Decimals to 38 digits); None without values."""
+    return Aggregate("mean", field, numbers.mean_fold)
 
 
 def variance(field: Selector, ddof: int = 1) -> Aggregate:
     """Return the variance with divisor n - ddof (1: of a sample, 0: of a population), rounded once; None for n <= ddof."""
     if ddof not in (0, 1):
         raise ConfigError(f"agg.variance: ddof={ddof!r} is not allowed; use 1 for a sample or 0 for a population")
-
-    def squares(total: exact.Exact, x: Any) -> exact.Exact:
-        if type(x) is not float:
-            return exact.add(total, x * x)
-        high, low = exact.square(x)
-        return exact.add(exact.add(total, high), low)
-
-    def result(a: Any) -> float | None:
-        total, total_squares, number = a
-        if number <= ddof:
-            return None
-        if total[2] != 0.0 or total_squares[2] != 0.0:
-            return float("nan")
-        spread = number * exact.exact(total_squares) - exact.exact(total) ** 2
-        return float(spread / (number * (number - ddof)))
-
-    return Aggregate(
-        "variance",
-        field,
-        lambda value_type: Fold(
-            create=lambda x, t: (exact.create(x), squares(exact.ZERO, x), 1),
-            add=lambda a, x, t: (exact.add(a[0], x), squares(a[1], x), a[2] + 1),
-            merge=lambda a, b: (exact.merge(a[0], b[0]), exact.merge(a[1], b[1]), a[2] + b[2]),
-            stored=_checked_number(value_type, tuple[_EXACT, _EXACT, int]),
-            result=result,
-            is_commutative=True,
-        ),
-    )
+    return Aggregate("variance", field, lambda value_type: numbers.variance_fold(value_type, ddof))
 
 
 def first(field: Selector) -> Aggregate:
@@ -207,7 +180,7 @@ def top(field: Selector, n: int, by: Selector | None = None) -> Aggregate:
 
     def ranked(entries: Sequence[Any]) -> Any:
         by_time = sorted(entries, key=operator.itemgetter(1))
-        return tuple(sorted(by_time, key=operator.itemgetter(0), reverse=True)[:n])
+        return tuple(sorted(by_time, key=lambda entry: decimals.rank(entry[0]), reverse=True)[:n])
 
     def entry(x: Any, t: int) -> Any:
         return (x, t, x) if by is None else (x[1], t, x[0])
@@ -238,7 +211,7 @@ def quantile(field: Selector, q: float) -> Aggregate:
             create=lambda x, t: sketches.quantile_create(x),
             add=lambda a, x, t: sketches.quantile_add(a, x),
             merge=sketches.quantile_merge,
-            stored=_checked_number(value_type, tuple[tuple[float, ...], tuple[tuple[int, int], ...]]),
+            stored=numbers.checked_floats(value_type, tuple[tuple[float, ...], tuple[tuple[int, int], ...]]),
             result=lambda a: sketches.quantile_result(a, q),
             column=lambda a, xs, ts: sketches.quantile_add_all(((), ()) if a is None else a, xs),
         ),
@@ -275,58 +248,9 @@ def reduce(
     )
 
 
-_EXACT: Any = tuple[int, tuple[float, ...], float]
-
-
-def _sum_fold(value_type: Any) -> Fold:
-    if value_type is int:
-        return Fold(
-            create=lambda x, t: x,
-            add=lambda a, x, t: a + x,
-            merge=operator.add,
-            stored=int,
-            empty=0,
-            create_code="{x}",
-            add_code="{a} + {x}",
-            merge_code="{a} + {b}",
-            column=lambda a, xs, ts: builtins.sum(xs, a or 0),
-            is_commutative=True,
-        )
-    return Fold(
-        create=lambda x, t: exact.create(x),
-        add=lambda a, x, t: exact.add(a, x),
-        merge=exact.merge,
-        stored=_checked_number(value_type, _EXACT),
-        result=exact.result,
-        empty=0,
-        is_commutative=True,
-    )
-
-
-def _mean_fold(value_type: Any) -> Fold:
-    if value_type is int:
-        return Fold(
-            create=lambda x, t: (x, 1),
-            add=lambda a, x, t: (a[0] + x, a[1] + 1),
-            merge=lambda a, b: (a[0] + b[0], a[1] + b[1]),
-            stored=tuple[int, int],
-            result=lambda a: a[0] / a[1],
-            create_code="({x}, 1)",
-            add_code="({a}[0] + {x}, {a}[1] + 1)",
-            column=lambda a, xs, ts: (builtins.sum(xs), len(xs)) if a is None else (builtins.sum(xs, a[0]), a[1] + len(xs)),
-            is_commutative=True,
-        )
-    return Fold(
-        create=lambda x, t: (exact.create(x), 1),
-        add=lambda a, x, t: (exact.add(a[0], x), a[1] + 1),
-        merge=lambda a, b: (exact.merge(a[0], b[0]), a[1] + b[1]),
-        stored=_checked_number(value_type, tuple[_EXACT, int]),
-        result=lambda a: exact.result(a[0]) / a[1],
-        is_commutative=True,
-    )
-
-
 def _extreme_fold(value_type: Any, sign: str, better: Callable[[Any, Any], bool], of: Callable[..., Any]) -> Fold:
+    if numbers.may_be_decimal(value_type):
+        return _ranked_extreme_fold(value_type, decimals.less if sign == "<" else lambda x, a: decimals.less(a, x))
     return Fold(
         create=lambda x, t: x,
         add=lambda a, x, t: x if better(x, a) else a,
@@ -341,11 +265,15 @@ def _extreme_fold(value_type: Any, sign: str, better: Callable[[Any, Any], bool]
     )
 
 
-def _checked_number(value_type: Any, stored: Any) -> Any:
-    members = getattr(value_type, "__args__", (value_type,))
-    if any(member not in (int, float, bool, Any, object) for member in members):
-        raise ConfigError(f"a number is needed, and the field is {getattr(value_type, '__name__', value_type)}")
-    return stored
+def _ranked_extreme_fold(value_type: Any, better: Callable[[Any, Any], bool]) -> Fold:
+    """Return the fold of values among which there may be a Decimal of NaN, which `<` refuses."""
+    return Fold(
+        create=lambda x, t: x,
+        add=lambda a, x, t: x if better(x, a) else a,
+        merge=lambda a, b: b if better(b, a) else a,
+        stored=value_type,
+        keeps_values=True,
+    )
 
 
 def _check_positive(name: str, what: str, number: object) -> None:

@@ -36,6 +36,7 @@ from state.values import PayloadCodec
 Accumulators = tuple[Any, ...]
 Get = Callable[[Any], Accumulators | None]
 
+_WIDE = b"\xc1"
 _GROUPED_FROM = 8
 """Records a key from which grouping them first is faster."""
 
@@ -267,18 +268,23 @@ def _run(text: str, namespace: dict[str, Any]) -> dict[str, Any]:
 
 
 def payload_codec(stored: Any) -> PayloadCodec[Any]:
-    """Return the codec of a tuple type: MessagePack; JSON where an int is beyond 64 bits. The first byte tells."""
+    """Return the codec of a tuple type: MessagePack; where an int is beyond 64 bits JSON, or what keeps undeclared values too.
+
+    The first byte tells: JSON begins with a bracket, the last form with a byte that MessagePack never uses.
+    """
     pack, pack_wide = untyped.encoder(stored, order="deterministic"), msgspec.json.Encoder(order="deterministic").encode
-    unpack, unpack_wide = untyped.decoder(stored), msgspec.json.Decoder(stored).decode
+    unpack, unpack_wide, unpack_widest = untyped.decoder(stored), msgspec.json.Decoder(stored).decode, untyped.wide_decoder(stored)
+    is_declared = untyped.tagger(stored) is None
 
     def encode(value: Any) -> bytes:
         try:
             return pack(value)
         except OverflowError:
-            return pack_wide(value)
+            return pack_wide(value) if is_declared else _WIDE + untyped.encode_wide(value)
 
     def decode(raw: bytes) -> Any:
-        return unpack_wide(raw) if raw[:1] == b"[" else unpack(raw)
+        first = raw[:1]
+        return unpack_wide(raw) if first == b"[" else unpack_widest(raw[1:]) if first == _WIDE else unpack(raw)
 
     return PayloadCodec(encode, decode, stored)
 

@@ -9,11 +9,13 @@ None is left out everywhere but in `count()`, as in a stream.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
 from math import isfinite
 from typing import Any
 
-import msgspec
-
+from engine import untyped
+from engine.agg import decimals
 from engine.agg.aggregate import Aggregate, Fold, optional, without_none
 from engine.agg.folding import Folding, ResultRows
 from engine.errors import ConfigError, RecordError
@@ -40,18 +42,23 @@ class Multiset:
     cells: MapCells[Any, bytes, int]
     key: Any
     prefix: bytes
+    encode: Callable[[Any], bytes]
     decode: Callable[[bytes], Any]
 
     def add(self, value: Any) -> bool:
         """Add a value; return whether it is a new one."""
-        sub = self.prefix + _ENCODE(value)
+        sub = self.prefix + self.encode(value)
         number = self.cells.get(self.key, sub) or 0
         self.cells.put(self.key, sub, number + 1)
         return number == 0
 
+    def has(self, value: Any) -> bool:
+        """Return whether a value is there, in just this form."""
+        return self.cells.get(self.key, self.prefix + self.encode(value)) is not None
+
     def subtract(self, value: Any) -> bool:
         """Take a value back; return whether it was the last one like it."""
-        sub = self.prefix + _ENCODE(value)
+        sub = self.prefix + self.encode(value)
         number = self.cells.get(self.key, sub) or 0
         if number > 1:
             self.cells.put(self.key, sub, number - 1)
@@ -62,9 +69,6 @@ class Multiset:
     def values(self) -> Iterable[Any]:
         """Yield the distinct values."""
         return (self.decode(sub[1:]) for sub, _ in self.cells.items(self.key) if sub[:1] == self.prefix)
-
-
-_ENCODE = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,7 @@ class RetractingFolding:
 
     def __init__(self, aggregates: Mapping[str, Aggregate], value_type: Any, *, key_as: str, into: type[Any] | None, what: str) -> None:
         self._all = [_retraction(aggregate, value_type, f"{what}, {name}") for name, aggregate in aggregates.items()]
-        self._decoders = [msgspec.msgpack.Decoder(one.value_type).decode for one in self._all]
+        self._coders = [(untyped.encoder(one.value_type, order="deterministic"), untyped.decoder(one.value_type)) for one in self._all]
         self.empty = tuple(one.empty for one in self._all)
         self.stored: Any = tuple.__class_getitem__(tuple(one.stored for one in self._all))
         shown = {name: _shown(one) for name, one in zip(aggregates, self._all, strict=True)}
@@ -104,7 +108,7 @@ class RetractingFolding:
             if one.read is not None and value is None:
                 changed.append(accumulator)
                 continue
-            multiset = Multiset(cells, key, bytes((number,)), self._decoders[number])
+            multiset = Multiset(cells, key, bytes((number,)), *self._coders[number])
             changed.append(one.change(accumulator, value, adds, multiset))
         return tuple(changed)
 
@@ -130,7 +134,7 @@ def _retraction(aggregate: Aggregate, value_type: Any, what: str) -> Retraction:
         return _additive(fold, compiled.get)
     if aggregate.name == "distinct":
         return Retraction(compiled.get, _change_distinct, 0, int, lambda number: number, inner)
-    better = min if aggregate.name == "min" else max
+    better = partial(min if aggregate.name == "min" else max, key=decimals.rank)
     return Retraction(compiled.get, _change_extreme(better), None, optional(inner), lambda value: value, inner)
 
 
@@ -140,7 +144,7 @@ def _additive(fold: Fold, read: Callable[[Any], Any] | None) -> Retraction:
     assert merge is not None
 
     def change(accumulator: Any, value: Any, adds: bool, _: Multiset) -> Any:
-        if type(value) is float and not isfinite(value):
+        if isinstance(value, float | Decimal) and not isfinite(value):
             raise RecordError(f"{value} in a table cannot be added up: it could not be taken back")
         number, total = accumulator
         part = create(value, 0) if adds else _negative(create(value, 0))
@@ -154,10 +158,14 @@ def _additive(fold: Fold, read: Callable[[Any], Any] | None) -> Retraction:
 
 
 def _negative(part: Any) -> Any:
+    if isinstance(part, Decimal):
+        return part.copy_negate()  # a minus would round it
     return tuple(map(_negative, part)) if isinstance(part, tuple) else -part
 
 
 def _change_distinct(number: int, value: Any, adds: bool, values: Multiset) -> int:
+    if isinstance(value, Decimal) and not values.has(value):
+        value = decimals.canonical(value)  # 1.50 is no other value than 1.5
     if adds:
         return number + values.add(value)
     return number - values.subtract(value)
@@ -169,7 +177,7 @@ def _change_extreme(better: Callable[..., Any]) -> Callable[[Any, Any, bool, Mul
             new = value if extreme is None else better(extreme, value)
             values.add(value)
             return new
-        if values.subtract(value) and value == extreme:
+        if values.subtract(value) and decimals.rank(value) == decimals.rank(extreme):
             return better(values.values(), default=None)
         return extreme
 

@@ -13,12 +13,14 @@ Sources: Flajolet et al., "HyperLogLog", AofA 2007, with linear counting for sma
 
 from collections import Counter
 from collections.abc import Iterable
+from decimal import Decimal
 from hashlib import blake2b
 from math import ceil, floor, isfinite, log
 from typing import Any
 
 import msgspec
 
+from engine.agg.decimals import canonical
 from engine.errors import RecordError
 
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
@@ -38,7 +40,10 @@ def value_hash(value: Any) -> int:
     """Return a 64-bit hash, the same in every process and version; numbers that are equal have one."""
     if (type(value) is float and value.is_integer()) or type(value) is bool:
         value = int(value)
-    elif type(value) is int and not -(2**63) <= value < 2**63:
+    elif type(value) is Decimal:
+        form = canonical(value)
+        value = int(value) if form.is_finite() and form == form.to_integral_value() else form
+    if type(value) is int and not -(2**63) <= value < 2**63:
         value = str(value)
     return int.from_bytes(blake2b(_encode(value), digest_size=8).digest(), "big", signed=True)
 

@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from engine.agg.folding import payload_codec
 from engine.untyped import decoder, encoder, tagger
 
 
@@ -67,3 +68,23 @@ def test_what_was_written_before_can_be_read() -> None:
 def test_wide_int_in_a_declared_place_is_for_the_caller_to_write() -> None:
     with pytest.raises(OverflowError):
         encoder(tuple[int, int])((1, 2**70))
+
+
+SETS = [frozenset({1, 2}), frozenset({"a"}), frozenset({Decimal("1.50"), "1.50", 2**70, None}), frozenset({2**70, 3}), frozenset()]
+
+
+@pytest.mark.parametrize("value", SETS)
+def test_sets_of_undeclared_values_come_back_and_are_always_written_alike(value: frozenset[Any]) -> None:
+    raw = encoder(frozenset[Any], order="deterministic")(value)
+    assert decoder(frozenset[Any])(raw) == value
+    assert encoder(frozenset[Any], order="deterministic")(frozenset(sorted(value, key=repr, reverse=True))) == raw
+
+
+def test_wide_ints_beside_undeclared_values_are_stored_with_them() -> None:
+    stored = tuple[int, Any, frozenset[Any], dict[str, Any], Order, Decimal, bytes]
+    codec = payload_codec(stored)
+    for first in (1, 2**70):
+        value = (first, Decimal("9.50"), frozenset({Decimal(1)}), RICH, Order(3, Decimal("1.0")), Decimal("0.10"), b"\0\xff")
+        back = codec.decode(codec.encode(value))
+        assert back == value
+        assert {name: type(part) for name, part in back[3].items()} == {name: type(part) for name, part in RICH.items()}
