@@ -117,6 +117,24 @@ class Connect:
                     raise RuntimeError(f"connector {name} does not stream: {failed or state}")
                 time.sleep(0.2)
 
+    def offsets(self, name: str) -> list[dict[str, Any]]:
+        """Return the source offsets that a connector has stored: nothing before its first flush."""
+        return [entry["offset"] for entry in self._ask("GET", f"/connectors/{name}/offsets")["offsets"] if entry["offset"]]
+
+    def wait_stored(self, name: str, timeout_s: float = 90) -> None:
+        """Return when a connector has stored an offset behind its snapshot.
+
+        Killed before that, it takes the snapshot anew: what was changed meanwhile is in no record of its own then.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            found = self.offsets(name)
+            if any("snapshot" not in offset or offset.get("snapshot_completed") for offset in found):
+                return
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"connector {name} stores no offset behind its snapshot: {found}")
+            time.sleep(0.2)
+
     def log_tail(self) -> str:
         """Return the end of its log."""
         return self._service.log.read_text(errors="replace")[-4_000:]

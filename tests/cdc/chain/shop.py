@@ -46,12 +46,13 @@ def create_shop(postgres: Postgres, users: int = 40) -> None:
 
 
 def start_connector(connect: Connect, postgres: Postgres, registry: str | None = None) -> None:
-    """Make the shop's connector and wait until it streams."""
+    """Make the shop's connector and wait until it streams, and may be killed without taking its snapshot anew."""
     tables = [f"public.{table}" for table in (*TABLES, "outbox", "signals")]
     config = connector(postgres, "postgres", "pg", tables, registry=registry)
     config |= {"signal.data.collection": "public.signals", "incremental.snapshot.chunk.size": "16", **_OUTBOX}
     connect.put("pg", config)
     connect.wait_streaming("pg", postgres)
+    connect.wait_stored("pg")
 
 
 def request_incremental_snapshot(postgres: Postgres) -> None:
