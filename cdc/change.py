@@ -13,6 +13,7 @@ fills with nulls, zeros and column defaults. They are None in the row, or an emp
 Sources: Debezium documentation, "Debezium connector for PostgreSQL", sections "Data change events" and "Transaction metadata".
 """
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
@@ -105,11 +106,11 @@ class Change(Struct, Generic[Row], frozen=True, kw_only=True):
     schema_version: int | None = None
 
     @staticmethod
-    def stream_to_table(stream: Any, name: str, versions_ms: int | None) -> Any:
+    def stream_to_table(stream: Any, name: str, versions_ms: int | None, upgrade: Callable[[Any], Any] | None = None) -> Any:
         """Return the table of the rows that changes are about; `Stream.table` calls it. See `cdc.tables`."""
         from cdc.tables import table_of_changes
 
-        return table_of_changes(stream, name, versions_ms)
+        return table_of_changes(stream, name, versions_ms, upgrade)
 
     @property
     def row(self) -> Row | None:

@@ -39,6 +39,7 @@ from engine.operators.base import OperatorContext
 from engine.operators.repartition import EVERYWHERE
 from engine.operators.rows import Rows, VersionedRows
 from engine.operators.table import RowsOperator
+from engine.operators.upgrading import Upgrade, upgrading_last
 from state.values import msgpack_codec
 
 Changed = list[tuple[Any, tuple[Any, Any]]]
@@ -63,9 +64,9 @@ class Guard(Struct, frozen=True, array_like=True):
 class ChangesTable(RowsOperator):
     """Rows out of `Moved` changes."""
 
-    def __init__(self, context: OperatorContext, key_type: Any, row_type: Any, retention_ms: int | None) -> None:
+    def __init__(self, context: OperatorContext, key_type: Any, row_type: Any, retention_ms: int | None, upgrade: Upgrade | None) -> None:
         super().__init__(context)
-        codec = row_codec(row_type)
+        codec = upgrading_last(upgrade, row_codec(row_type))
         self._packing = codec(tuple.__class_getitem__((row_type,)))
         self.rows: Rows = (
             Rows(context, key_type, row_type, codec)

@@ -17,6 +17,7 @@ Position guards, truncates and rows without keys: `cdc.table_operator`, `cdc.tab
 Limit: the table must see the whole stream. A `filter` of changes before it would hide deletes; filter the table instead.
 """
 
+from collections.abc import Callable
 from typing import Any, get_args
 
 from cdc.table_changes import Arrivals, Departures, Handover, Moved, Spread
@@ -24,6 +25,8 @@ from cdc.table_operator import ChangesTable
 from engine.errors import ConfigError
 from engine.graph import Node, SourceSpec
 from engine.joins import inputs_of
+from engine.operators.base import OperatorContext
+from engine.operators.upgrading import row_upgrade
 from engine.stream import Stream
 from engine.table import Table, stored_table
 
@@ -31,7 +34,9 @@ FORMAT = 1
 """Of the table's state; it is part of the signature, so that a change of it is noticed at the start."""
 
 
-def table_of_changes(stream: Stream[Any, Any], name: str, versions_ms: int | None) -> Table[Any, Any]:
+def table_of_changes(
+    stream: Stream[Any, Any], name: str, versions_ms: int | None, upgrade: Callable[[Any], Any] | None = None
+) -> Table[Any, Any]:
     """Return the table of a stream of `Change[Row]`.
 
     Raises:
@@ -53,9 +58,12 @@ def table_of_changes(stream: Stream[Any, Any], name: str, versions_ms: int | Non
         )
     )
     moved = stream._with(spread, value_type=Moved, rekeyed=True)._co_partitioned(name)
-    table: Table[Any, Any] = stored_table(
-        moved, name, lambda context: ChangesTable(context, key_type, row_type, versions_ms), row_type, versions_ms
-    )
+    upgrading = row_upgrade(upgrade, row_type, stream._what(name))
+
+    def make(context: OperatorContext) -> ChangesTable:
+        return ChangesTable(context, key_type, row_type, versions_ms, upgrading)
+
+    table: Table[Any, Any] = stored_table(moved, name, make, row_type, versions_ms, upgrade=upgrading)
     origin = table._origin
     origin.signature = f"{origin.signature} of changes {FORMAT}"
     departures = Node(

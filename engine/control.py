@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from engine.edits import delete_key, put_entry
-from engine.errors import StateError
+from engine.errors import StateError, StoredTypeError
 from engine.keys import key_codec
 from engine.records import RecordBatch
 from state.catalog import Catalog
@@ -187,7 +187,7 @@ class ControlInput:
                 kind, entries = "put", put_entry(task, command.state, command.key, command.value, command.time_ms, command.sub)
             else:
                 kind, entries = "delete", delete_key(task, command.key, command.state)
-        except StateError as error:
+        except (StateError, StoredTypeError) as error:
             task.rollback(mark)
             self.report(command, "refused", state=command.state or "", error=str(error))
             return

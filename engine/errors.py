@@ -13,15 +13,7 @@
 A failed `assert` is a bug of this engine: it crashes the worker, on purpose.
 """
 
-from state.errors import DiskError, FencedError, StateError, StreamForgeError, UnavailableError
-
-
-class ConfigError(StreamForgeError):
-    """A declaration or setting cannot work: the message says which one, and what to write instead."""
-
-
-class StoredTypeError(ConfigError):
-    """What the state holds does not fit the type that is declared for it now, whatever record it is read for."""
+from state.errors import ConfigError, DiskError, FencedError, StateError, StoredTypeError, StreamForgeError, UnavailableError
 
 
 class RecordError(StreamForgeError):

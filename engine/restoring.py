@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
-from engine.errors import StateError
+from engine.errors import StateError, StoredTypeError
 from engine.keys import key_codec
 from engine.plan import Plan
 from engine.task import catalog_of
@@ -111,7 +111,7 @@ class Restoring:
                 entry.value()
                 if self.is_rescaled:
                     self._check_place(part, entry)
-            except StateError as error:
+            except (StateError, StoredTypeError) as error:
                 name = self._names.get(raw_key[:ID_BYTES], "?")
                 self._bad_counts[name] += 1
                 examples = self._bad.setdefault(name, [])
@@ -124,7 +124,7 @@ class Restoring:
         for name, entries in sorted(self._merged.items()):
             try:
                 self._merge(entries)
-            except StateError as error:
+            except (StateError, StoredTypeError) as error:
                 found.append(f"{name}: {error}")
         return found
 

@@ -1,5 +1,6 @@
 """Topics to read: what `app.source`, `app.table` and their like return, to stand in `@app.pipeline(...)`."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -9,6 +10,7 @@ from engine.durations import Duration
 from engine.errors import ConfigError
 from engine.graph import Node, PipelineGraph, SourceSpec
 from engine.operators.table import TableFromStream
+from engine.operators.upgrading import row_upgrade
 from engine.stream import Stream
 from engine.table import Table, stored_table
 
@@ -38,23 +40,25 @@ _STREAM_METHODS = frozenset(name for name in dir(Stream) if not name.startswith(
 class TableSource(Source):
     """A topic to read as a table: the newest record of each key; one without a value deletes the row."""
 
-    def __init__(self, spec: SourceSpec, name: str, versions: Duration | None) -> None:
+    def __init__(self, spec: SourceSpec, name: str, versions: Duration | None, upgrade: Callable[[Any], Any] | None) -> None:
         super().__init__(spec)
         self.name = name
         self.versions = versions
+        self.upgrade = upgrade
 
     def open(self, graph: PipelineGraph, shared: dict[Any, Any]) -> Table[Any, Any]:
         """Return the table within one pipeline; each pipeline keeps its own."""
-        table: Table[Any, Any] = super().open(graph, shared).table(self.name, self.versions)
+        table: Table[Any, Any] = super().open(graph, shared).table(self.name, self.versions, self.upgrade)
         return table
 
 
 class BroadcastSource(Source):
     """A topic to read as a table that every task holds whole."""
 
-    def __init__(self, spec: SourceSpec, name: str) -> None:
+    def __init__(self, spec: SourceSpec, name: str, upgrade: Callable[[Any], Any] | None) -> None:
         super().__init__(spec)
         self.name = name
+        self.upgrade = upgrade
 
     def open(self, graph: PipelineGraph, shared: dict[Any, Any]) -> Table[Any, Any]:
         """Return the table within one pipeline; each pipeline keeps its own."""
@@ -65,8 +69,9 @@ class BroadcastSource(Source):
                 "write the table of changes to a topic and broadcast that"
             )
         key_type, row_type = self.spec.key_type, without_none(self.spec.codec.type)
-        make = partial(TableFromStream, key_type=key_type, value_type=row_type, retention_ms=None)
-        return stored_table(stream, self.name, make, row_type, None, broadcast=True)
+        upgrade = row_upgrade(self.upgrade, row_type, stream._what(self.name))
+        make = partial(TableFromStream, key_type=key_type, value_type=row_type, retention_ms=None, upgrade=upgrade)
+        return stored_table(stream, self.name, make, row_type, None, broadcast=True, upgrade=upgrade)
 
 
 class RulesSource(Source):

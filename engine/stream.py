@@ -257,18 +257,21 @@ class Stream(Joins[K, V]):
         return keyed._with(keyed._node_after("in_event_time_order", make, signature="in_event_time_order"))
 
     @overload
-    def table(self: "RowChanges[K, W]", name: str, versions: Duration | None = ...) -> "Table[K, W]": ...
+    def table(
+        self: "RowChanges[K, W]", name: str, versions: Duration | None = ..., upgrade: Callable[[Any], W] | None = ...
+    ) -> "Table[K, W]": ...
     @overload
-    def table(self, name: str, versions: Duration | None = ...) -> "Table[K, V]": ...
-    def table(self, name: str, versions: Duration | None = None) -> "Table[K, Any]":
+    def table(self, name: str, versions: Duration | None = ..., upgrade: Callable[[Any], V] | None = ...) -> "Table[K, V]": ...
+    def table(self, name: str, versions: Duration | None = None, upgrade: Callable[[Any], Any] | None = None) -> "Table[K, Any]":
         """Keep the newest value of each key, as a table that hands on its changes; a value of None deletes the row.
 
         Args:
             name: Names the state.
             versions: Keep earlier values too, as far back as this in event time, for `as_of`; the highest event time is then the
                 newest, whatever the order of arrival.
+            upgrade: Makes a row of today's type out of one stored before that no longer fits, given as plain data.
         """
-        return make_table(self, name, versions)
+        return make_table(self, name, versions, upgrade)
 
     # -- the end
 

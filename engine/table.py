@@ -24,11 +24,13 @@ from engine.errors import ConfigError
 from engine.graph import MakeOperator, Node, Sink
 from engine.joins import check_same_keys, inputs_of, pair_type
 from engine.keys import key_codec
+from engine.operators.base import OperatorContext
 from engine.operators.foreign_key import Asks, ForeignKeyJoin, ForeignKeys, Subscriptions
 from engine.operators.stateless import Map
 from engine.operators.table import Regroup, Step, StepChanges, TableFromStream, TableView
 from engine.operators.table_aggregate import TableAggregate
 from engine.operators.table_join import TableHow, TableJoin
+from engine.operators.upgrading import Upgrade, pair_upgrade, row_upgrade
 from engine.selectors import Selector, compile_selector, return_type
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ class RowChange(Protocol[V_co]):
         ...
 
     @staticmethod
-    def stream_to_table(stream: Any, name: str, versions_ms: int | None) -> Any:
+    def stream_to_table(stream: Any, name: str, versions_ms: int | None, upgrade: Callable[[Any], Any] | None) -> Any:
         """Return the table of a stream of such values."""
         ...
 
@@ -72,6 +74,7 @@ class Table(Generic[K, V]):
         steps: What `filter` and `map` have put between the rows and this table.
         versions_ms: How far back the value as of a time can be asked for; None if only the present value is kept.
         broadcast: Every task holds all rows.
+        upgrade: Makes what fits out of rows that were stored with another type.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Table(Generic[K, V]):
         steps: tuple[Step, ...] = (),
         versions_ms: int | None = None,
         broadcast: bool = False,
+        upgrade: Upgrade | None = None,
     ) -> None:
         self._changes = changes
         self._value_type = value_type
@@ -90,11 +94,14 @@ class Table(Generic[K, V]):
         self._steps = steps
         self._versions_ms = versions_ms
         self._broadcast = broadcast
+        self._upgrade = upgrade
 
     def filter(self, predicate: Callable[[V], object]) -> "Table[K, V]":
         """Keep the rows whose value satisfies a predicate; a row that no longer does is deleted from the result."""
         self._changes._check_callable(predicate, "filter")
-        return self._step("filter", lambda value: value if predicate(value) else None, self._value_type)
+        table = self._step("filter", lambda value: value if predicate(value) else None, self._value_type)
+        table._upgrade = self._upgrade
+        return table
 
     def map(self, function: Callable[[V], W | None]) -> "Table[K, W]":
         """Replace each value; None leaves the row out. The function must give the same for the same value, old or new."""
@@ -143,19 +150,20 @@ class Table(Generic[K, V]):
         check_same_keys([changes, others], name)
         if how not in ("inner", "left", "right", "outer"):
             raise ConfigError(f"{changes._what(name)}: how={how!r} is not known; use 'inner', 'left', 'right' or 'outer'")
-        types = (self._value_type, other._value_type)
+        types, upgrades = (self._value_type, other._value_type), (self._upgrade, other._upgrade)
         value_type = pair_type(*types, how)
         node = Node(
             "table_join",
             name,
             inputs_of([changes, others]),
-            lambda context: TableJoin(context, how, changes._key_type, types),
+            lambda context: TableJoin(context, how, changes._key_type, types, upgrades),
             changes._key_type,
             change_type(value_type),
             f"table join {how}",
         )
         changes._graph.add(node)
-        return Table(changes._with(node, value_type=change_type(value_type)), value_type, origin=node)
+        pairs = changes._with(node, value_type=change_type(value_type))
+        return Table(pairs, value_type, origin=node, upgrade=pair_upgrade(*upgrades))
 
     def changes(self) -> "Stream[K, tuple[V | None, V | None]]":
         """Return the changes as a stream of pairs: old and new value, None where there is no row."""
@@ -224,7 +232,9 @@ class GroupedTable(Generic[K, V]):
         return Table(changes._with(node, value_type=change_type(value_type)), value_type, origin=node)
 
 
-def make_table(stream: "Stream[K, Any]", name: str, versions: Duration | None) -> Table[K, Any]:
+def make_table(
+    stream: "Stream[K, Any]", name: str, versions: Duration | None, upgrade: Callable[[Any], Any] | None = None
+) -> Table[K, Any]:
     """Return a stream as a table: see `Stream.table`.
 
     Values that are changes themselves say how: see `RowChange`.
@@ -236,27 +246,38 @@ def make_table(stream: "Stream[K, Any]", name: str, versions: Duration | None) -
     value_type = stream._value_type
     own_way = getattr(typing.get_origin(value_type) or value_type, "stream_to_table", None)
     if own_way is not None:
-        return cast("Table[K, Any]", own_way(stream, name, versions_ms))
+        return cast("Table[K, Any]", own_way(stream, name, versions_ms, upgrade))
     key_type = stream._key_type
     row_type = without_none(value_type)
-    return stored_table(
-        stream._placed(name), name, lambda context: TableFromStream(context, key_type, row_type, versions_ms), row_type, versions_ms
-    )
+    upgrading = row_upgrade(upgrade, row_type, what)
+
+    def make(context: OperatorContext) -> TableFromStream:
+        return TableFromStream(context, key_type, row_type, versions_ms, upgrading)
+
+    return stored_table(stream._placed(name), name, make, row_type, versions_ms, upgrade=upgrading)
 
 
 def stored_table(
-    stream: "Stream[K, Any]", name: str, make: MakeOperator, row_type: Any, versions_ms: int | None, *, broadcast: bool = False
+    stream: "Stream[K, Any]",
+    name: str,
+    make: MakeOperator,
+    row_type: Any,
+    versions_ms: int | None,
+    *,
+    broadcast: bool = False,
+    upgrade: Upgrade | None = None,
 ) -> Table[K, Any]:
     """Return the table that an operator (a `RowsOperator`) makes of a stream.
 
     Args:
         stream: Placed by its key.
         row_type: Type of the rows that the operator holds.
+        upgrade: What the operator upgrades its rows by, for joins that keep them too.
     """
     signature = "table" if versions_ms is None else "table with versions"
     node = stream._node_after("table", make, name=name, value_type=change_type(row_type), signature=signature)
     changes = stream._with(node, value_type=change_type(row_type))
-    return Table(changes, row_type, origin=node, versions_ms=versions_ms, broadcast=broadcast)
+    return Table(changes, row_type, origin=node, versions_ms=versions_ms, broadcast=broadcast, upgrade=upgrade)
 
 
 def change_type(value_type: Any) -> Any:
@@ -278,6 +299,7 @@ def _join_on_foreign_key(left: Table[Any, Any], right: Table[Any, Any], on: Sele
         raise ConfigError(f"{what}: on={compiled.text} gives {foreign_type!r}, and the other table's key is {others._key_type!r}")
     get, left_key, right_key = compiled.get, changes._key_type, others._key_type
     left_type, right_type = left._value_type, right._value_type
+    upgrades = (left._upgrade, right._upgrade)
     kept = left_type if left_type is Any else left_type | None
     keys = changes._node_after(
         "foreign_key",
@@ -305,13 +327,13 @@ def _join_on_foreign_key(left: Table[Any, Any], right: Table[Any, Any], on: Sele
         "table_join",
         name,
         inputs_of([keyed, answered]),
-        lambda context: ForeignKeyJoin(context, cast(Any, how), left_key, left_type, right_type),
+        lambda context: ForeignKeyJoin(context, cast(Any, how), left_key, (left_type, right_type), upgrades),
         left_key,
         change_type(value_type),
         f"foreign key join {how}",
     )
     changes._graph.add(node)
-    return Table(changes._with(node, value_type=change_type(value_type)), value_type, origin=node)
+    return Table(changes._with(node, value_type=change_type(value_type)), value_type, origin=node, upgrade=pair_upgrade(*upgrades))
 
 
 def _node(stream: "Stream[Any, Any]", kind: str, name: str, make: MakeOperator, key_type: Any, value_type: Any = None) -> Node:

@@ -101,13 +101,14 @@ class Topology:
         watermark: Watermark | None = None,
         name: str | None = None,
         versions: Duration | None = None,
+        upgrade: Callable[[Any], Any] | None = None,
     ) -> TableSource:
         """Declare a topic to read as a table: see `App.table`."""
         what = f"table {topic!r}"
         spec = replace(self._spec(what, topic, value_type, codec, key, key_type, time, watermark), tombstones=True)
         if versions is not None:
             duration_ms(versions, f"versions of {what}", minimum_ms=1)
-        source = self.sources[topic] = TableSource(spec, name or topic, versions)
+        source = self.sources[topic] = TableSource(spec, name or topic, versions, upgrade)
         return source
 
     def broadcast(
@@ -120,13 +121,14 @@ class Topology:
         key_type: Any = None,
         partitions: int = 1,
         name: str | None = None,
+        upgrade: Callable[[Any], Any] | None = None,
     ) -> BroadcastSource:
         """Declare a topic to read as a table that every task holds whole: see `App.broadcast`."""
         what = f"broadcast {topic!r}"
         if type(partitions) is not int or partitions < 1:
             raise ConfigError(f"{what}: partitions={partitions!r} is not allowed; say how many the topic has, at least 1")
         spec = self._spec(what, topic, value_type, codec, key, key_type, None, None)
-        source = BroadcastSource(replace(spec, tombstones=True, broadcast_partitions=partitions), name or topic)
+        source = BroadcastSource(replace(spec, tombstones=True, broadcast_partitions=partitions), name or topic, upgrade)
         self.sources[topic] = source
         return source
 

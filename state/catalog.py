@@ -20,9 +20,10 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from state.errors import StateError
+from state.errors import StateError, StoredTypeError
 from state.hashing import key_hash
 from state.keys import ID_BYTES, TIME_BYTES, Codec, KeyCodec, decode_time, encode_key, encode_time, hash_of, split_key, store_id
+from state.section import foreign_key
 from state.values import DECODE_ERRORS, DatedCodec, stored
 
 Kind = Literal["keyed", "mapped", "timed", "panes"]
@@ -128,7 +129,7 @@ class Entry:
         return hash_of(self.raw_key, self.spec.hash_at())
 
     def value(self) -> Any:
-        """Return the decoded value; StateError if it does not fit its type."""
+        """Return the decoded value; StoredTypeError if it does not fit its type, StateError if it is damaged."""
         return stored(self.spec.value, self.spec.name).decode(self.raw_value)
 
     def shown(self) -> Any:
@@ -153,7 +154,7 @@ class Entry:
             row["k"] = b64encode(self.raw_key).decode()
             try:
                 again = encode_value(self.spec, row["value"], self.raw_value)
-            except StateError:
+            except (StateError, StoredTypeError):
                 again = b""
             if again != self.raw_value:
                 row["v"] = b64encode(self.raw_value).decode()
@@ -198,7 +199,8 @@ class Catalog:
         """Return what an entry means, None for a state that the app does not declare.
 
         Raises:
-            StateError: The key does not fit the state's type.
+            StoredTypeError: The key does not fit the type that the state has now.
+            StateError: The key is cut off.
         """
         spec = self.specs.get(raw_key[:ID_BYTES])
         if spec is None:
@@ -210,7 +212,7 @@ class Catalog:
             wire = spec.key.wire(key)
             sub = spec.sub.decode(below) if spec.sub is not None else below if below else None
         except DECODE_ERRORS as error:
-            raise StateError(f"state {spec.name!r}: the store key {raw_key!r} does not fit its type: {error}") from error
+            raise foreign_key(spec.name, raw_key, error) from error
         return Entry(spec, raw_key, raw_value, key, wire, decode_time(raw_key, ID_BYTES) if spec.is_timed else None, sub)
 
     def raw_entry(self, row: Mapping[str, Any], old: bytes | None = None) -> tuple[bytes, bytes]:
@@ -252,7 +254,7 @@ def read_value(spec: StateSpec, plain: Any, old: Any) -> Any:
 def encode_value(spec: StateSpec, plain: Any, old: bytes | None) -> bytes:
     """Return the stored form of a value as a person writes it, with the errors of `read_value`."""
     codec = stored(spec.value, spec.name)
-    value = read_value(spec, plain, None if old is None else codec.decode(old))
+    value = read_value(spec, plain, None if old is None or spec.view is None else codec.decode(old))
     try:
         return codec.encode(value)
     except (*DECODE_ERRORS, AttributeError, OverflowError, AssertionError) as error:

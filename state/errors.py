@@ -5,6 +5,14 @@ class StreamForgeError(Exception):
     """Base of every error that this project raises on purpose."""
 
 
+class ConfigError(StreamForgeError):
+    """A declaration or setting cannot work: the message says which one, and what to write instead."""
+
+
+class StoredTypeError(ConfigError):
+    """What the state holds does not fit the type that is declared for it now: the state is sound, the declaration has changed."""
+
+
 class StateError(StreamForgeError):
     """Local state is unusable (torn, foreign, too old): delete it and restore from the changelog."""
 

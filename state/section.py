@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, Final
 
-from state.errors import StateError
+from state.errors import StateError, StoredTypeError, StreamForgeError
 from state.keys import prefix_end, store_id
 from state.store import Store
 from state.undo import UndoLog
@@ -42,9 +42,17 @@ class Section:
         """Return the entries below a prefix, in key order."""
         return self.store.scan(prefix, prefix_end(prefix))
 
-    def foreign_key(self, raw: bytes, error: Exception) -> StateError:
+    def foreign_key(self, raw: bytes, error: Exception) -> StreamForgeError:
         """Return the error for a store key that does not decode."""
-        return StateError(f"state {self.name!r}: the store key {raw!r} does not fit its type: {error}")
+        return foreign_key(self.name, raw, error)
 
 
-__all__ = ["DECODE_ERRORS", "KEY_OF", "MISSING", "Section"]
+def foreign_key(name: str, raw: bytes, error: Exception) -> StreamForgeError:
+    """Return the error for a store key of a state that does not decode: it is cut off, or the type of keys has changed."""
+    what = f"state {name!r}: the store key {raw!r} does not fit the type of keys"
+    if isinstance(error, StateError):
+        return StateError(f"{what}: {error}")
+    return StoredTypeError(f"{what} that is declared now: {error}. Bring the old type of the key back: keys cannot change theirs")
+
+
+__all__ = ["DECODE_ERRORS", "KEY_OF", "MISSING", "Section", "foreign_key"]

@@ -5,9 +5,11 @@ r"""Stored values: a header that carries the format from day one, then the paylo
     stored(json_codec(int)).encode(7)                                     b"\x01\x00" b"7"
     stored(dated_codec(json_codec(int), ttl_ms=60_000)).encode((7, t))    b"\x01\x06" write time, 60000, b"7"
 
-Cells put the header on by themselves (`stored`): a codec only knows payloads. `dated_codec` is for state with a time to live: its
-values are pairs of a value and the event time at which it was written; who reads decides by the task's watermark whether it has
-expired, for the store never removes anything on its own.
+Cells put the header on by themselves (`stored`): a codec only knows payloads. A payload of another type than is declared now is a
+`StoredTypeError`, and no reason to empty a store; bytes that nobody can have written are a `StateError`.
+
+`dated_codec` is for state with a time to live: its values are pairs of a value and the event time at which it was written; who
+reads decides by the task's watermark whether it has expired, for the store never removes anything on its own.
 """
 
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from state.errors import StateError, StreamForgeError
+from state.errors import StateError, StoredTypeError, StreamForgeError
 from state.keys import Codec
 
 V = TypeVar("V")
@@ -26,6 +28,7 @@ VERSION = 1
 _SCHEMA, _WRITTEN, _TTL = 1, 2, 4
 _PLAIN = bytes((VERSION, 0))
 _DATED = Layout(">BBqq")
+MEND = "Give what was added a default, or bring the old type back"
 # What a codec's decode may raise on bytes that it did not write.
 DECODE_ERRORS = (msgspec.MsgspecError, StreamForgeError, ValueError, TypeError, LookupError)
 
@@ -77,11 +80,17 @@ def unframe(raw: bytes) -> tuple[Header, bytes]:
 
 @dataclass(frozen=True, slots=True)
 class PayloadCodec(Generic[V]):
-    """Both ways between a value and its payload; `type` is what values are, where people may write them (None: only its operator)."""
+    """Both ways between a value and its payload.
+
+    Attributes:
+        type: What values are, where people may write them (None: only its operator).
+        mend: What to do when stored values no longer fit.
+    """
 
     encode: Callable[[V], bytes]
     decode: Callable[[bytes], V]
     type: Any = None
+    mend: str = MEND
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +150,27 @@ unit_codec: PayloadCodec[bool] = PayloadCodec(_encode_unit, _decode_unit)
 """For entries that say all by being there: the only value is True."""
 
 
+def fitting(decode: Callable[[bytes], V], name: str) -> Callable[[bytes], V]:
+    """Return a function that decodes a part of what a state holds, with a StoredTypeError that names the state where it does not fit."""
+
+    def read(raw: bytes) -> V:
+        try:
+            return decode(raw)
+        except DECODE_ERRORS as error:
+            raise StoredTypeError(f"state {name!r}: what is stored does not fit the type that is declared now: {error}. {MEND}") from error
+
+    return read
+
+
 def stored(codec: Codec[V], name: str) -> PayloadCodec[V]:
-    """Return the codec of whole stored values, header included; its `decode` raises StateError that names the state."""
+    """Return the codec of whole stored values, header included.
+
+    Its `decode` names the state in what it raises:
+        StoredTypeError: The value was written as another type.
+        StateError: The bytes are no stored value.
+    """
     payload_decode = codec.decode
+    mend = getattr(codec, "mend", MEND)
 
     if isinstance(codec, DatedCodec):
         encode: Callable[[V], bytes] = codec.encode
@@ -160,7 +187,11 @@ def stored(codec: Codec[V], name: str) -> PayloadCodec[V]:
             if framed:
                 return payload_decode(raw)
             return payload_decode(raw[2:] if raw[:2] == _PLAIN else unframe(raw)[1])
+        except StoredTypeError as error:
+            raise StoredTypeError(f"state {name!r}: {error}") from error
+        except msgspec.ValidationError as error:
+            raise StoredTypeError(f"state {name!r}: a stored value does not fit the type that is declared now: {error}. {mend}") from error
         except DECODE_ERRORS as error:
-            raise StateError(f"state {name!r}: a stored value does not fit its type: {error}") from error
+            raise StateError(f"state {name!r}: a stored value cannot be read: {error}") from error
 
     return PayloadCodec(encode, decode)

@@ -21,6 +21,7 @@ from engine.agg.folding import Folding, ResultRows
 from engine.errors import ConfigError, RecordError
 from engine.selectors import compile_selector
 from state.overlay import MapCells
+from state.values import fitting
 
 _ADDITIVE = ("count", "sum", "mean", "variance")
 _MULTISET = ("min", "max", "distinct")
@@ -68,7 +69,8 @@ class Multiset:
 
     def values(self) -> Iterable[Any]:
         """Yield the distinct values."""
-        return (self.decode(sub[1:]) for sub, _ in self.cells.items(self.key) if sub[:1] == self.prefix)
+        decode = fitting(self.decode, self.cells.section.name)
+        return (decode(sub[1:]) for sub, _ in self.cells.items(self.key) if sub[:1] == self.prefix)
 
 
 @dataclass(frozen=True, slots=True)

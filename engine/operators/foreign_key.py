@@ -16,10 +16,9 @@ foreign key waits for its answer, what was given out before stays; then one chan
 Source: KIP-213, "Support non-key joining in KTable", whose versions are hashes of the left row.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
-from engine.agg.folding import payload_codec
 from engine.block import Block
 from engine.keys import key_codec
 from engine.operators.base import Operator, OperatorContext
@@ -27,8 +26,10 @@ from engine.operators.lookup import LookupHow
 from engine.operators.merge import MergedTime
 from engine.operators.rows import HeldRows
 from engine.operators.table import Step, TableOperator, TableView
+from engine.operators.table_join import Upgrades
 from engine.operators.undeclared import refuse_structs
-from state.values import msgpack_codec, raw_codec
+from engine.operators.upgrading import pair_upgrade, upgraded
+from state.values import fitting, msgpack_codec, raw_codec
 
 if TYPE_CHECKING:
     from engine.run import NodeContext
@@ -98,7 +99,7 @@ class Subscriptions(Operator):
         super().__init__(context)
         self._time = MergedTime(cast("NodeContext", context), 2)
         self._view, self._untyped = view, untyped
-        self._decode: Callable[[bytes], Any] = key_codec(left_key_type).decode
+        self._decode = fitting(key_codec(left_key_type).decode, context.state_name("subscriptions"))
         self._asked = context.state.mapped(context.state_name("subscriptions"), key_codec(key_type), raw_codec, msgpack_codec(int))
 
     def process(self, block: Block, port: int = 0) -> None:
@@ -142,13 +143,14 @@ _Row = tuple[int, Any, bool, Any, Any]
 class ForeignKeyJoin(TableOperator):
     """Left rows (port 0) with the answers of the right (port 1)."""
 
-    def __init__(self, context: OperatorContext, how: LookupHow, key_type: Any, left_type: Any, right_type: Any) -> None:
+    def __init__(self, context: OperatorContext, how: LookupHow, key_type: Any, types: tuple[Any, Any], upgrades: Upgrades) -> None:
         super().__init__(context)
         self._time = MergedTime(cast("NodeContext", context), 2)
         self._inner = how == "inner"
-        left, right = (one if one is Any else one | None for one in (left_type, right_type))
+        left, right = (one if one is Any else one | None for one in types)
         row = (int, left, bool, right, tuple.__class_getitem__((left, right)) | None)
-        self._rows = context.state.panes(context.state_name("rows"), key_codec(key_type), payload_codec(tuple.__class_getitem__(row)))
+        codec = upgraded(row, {1: upgrades[0], 3: upgrades[1], 4: pair_upgrade(*upgrades)})
+        self._rows = context.state.panes(context.state_name("rows"), key_codec(key_type), codec)
 
     def current(self, key: Any) -> Any:
         return self._shown(self._rows.pane(0).get(key))

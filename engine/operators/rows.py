@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from engine.agg.folding import payload_codec
 from engine.block import MIN_TIME
 from engine.keys import key_codec
 from engine.operators.base import OperatorContext
+from engine.operators.upgrading import MakeCodec, upgrading_last
 from state.groups import Group
 from state.keys import decode_time, encode_time
 from state.values import PayloadCodec, unit_codec
@@ -26,7 +26,7 @@ from state.values import PayloadCodec, unit_codec
 Change = tuple[Any, Any]
 """Old and new value of a row, None where there is none."""
 
-MakeCodec = Callable[[Any], PayloadCodec[Any]]
+ROW_CODEC = upgrading_last(None)
 
 _TIMES: PayloadCodec[int] = PayloadCodec(encode_time, decode_time)
 
@@ -62,7 +62,7 @@ class Rows:
         codec: Gives the codec of a tuple type that holds values.
     """
 
-    def __init__(self, context: OperatorContext, key_type: Any, value_type: Any, codec: MakeCodec = payload_codec) -> None:
+    def __init__(self, context: OperatorContext, key_type: Any, value_type: Any, codec: MakeCodec = ROW_CODEC) -> None:
         stored = codec(tuple.__class_getitem__((value_type,)))
         self._rows = context.state.panes(context.state_name("rows"), key_codec(key_type), stored)
 
@@ -110,9 +110,7 @@ class VersionedRows(Rows):
         retention_ms: How far behind the time of the readers values can be asked for, in event time.
     """
 
-    def __init__(
-        self, context: OperatorContext, key_type: Any, value_type: Any, retention_ms: int, codec: MakeCodec = payload_codec
-    ) -> None:
+    def __init__(self, context: OperatorContext, key_type: Any, value_type: Any, retention_ms: int, codec: MakeCodec = ROW_CODEC) -> None:
         keys, optional = key_codec(key_type), value_type if value_type is Any else value_type | None
         self.retention_ms = retention_ms
         self._latest = context.state.panes(context.state_name("rows"), keys, codec(tuple.__class_getitem__((int, optional))))

@@ -15,6 +15,7 @@ from engine.block import MIN_TIME, Block, one_by_one
 from engine.operators.base import Operator, OperatorContext
 from engine.operators.rows import HeldRows, Rows, VersionedRows, oldest_reader
 from engine.operators.undeclared import refuse_structs
+from engine.operators.upgrading import Upgrade, upgrading_last
 
 if TYPE_CHECKING:
     from engine.graph import Node
@@ -71,12 +72,15 @@ class RowsOperator(TableOperator):
 class TableFromStream(RowsOperator):
     """A stream as a table: each record sets the value of its key, None deletes the row."""
 
-    def __init__(self, context: OperatorContext, key_type: Any, value_type: Any, retention_ms: int | None) -> None:
+    def __init__(
+        self, context: OperatorContext, key_type: Any, value_type: Any, retention_ms: int | None, upgrade: Upgrade | None = None
+    ) -> None:
         super().__init__(context)
+        codec = upgrading_last(upgrade)
         if retention_ms is None:
-            self.rows = Rows(context, key_type, value_type)
+            self.rows = Rows(context, key_type, value_type, codec)
         else:
-            self.rows = VersionedRows(context, key_type, value_type, retention_ms)
+            self.rows = VersionedRows(context, key_type, value_type, retention_ms, codec)
         self._untyped = value_type is Any
 
     def process(self, block: Block, port: int = 0) -> None:

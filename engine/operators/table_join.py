@@ -10,7 +10,6 @@ also when both sides come from one source (a table joined with itself).
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from engine.agg.folding import payload_codec
 from engine.block import Block
 from engine.keys import key_codec
 from engine.operators.base import OperatorContext
@@ -18,24 +17,28 @@ from engine.operators.merge import MergedTime
 from engine.operators.rows import HeldRows
 from engine.operators.table import TableOperator
 from engine.operators.undeclared import refuse_structs
+from engine.operators.upgrading import Upgrade, upgraded
 
 if TYPE_CHECKING:
     from engine.run import NodeContext
 
 TableHow = Literal["inner", "left", "right", "outer"]
+Upgrades = tuple[Upgrade | None, Upgrade | None]
+"""How rows of the left and of the right are upgraded."""
+
 _Sides = tuple[Any, Any]
 
 
 class TableJoin(TableOperator):
     """Rows of both sides by key."""
 
-    def __init__(self, context: OperatorContext, how: TableHow, key_type: Any, types: tuple[Any, Any]) -> None:
+    def __init__(self, context: OperatorContext, how: TableHow, key_type: Any, types: tuple[Any, Any], upgrades: Upgrades) -> None:
         super().__init__(context)
         self._time = MergedTime(cast("NodeContext", context), 2)
         self._alone = (how in ("left", "outer"), how in ("right", "outer"))
         self._untyped = tuple(value_type is Any for value_type in types)
         kept = tuple(value_type if value_type is Any else value_type | None for value_type in types)
-        self._sides = context.state.panes(context.state_name("sides"), key_codec(key_type), payload_codec(tuple.__class_getitem__(kept)))
+        self._sides = context.state.panes(context.state_name("sides"), key_codec(key_type), upgraded(kept, dict(enumerate(upgrades))))
 
     def current(self, key: Any) -> Any:
         return self._shown(self._sides.pane(0).get(key) or (None, None))
@@ -78,4 +81,4 @@ class TableJoin(TableOperator):
         return sides
 
 
-__all__ = ["TableHow", "TableJoin"]
+__all__ = ["TableHow", "TableJoin", "Upgrades"]

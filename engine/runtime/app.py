@@ -30,11 +30,11 @@ from mode.supervisors import CrashingSupervisor
 from mode.types import ServiceT
 from yarl import URL
 
-from engine.codecs import Codec
 from engine.durations import Duration
 from engine.errors import ConfigError
 from engine.runtime.checkpointing import Checkpoints
 from engine.runtime.clock import Clock, SystemClock
+from engine.runtime.declaring import Declarations
 from engine.runtime.fast_loop import use_uvloop
 from engine.runtime.faust_seam import commands
 from engine.runtime.faust_seam.app_files import answer_to_file_name
@@ -53,10 +53,8 @@ from engine.runtime.state_reader import StateReader
 from engine.runtime.stores import StateFolder
 from engine.runtime.transport.protocol import Transport
 from engine.runtime.transports import make_transport
-from engine.selectors import Selector
-from engine.sources import BroadcastSource, RulesSource, Source, TableSource
+from engine.sources import Source
 from engine.topology import Pipeline, Topology
-from engine.watermarks import Watermark
 from state.checkpoint import RemotePlace
 from state.remote import open_folder
 
@@ -67,7 +65,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 __all__ = ["App", "commands"]
 
 
-class App(faust.App):
+class App(Declarations, faust.App):
     """An app: sources, pipelines, and whatever else a Faust app has.
 
     Args:
@@ -166,93 +164,6 @@ class App(faust.App):
             self.page(path)(view)
 
     # -- declarations
-
-    def source(
-        self,
-        topic: str,
-        value_type: Any = None,
-        *,
-        codec: Codec[Any] | None = None,
-        key: Selector | None = None,
-        key_type: Any = None,
-        time: Selector | None = None,
-        watermark: Watermark | None = None,
-    ) -> Source:
-        """Declare a source topic.
-
-        Args:
-            value_type, codec: Exactly one: a type to read JSON as, or a codec such as `debezium(User)`.
-            key: Field (or callable of the value) that is the key; without it Kafka's record key counts.
-            key_type: Type of the key: str (UTF-8), int (decimal text), bytes, or a Struct (JSON).
-            time: Field or callable that gives event time in UTC milliseconds; None for the Kafka timestamp.
-            watermark: `bounded("30s")`, `monotonic()`, or a class derived from `WatermarkGenerator`; without one `bounded("0s")`.
-        """
-        return self.topology.source(topic, value_type, codec=codec, key=key, key_type=key_type, time=time, watermark=watermark)
-
-    def table(
-        self,
-        topic: str,
-        value_type: Any = None,
-        *,
-        codec: Codec[Any] | None = None,
-        key: Selector | None = None,
-        key_type: Any = None,
-        time: Selector | None = None,
-        watermark: Watermark | None = None,
-        name: str | None = None,
-        versions: Duration | None = None,
-    ) -> TableSource:
-        """Declare a topic (compacted, as a rule) to read as a table: the newest record of each key; one without a value deletes the row.
-
-        In a pipeline it is a `Table`. The arguments are those of `source`; a record without a value has Kafka's key and timestamp.
-
-        Args:
-            name: Names the state; the topic without it.
-            versions: How far back the value as of a time can be asked for, in event time; see `Stream.as_of`.
-        """
-        return self.topology.table(
-            topic,
-            value_type,
-            codec=codec,
-            key=key,
-            key_type=key_type,
-            time=time,
-            watermark=watermark,
-            name=name,
-            versions=versions,
-        )
-
-    def broadcast(
-        self,
-        topic: str,
-        value_type: Any = None,
-        *,
-        codec: Codec[Any] | None = None,
-        key: Selector | None = None,
-        key_type: Any = None,
-        partitions: int = 1,
-        name: str | None = None,
-    ) -> BroadcastSource:
-        """Declare a (small) topic to read as a table that every task holds whole, for `Stream.lookup` by any key.
-
-        In a pipeline it is a `Table` that can be filtered, mapped and looked into.
-
-        Args:
-            partitions: How many the topic has; it need not be as many as those of the app.
-            name: Names the state; the topic without it.
-        """
-        return self.topology.broadcast(topic, value_type, codec=codec, key=key, key_type=key_type, partitions=partitions, name=name)
-
-    def rules(self, topic: str, *, partitions: int = 1) -> RulesSource:
-        """Declare a topic of live rules, for `stream.detect(rules=…)`: compacted, made where it is missing, read whole by every task.
-
-        Rules are put, changed and removed while the workers run: `streamforge cep rules`, or records with the rule's id as key. The
-        format: `engine.cep.rules.rule`.
-
-        Args:
-            partitions: How many the topic has.
-        """
-        return self.topology.rules(topic, partitions=partitions)
 
     def pipeline(self, *sources: Source, name: str | None = None) -> Callable[[Callable[P, R]], Pipeline[P, R]]:
         """Declare a pipeline: the function takes the streams of the sources and returns a Sink, or several.

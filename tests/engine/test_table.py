@@ -201,7 +201,7 @@ class Edit(Struct, frozen=True):
     add: int | None
 
     @staticmethod
-    def stream_to_table(stream: Any, name: str, versions_ms: int | None) -> Any:
+    def stream_to_table(stream: Any, name: str, versions_ms: int | None, upgrade: Any) -> Any:
         return stored_table(stream._placed(name), name, Sums, int, versions_ms)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from engine.keys import key_codec
-from state.errors import StateError
+from state.errors import StateError, StoredTypeError
 from state.keys import KeyCodec, encode_key, encode_time, store_id
 from state.memory import MemoryStore
 from state.overlay import TaskState
@@ -201,12 +201,12 @@ def test_open_twice_or_with_a_taken_id_raises_state_error() -> None:
         ("panes", lambda state: state.panes("panes", key_codec(int), NUMBER).pane(60_000)),
     ],
 )
-def test_read_of_another_type_raises_state_error_that_names_the_state(kind: str, read: Callable[[TaskState], object]) -> None:
+def test_read_of_another_type_raises_an_error_that_names_the_state(kind: str, read: Callable[[TaskState], object]) -> None:
     store = MemoryStore()
     state = TaskState(store)
     fill(state)
     commit(store, state)
-    with pytest.raises(StateError, match=f"'{kind}'"):
+    with pytest.raises(StoredTypeError, match=f"'{kind}'"):
         read(TaskState(store))
 
 

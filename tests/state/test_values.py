@@ -1,4 +1,4 @@
-"""Stored values: header and payload come back; what does not fit is a StateError that names the state."""
+"""Stored values: header and payload come back; what does not fit is an error that names the state."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from state.errors import StateError
+from state.errors import StateError, StoredTypeError
 from state.values import Header, dated_codec, frame, json_codec, msgpack_codec, raw_codec, stored, unframe, unit_codec
 
 
@@ -47,10 +47,17 @@ def test_stored_golden_bytes_do_not_change() -> None:
     assert unframe(dated)[0] == Header(None, 258, 60_000)
 
 
-@pytest.mark.parametrize("raw", [b"", b"\x01", b"\x02\x007", b"\x01\x807", b"\x01\x02123", b"\x01\x00x", b"\x01\x00[1]"])
+@pytest.mark.parametrize("raw", [b"", b"\x01", b"\x02\x007", b"\x01\x807", b"\x01\x02123", b"\x01\x00x"])
 def test_stored_foreign_bytes_raise_state_error_that_names_the_state(raw: bytes) -> None:
     with pytest.raises(StateError, match="'shop/sum'"):
         stored(json_codec(int), "shop/sum").decode(raw)
+
+
+def test_stored_value_of_another_type_says_so_and_what_to_do() -> None:
+    with pytest.raises(
+        StoredTypeError, match=r"state 'shop/sum': .*does not fit the type that is declared now: Expected `int`, got .*Give what"
+    ):
+        stored(json_codec(int), "shop/sum").decode(b"\x01\x00[1]")
 
 
 def test_stored_header_with_more_than_needed_is_read_all_the_same() -> None:
