@@ -14,8 +14,8 @@ for state and exactly-once (`Table`, `processing_guarantee`, …) is refused, wi
 Environment variables beat arguments: STREAMFORGE_BROKER, STREAMFORGE_STATE_DIR, STREAMFORGE_PARTITIONS,
 STREAMFORGE_COMMIT_INTERVAL, STREAMFORGE_CHECKPOINT_INTERVAL, STREAMFORGE_ON_ERROR, STREAMFORGE_MAX_AHEAD and
 STREAMFORGE_MAX_SKEW ("none" switches either off), STREAMFORGE_GRACE, STREAMFORGE_CHECKPOINTS, STREAMFORGE_CHECKPOINTS_KEPT,
-STREAMFORGE_STANDBYS, STREAMFORGE_INSTANCE_ID; `--datadir` of the command line beats STREAMFORGE_STATE_DIR. Faust's own settings
-have the same prefix, such as STREAMFORGE_WEB_PORT and STREAMFORGE_WEB_BIND.
+STREAMFORGE_STANDBYS, STREAMFORGE_INSTANCE_ID, STREAMFORGE_BROKER_WAIT ("none" waits for ever); `--datadir` of the command line
+beats STREAMFORGE_STATE_DIR. Faust's own settings have the same prefix, such as STREAMFORGE_WEB_PORT and STREAMFORGE_WEB_BIND.
 """
 
 import asyncio
@@ -40,6 +40,7 @@ from engine.runtime.faust_seam import commands
 from engine.runtime.faust_seam.app_files import answer_to_file_name
 from engine.runtime.faust_seam.boot import Boot, RunnerService
 from engine.runtime.faust_seam.deliveries import BatchChannel, agent_function, batch_channel, deliver_through
+from engine.runtime.faust_seam.refused import refuse, refuse_leader
 from engine.runtime.faust_seam.settings import for_faust
 from engine.runtime.faust_seam.side_connection import Connection
 from engine.runtime.faust_seam.side_transport import SideTransport
@@ -85,6 +86,7 @@ class App(Declarations, faust.App):
         standbys: How many other workers keep a copy of each task's state, so that a takeover restores only the tail.
         state_memory_mib: What state may take in memory, over all tasks of a worker; the rest is on its disk.
         stall: A task that stands still for so long although there is input is opened again, a worker that hangs ends; None for never.
+        broker_wait: How long a worker that starts waits for a broker that does not answer, before it ends; None for as long as it takes.
         instance_id: Name of this worker in its group, such as that of its pod: a restart within the session timeout moves nothing.
         grace: How long a shutdown may take.
         web_token: What requests for state must carry (`Authorization: Bearer …`); without one, only this machine may ask.
@@ -116,6 +118,7 @@ class App(Declarations, faust.App):
         instance_id: str | None = None,
         state_memory_mib: int = 256,
         stall: Duration | None = "60s",
+        broker_wait: Duration | None = "5m",
         **options: Any,
     ) -> None:
         given = {
@@ -135,6 +138,7 @@ class App(Declarations, faust.App):
             "instance_id": instance_id,
             "state_memory_mib": state_memory_mib,
             "stall": stall,
+            "broker_wait": broker_wait,
             **options,
         }
         self.options, rest = read_options(id, given, self.Settings.setting_names(), os.environ)
@@ -150,12 +154,14 @@ class App(Declarations, faust.App):
         urls = self.options.broker.replace(",", ";")
         rest = for_faust(self.options, rest)
         super().__init__(id, broker=urls, **rest)
-        new_partitions = self.options.partitions if self._in_memory else None
-        connection = Connection(lambda: self.make_transport(f"{id}-agents"), partitions=new_partitions)
-        self.transport = self.producer_transport = SideTransport(
-            [URL(url) for url in urls.split(";")], self, connection=connection, now_ms=lambda: self.clock.now_ms()
-        )
+        self.transport = self.producer_transport = self._side_transport(urls)
         self._add_pages()
+
+    def _side_transport(self, urls: str) -> SideTransport:
+        new_partitions = self.options.partitions if self._in_memory else None
+        group = f"{self.topology.app_id}-agents"
+        connection = Connection(lambda: self.make_transport(group), partitions=new_partitions, limits=self.options.limits())
+        return SideTransport([URL(url) for url in urls.split(";")], self, connection=connection, now_ms=lambda: self.clock.now_ms())
 
     def _add_pages(self) -> None:
         self.state_reader = StateReader(lambda: self.runner)
@@ -209,33 +215,33 @@ class App(Declarations, faust.App):
 
     def Table(self, name: str, **options: Any) -> NoReturn:  # noqa: N802  # Faust's name
         """Refuse: Faust's tables are not exactly once."""
-        _refuse(f"app.Table({name!r})", "use Stream.table(name), an aggregate, or state in process(...)")
+        refuse(f"app.Table({name!r})", "use Stream.table(name), an aggregate, or state in process(...)")
 
     def GlobalTable(self, name: str, **options: Any) -> NoReturn:  # noqa: N802
         """Refuse."""
-        _refuse(f"app.GlobalTable({name!r})", "use app.broadcast(topic, ...)")
+        refuse(f"app.GlobalTable({name!r})", "use app.broadcast(topic, ...)")
 
     def SetTable(self, name: str, **options: Any) -> NoReturn:  # noqa: N802
         """Refuse."""
-        _refuse(f"app.SetTable({name!r})", "use a MapState in process(...)")
+        refuse(f"app.SetTable({name!r})", "use a MapState in process(...)")
 
     def SetGlobalTable(self, name: str, **options: Any) -> NoReturn:  # noqa: N802
         """Refuse."""
-        _refuse(f"app.SetGlobalTable({name!r})", "use app.broadcast(topic, ...)")
+        refuse(f"app.SetGlobalTable({name!r})", "use app.broadcast(topic, ...)")
 
     def task(self, fun: Any = None, *, on_leader: bool = False, traced: bool = True) -> Any:  # type: ignore[override]
         """Run a function when the app has started."""
-        _check_leader(on_leader)
+        refuse_leader(on_leader)
         return super().task(fun, traced=traced)
 
     def timer(self, interval: Any, on_leader: bool = False, **options: Any) -> Callable[[F], F]:  # type: ignore[override]
         """Run a function at intervals, in every worker."""
-        _check_leader(on_leader)
+        refuse_leader(on_leader)
         return super().timer(interval, **options)  # type: ignore[no-any-return]
 
     def crontab(self, cron_format: str, *, on_leader: bool = False, **options: Any) -> Callable[[F], F]:  # type: ignore[override]
         """Run a function at set times, in every worker."""
-        _check_leader(on_leader)
+        refuse_leader(on_leader)
         return super().crontab(cron_format, **options)
 
     @property
@@ -298,12 +304,3 @@ class App(Declarations, faust.App):
     async def on_first_start(self) -> None:
         """Make the state folder, parents too."""
         await asyncio.to_thread(lambda: self.state_dir.mkdir(parents=True, exist_ok=True))
-
-
-def _check_leader(on_leader: bool) -> None:
-    if on_leader:
-        _refuse("on_leader=True", "workers are equal here; put work that must happen once into a pipeline")
-
-
-def _refuse(what: str, instead: str) -> NoReturn:
-    raise ConfigError(f"{what} of Faust is not used here: {instead}")

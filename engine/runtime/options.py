@@ -51,7 +51,7 @@ class Options:
     Attributes:
         broker: "memory://", "memory://name", or "kafka://host:9092,host2:9092".
         state_dir: Folder of the stores; `<state_dir>/<app id>/<task number>`.
-        max_ahead_ms, max_skew_ms, stall_ms: None when the limit is switched off.
+        max_ahead_ms, max_skew_ms, stall_ms, broker_wait_ms: None when the limit is switched off.
         web_token: What whoever looks into the state must show; None: only this machine may.
         instance_id: Name of this worker in its group for static membership; None for none.
         state_memory_mib: A quarter for blocks that RocksDB has read, a quarter for what it has not written to files yet, half for decoded
@@ -76,6 +76,7 @@ class Options:
     instance_id: str | None
     stall_ms: int | None
     state_memory_mib: int
+    broker_wait_ms: int | None
 
     def limits(self) -> Limits:
         """Return the bounds of a worker that they mean."""
@@ -85,6 +86,7 @@ class Options:
             grace_s=self.grace_s,
             max_skew_ms=self.max_skew_ms,
             stall_ms=self.stall_ms,
+            broker_wait_ms=self.broker_wait_ms,
             cache_entries_max=(self.state_memory_mib << 20) // 2 // ENTRY_BYTES,
         )
 
@@ -105,6 +107,7 @@ _DEFAULTS: dict[str, Any] = {
     "checkpoints_kept": 3,
     "instance_id": None,
     "stall": "60s",
+    "broker_wait": "5m",
     "state_memory_mib": 256,
 }
 
@@ -152,6 +155,7 @@ def read_options(
         instance_id=_instance(what, values["instance_id"]),
         stall_ms=None if values["stall"] in (None, "none") else duration_ms(values["stall"], f"{what}: stall", minimum_ms=1_000),
         state_memory_mib=_number(what, "state_memory_mib", values["state_memory_mib"], least=8),
+        broker_wait_ms=None if values["broker_wait"] in (None, "none") else duration_ms(values["broker_wait"], f"{what}: broker_wait"),
     )
     return options, {name: value for name, value in given.items() if name not in _DEFAULTS}
 

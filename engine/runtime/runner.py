@@ -19,6 +19,7 @@ from engine.plan import Plan
 from engine.records import RecordBatch, TopicPartition
 from engine.runtime.alignment import Alignment
 from engine.runtime.breakdown import describe
+from engine.runtime.broker_wait import BrokerWait
 from engine.runtime.checkpointing import Checkpoints
 from engine.runtime.clock import Clock, SystemClock
 from engine.runtime.epochs import read_epoch
@@ -78,6 +79,8 @@ class Runner:
             self._shell.alignment = Alignment(self._limits.max_skew_ms, plan)
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
+        retries = {"retry_first_s": self._limits.retry_first_s, "retry_max_s": self._limits.retry_max_s}
+        self._broker_wait = BrokerWait(self._limits.broker_wait_ms, self._stopping, **retries)
         self._purged: dict[TopicPartition, int] = {}
         self._purge: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -89,7 +92,7 @@ class Runner:
 
         Raises:
             ConfigError: A topic is missing or does not fit.
-            UnavailableError: The broker cannot be reached at the start; later on that is retried.
+            UnavailableError: The broker cannot be reached at the start for `broker_wait_ms`; later on that is retried for ever.
             Exception: What user code raised under `on_error="fail"`, or a bug; the other tasks have committed.
         """
         try:
@@ -110,6 +113,8 @@ class Runner:
 
     def not_ready(self) -> list[str]:
         """Return why the worker is not ready: tasks that do not run, or stand still. It is ready when there is nothing."""
+        if self._broker_wait.reason:
+            return [self._broker_wait.reason]
         if not self.metrics.rebalances:
             return ["the group has not assigned anything yet"]
         reasons = [] if self._watchdog is None else self._watchdog.reasons()
@@ -132,19 +137,25 @@ class Runner:
     # -- the parts of run
 
     async def start(self) -> None:
-        """Connect, find out the epoch, check the topics, join the group."""
+        """Connect, find out the epoch, check the topics, join the group; return early when nobody wants that any more."""
+        through = self._broker_wait.through
+        if not (await through(self.transport.start) and await through(self._look_at_topics)):
+            return
+        await prepare_codecs(self.plan, self._limits)
+        if not await through(lambda: self.transport.subscribe(self.plan.input_topics, self)):
+            return
+        if self._watchdog is not None:
+            self._watching = asyncio.create_task(self._watchdog.run(), name="watchdog")
+
+    async def _look_at_topics(self) -> None:
+        """Find out the epoch, make the topics that are missing and ours, check all of them."""
         transport = self.transport
-        await transport.start()
         await transport.ensure_topics([spec for spec in self.plan.topic_specs() if spec.name == self.plan.epochs_topic])
         epoch = await read_epoch(transport, self.plan)
         plan = self.plan = self._shell.plan = self.plan if epoch is None else self.plan.in_epoch(epoch.epoch)
         specs = plan.topic_specs(create_sources=self._create_sources)
         await transport.ensure_topics(specs)
         await self._shell.look_at_topics([spec.name for spec in specs])
-        await prepare_codecs(plan, self._limits)
-        await transport.subscribe(plan.input_topics, self)
-        if self._watchdog is not None:
-            self._watching = asyncio.create_task(self._watchdog.run(), name="watchdog")
 
     async def turn(self) -> None:
         """Poll once and hand over what came; raises nothing that time can mend."""

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
+from engine.errors import StreamForgeError, UnavailableError
 from engine.runtime.app import App
 from engine.runtime.cli.connection import Target, refuse_memory
 from engine.runtime.cli.observing import observed, shares
@@ -21,6 +22,7 @@ from engine.runtime.loading import load_app
 
 _KILL_AFTER_S = 30.0
 _WATCH_S = 1.0
+_CHECK_S = 5.0
 _LEVELS = ["debug", "info", "warn", "error"]
 
 
@@ -58,15 +60,29 @@ def worker(
     if workers == 1:
         sys.argv = [sys.argv[0], "worker", "--loglevel", log_level, "--web-port", str(web_port)]
         with observed(app.metrics, profile=profile, note=note):
-            app.main()
+            _run(app)
     raise SystemExit(_run_processes(pipelines, str(app.state_dir), workers, web_port, log_level, profile))
 
 
 async def _check(app: App) -> None:
-    """Find out what can be known to be wrong before anything starts: broker, credentials, topics."""
-    async with Target(app.options.broker, app).connect() as transport:
-        plan = await present_plan(transport, app.topology.plan())
-        await transport.ensure_topics(plan.topic_specs())
+    """Find out what can be known to be wrong before anything starts: credentials, topics. A broker that is away is waited for later."""
+    try:
+        async with asyncio.timeout(_CHECK_S), Target(app.options.broker, app).connect() as transport:
+            plan = await present_plan(transport, app.topology.plan())
+            await transport.ensure_topics(plan.topic_specs())
+    except (UnavailableError, TimeoutError):
+        click.echo(f"no broker answers at {app.options.broker} yet; the worker starts, and waits for it", err=True)
+
+
+def _run(app: App) -> None:
+    """Run a worker in this process; an error of ours that ends it is told in one sentence, below all that was logged."""
+    try:
+        app.main()
+    except SystemExit as ended:
+        error = app.crash_reason
+        if not ended.code or not isinstance(error, StreamForgeError):
+            raise
+        raise error from None
 
 
 def _run_processes(pipelines: str, state_dir: str, workers: int, web_port: int, log_level: str, profile: Path | None) -> int:

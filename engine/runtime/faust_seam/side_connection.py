@@ -3,10 +3,13 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
 
 from engine.errors import ConfigError, FencedError, UnavailableError
 from engine.records import TopicPartition
+from engine.runtime.broker_wait import BrokerWait
+from engine.runtime.shell import Limits
 from engine.runtime.transport.protocol import TransactionalProducer, Transport
 from engine.topics import TopicSpec
 
@@ -17,11 +20,16 @@ class Connection:
     """Our transport for the plain part of an app, started when it is first needed.
 
     Args:
+        limits: How long it waits at the start for a broker that does not answer (`engine.runtime.broker_wait`).
         partitions: Make missing topics with so many partitions (in memory, where nobody else could); None leaves that to others.
     """
 
-    def __init__(self, make: Callable[[], Transport], *, partitions: int | None) -> None:
+    def __init__(self, make: Callable[[], Transport], *, partitions: int | None, limits: Limits) -> None:
         self._make = make
+        self._gave_up = asyncio.Event()
+        self._broker_wait = BrokerWait(
+            limits.broker_wait_ms, self._gave_up, retry_first_s=limits.retry_first_s, retry_max_s=limits.retry_max_s
+        )
         self._new_partitions = partitions
         self._starting = asyncio.Lock()
         self._transport: Transport | None = None
@@ -34,13 +42,31 @@ class Connection:
         return self._transport
 
     async def started(self) -> Transport:
-        """Return the transport, started."""
+        """Return the transport, started; while no broker answers it waits, as long as a worker may.
+
+        Raises:
+            UnavailableError: No broker answered in that time, or the worker ends.
+        """
         async with self._starting:
             if self._transport is None:
                 transport = self._make()
-                await transport.start()
+                await self.through(transport.start)
                 self._transport = transport
         return self._transport
+
+    async def through(self, step: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Take a step of the start that needs a broker, again and again until it succeeds.
+
+        Raises:
+            UnavailableError: It did not in the time that a worker waits, or the worker ends.
+        """
+        if not await self._broker_wait.through(step):
+            raise UnavailableError(self._broker_wait.reason)
+
+    def give_up(self) -> None:
+        """Wait no longer for a broker that does not answer: the worker ends."""
+        if self._broker_wait.reason:
+            self._gave_up.set()
 
     async def partitions(self, topic: str) -> int:
         """Return the number of partitions of a topic.

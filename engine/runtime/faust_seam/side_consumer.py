@@ -9,6 +9,7 @@ from faust.transport.consumer import Consumer as FaustConsumer
 from faust.types.tuples import TP, ConsumerMessage
 from mode import Service
 
+from engine.errors import UnavailableError
 from engine.records import Headers, TopicPartition
 from state.hashing import partition_of
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from engine.runtime.faust_seam.side_transport import SideTransport
 
 log = logging.getLogger(__name__)
+
+_AGAIN_S = 1.0
 
 Row = tuple[int, int, bytes | None, bytes | None, Headers]
 
@@ -36,9 +39,10 @@ class SideConsumer(FaustConsumer):
         """Join the group for these topics; nothing to do without any."""
         wanted = sorted(topics)
         if wanted and not self._subscribed:
-            transport = await self.transport.connection.started()
-            await self.transport.connection.make_topics(wanted)
-            await transport.subscribe(wanted, self)
+            connection = self.transport.connection
+            transport = await connection.started()
+            await connection.through(lambda: connection.make_topics(wanted))
+            await connection.through(lambda: transport.subscribe(wanted, self))
             self._subscribed = wanted
         elif wanted != self._subscribed:
             log.warning("plain agents read %s; a change to %s takes effect at the next start", self._subscribed, wanted)
@@ -58,8 +62,14 @@ class SideConsumer(FaustConsumer):
         await self.on_partitions_assigned({TP(*partition) for partition in partitions}, self.app.consumer_generation_id)
 
     async def resume(self, generation_id: int) -> None:
-        """Go on from the committed offsets, unless another rebalance came in between."""
-        await self.perform_seek()
+        """Go on from the committed offsets, unless another rebalance came in between; wait for the broker as long as it takes."""
+        while generation_id == self.app.consumer_generation_id and not self.should_stop:
+            try:
+                await self.perform_seek()
+                break
+            except UnavailableError as error:
+                log.warning("plain agents: offsets could not be looked up: %s; tried again in %.1f s", error, _AGAIN_S)
+                await self.sleep(_AGAIN_S)
         if generation_id == self.app.consumer_generation_id:
             self.resume_partitions(self.assignment())
             self.app.flow_control.resume()
@@ -74,7 +84,12 @@ class SideConsumer(FaustConsumer):
             if not self._subscribed:
                 await self.sleep(0.1)
                 continue
-            records = await self._getmany(None, 0.5)
+            try:
+                records = await self._getmany(None, 0.5)
+            except UnavailableError as error:
+                log.warning("plain agents: poll failed: %s; tried again in %.1f s", error, _AGAIN_S)
+                await self.sleep(_AGAIN_S)
+                continue
             generation_id = self.app.consumer_generation_id  # from here on: a rebalance while rows wait makes them stale
             for tp, rows in records.items():
                 for row in rows:

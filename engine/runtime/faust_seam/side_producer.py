@@ -89,6 +89,7 @@ class SideProducer(FaustProducer):
 
     async def on_stop(self) -> None:
         """Send what is queued, then close the connection: the producer is the last to need it."""
+        self.transport.connection.give_up()
         await self.flush()
         await self.transport.connection.stop()
 

@@ -18,7 +18,7 @@ def read(environ: dict[str, str] | None = None, **given: Any) -> tuple[Options, 
 def test_options_defaults_are_those_of_the_documentation() -> None:
     options, rest = read()
     assert options == Options(
-        "shop", "memory://", Path("var/state"), 12, 200, 60_000, "dlq", 3_600_000, None, 10.0, None, None, 3, 0, None, 60_000, 256
+        "shop", "memory://", Path("var/state"), 12, 200, 60_000, "dlq", 3_600_000, None, 10.0, None, None, 3, 0, None, 60_000, 256, 300_000
     )
     assert rest == {}
 
@@ -55,6 +55,8 @@ def test_options_environment_beats_the_argument() -> None:
         ({"instance_id": ""}, "name of its own"),
         ({"stall": 60}, "stall"),
         ({"stall": "10ms"}, "stall"),
+        ({"broker_wait": 60}, "broker_wait"),
+        ({"broker_wait": "soon"}, "broker_wait"),
         ({"broker": None}, "give broker='kafka://host:9092'"),
         ({"broker": "redis://x"}, "redis://x"),
         ({"broker": "localhost:9092"}, "localhost:9092"),
@@ -73,6 +75,11 @@ def test_options_wrong_one_says_what_to_write(given: dict[str, Any], message: st
     with pytest.raises(ConfigError, match="app 'shop'") as raised:
         read(**given)
     assert message in str(raised.value)
+
+
+def test_options_broker_wait_is_a_duration_or_none_for_ever() -> None:
+    assert read(broker_wait="0s")[0].limits().broker_wait_ms == 0
+    assert read({"STREAMFORGE_BROKER_WAIT": "none"}, broker_wait="5m")[0].limits().broker_wait_ms is None
 
 
 def test_options_max_skew_is_a_duration_or_none() -> None:

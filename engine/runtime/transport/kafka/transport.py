@@ -106,13 +106,18 @@ class KafkaTransport:
 
         Raises:
             ConfigError: The settings name no group.
+            UnavailableError: No broker answered within `connect_timeout_ms`; it may be called again.
         """
         if not self._settings.group:
             raise ConfigError("a connection without a group cannot subscribe")
         assert self._consumer is None, "already subscribed"
         consumer = GroupConsumer(self._settings, self._stored, self._standbys, self._address)
+        try:
+            await persist(consumer.start, "join the group", self._settings.address, self._settings.connect_timeout_ms)
+        except BaseException:
+            await _leave(consumer)
+            raise
         self._consumer = consumer
-        await persist(consumer.start, "join the group", self._settings.address, self._settings.connect_timeout_ms)
         consumer.join(topics, listener)
 
     def assignment(self) -> frozenset[TopicPartition]:
