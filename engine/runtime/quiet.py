@@ -20,7 +20,7 @@ STALE_S = 5.0
 
 
 class Pulse:
-    """Notices when the event loop stood still: `beat` is called by the poll loop, several times a second."""
+    """Notices when the event loop stood still: the poll loop and every task call `beat`, several times a second."""
 
     def __init__(self, now_s: float) -> None:
         self.last_s = now_s
@@ -31,6 +31,25 @@ class Pulse:
         if now_s - self.last_s > GAP_S:
             self.restarted_s = now_s
         self.last_s = now_s
+
+
+class Steadiness:
+    """Notices what begins idle time anew for one task: a jump of the wall clock, or time in which it was told nothing."""
+
+    def __init__(self, now_s: float, now_ms: int) -> None:
+        self._wall_ahead_s = now_ms / 1_000 - now_s
+        self._interrupted = False
+
+    def interrupt(self) -> None:
+        """Time stands still for the task."""
+        self._interrupted = True
+
+    def restarted_s(self, now_s: float, now_ms: int) -> float:
+        """Return now if idle time begins anew, else 0; called with both clocks each time that the task is told the time."""
+        wall_ahead_s = now_ms / 1_000 - now_s
+        is_anew = self._interrupted or abs(wall_ahead_s - self._wall_ahead_s) > GAP_S
+        self._interrupted, self._wall_ahead_s = False, wall_ahead_s
+        return now_s if is_anew else 0.0
 
 
 def is_quiet(state: FetchState | None, position: int, since_s: float, now_s: float) -> bool:

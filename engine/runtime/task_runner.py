@@ -30,7 +30,7 @@ from engine.runtime.opening import Opened, open_task
 from engine.runtime.opening_errors import STOPPED, EndedError
 from engine.runtime.pacing import CommitPace
 from engine.runtime.questions import Questions
-from engine.runtime.quiet import GAP_S, observe
+from engine.runtime.quiet import Steadiness, observe
 from engine.runtime.restore import changelog_columns
 from engine.runtime.savepointing import TaskSavepoints
 from engine.runtime.shell import Shell
@@ -68,7 +68,7 @@ class TaskRunner:
         self._pace = CommitPace(shell.limits)
         self._counters_before: Counter[tuple[str, str, str]] = Counter()
         self._attempts = 0
-        self._tick_due_s = self._ticked_s = self._wall_ahead_s = 0.0
+        self._tick_due_s = 0.0
         self._checkpoints: TaskCheckpoints | None = None
 
     # -- what the runner calls
@@ -184,8 +184,8 @@ class TaskRunner:
         self._checkpoints = TaskCheckpoints(
             self._shell.checkpoints, self.number, self._shell.limits.checkpoint_interval_ms, self._shell.clock, self._metrics
         )
-        self._tick_due_s = self._ticked_s = now_s
-        self._wall_ahead_s = self._shell.clock.now_ms() / 1_000 - now_s
+        self._tick_due_s = now_s
+        self._steadiness = Steadiness(now_s, self._shell.clock.now_ms())
         self._counters_before = Counter(self._metrics.counters)
         self._active_s.clear()
         self._doubt = None
@@ -333,19 +333,21 @@ class TaskRunner:
                 return
 
     def _tick(self, now_s: float) -> None:
-        """Tell the task the wall clock, and which of its inputs are quiet; while a savepoint is taken time stands still for it."""
+        """Tell the task the wall clock, and which of its inputs are quiet; while a savepoint is taken time stands still for it.
+
+        A commit of its own that takes long is no gap: answers go on coming meanwhile, and say whether there is anything to read.
+        """
         assert self._opened is not None and self._savepoints is not None
         self._tick_due_s = now_s + self._shell.limits.tick_ms / 1_000
-        if self._savepoints.is_stopped:
-            return
         shell = self._shell
+        shell.pulse.beat(now_s)
+        if self._savepoints.is_stopped:
+            self._steadiness.interrupt()
+            return
         now_ms = shell.clock.now_ms()
-        wall_ahead_s = now_ms / 1_000 - now_s
-        is_gap = now_s - self._ticked_s > GAP_S or abs(wall_ahead_s - self._wall_ahead_s) > GAP_S
-        restarted_s = max(shell.pulse.restarted_s, now_s if is_gap else 0.0)
+        restarted_s = max(shell.pulse.restarted_s, self._steadiness.restarted_s(now_s, now_ms))
         quiet = observe(shell.transport, self.positions, self._active_s, restarted_s, now_s, self._metrics)
         self._opened.task.advance_clock(now_ms, quiet)
-        self._ticked_s, self._wall_ahead_s = now_s, wall_ahead_s
 
     # -- committing
 

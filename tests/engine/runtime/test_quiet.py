@@ -1,9 +1,16 @@
 """Quiet partitions: only what a fetch answer after the last activity has shown."""
 
+import asyncio
+
 import pytest
 
-from engine.runtime.quiet import GAP_S, STALE_S, Pulse, is_quiet
+from engine import Sink, Stream, bounded
+from engine.runtime.quiet import GAP_S, STALE_S, Pulse, Steadiness, is_quiet
+from engine.runtime.transport.memory_connection import NO_FAULT, Fault, Request
 from engine.runtime.transport.protocol import FetchState
+from engine.testing.clock import virtual_time
+from engine.topology import Topology
+from tests.engine.runtime.worker_world import Click, Farewell, World, numbering
 
 CAUGHT_UP = FetchState(position=5, high_watermark=5, received_s=10.0)
 
@@ -32,3 +39,56 @@ def test_pulse_gap_of_the_loop_starts_anew() -> None:
     assert pulse.restarted_s == 0.0
     pulse.beat(0.5 + GAP_S + 0.1)
     assert pulse.restarted_s == 0.5 + GAP_S + 0.1
+
+
+def test_steadiness_ends_with_a_jump_of_the_wall_clock_or_an_interruption() -> None:
+    steadiness = Steadiness(10.0, 1_000_000)
+    assert steadiness.restarted_s(15.0, 1_005_000) == 0.0, "both clocks went on alike"
+    assert steadiness.restarted_s(15.1, 1_007_000) == 15.1
+    assert steadiness.restarted_s(15.2, 1_007_100) == 0.0
+    steadiness.interrupt()
+    assert [steadiness.restarted_s(15.3, 1_007_200), steadiness.restarted_s(15.4, 1_007_300)] == [15.3, 0.0]
+
+
+class SlowCommits:
+    """Transactions take longer than a gap of the loop to be committed."""
+
+    def on_request(self, request: Request, client_id: str) -> Fault:
+        """Delay the answer."""
+        return Fault(answer_delay_s=2 * GAP_S) if request == "end_txn" else NO_FAULT
+
+
+@virtual_time
+async def test_input_becomes_idle_although_every_commit_takes_longer_than_a_gap_of_the_loop() -> None:
+    topology = Topology("app", partitions=1)
+    clicks = topology.source("clicks", Click, key="user", time="ts", watermark=bounded("0s", idle=None))
+    views = topology.source("views", Click, key="user", time="ts", watermark=bounded("0s", idle="10s"))
+
+    @topology.pipeline(clicks, views)
+    def number(clicks: Stream[str, Click], views: Stream[str, Click]) -> Sink:
+        return clicks.merge(views).process(Farewell).to("numbers")
+
+    world = World(topology)
+    worker = world.worker(faults=SlowCommits())
+    await worker.until_running(0)
+    begun_s = world.clock.monotonic_s()
+    for second in range(60):  # there is always something to commit
+        world.click("ann", ts=second * 10_000)
+        await asyncio.sleep(1.0)
+        if world.numbers():
+            break
+    assert 10.0 <= world.clock.monotonic_s() - begun_s < 20.0, "views are quiet from the start, and idle ten seconds later"
+    await worker.stop()
+
+
+@virtual_time
+async def test_process_that_stood_still_during_a_commit_counts_no_quiet_time_from_before() -> None:
+    world = World(numbering(partitions=1))
+    worker = world.worker(faults=SlowCommits())
+    await worker.until_running(0)
+    pulse = worker.runner._shell.pulse
+    before_s = pulse.restarted_s
+    pulse.last_s -= 10 * GAP_S  # as after SIGCONT, whoever looks first: the poll loop or the task
+    worker.runner.tasks[0]._tick(world.clock.monotonic_s())
+    assert pulse.restarted_s == world.clock.monotonic_s() > before_s
+    await worker.stop()
