@@ -75,18 +75,19 @@ class Declared:
         return wanted is not None and self.members == [wanted]
 
 
-def fitter(declared: Declared, *, known: bool) -> Fit | None:
+def fitter(declared: Declared, *, known: bool, julian: bool = False) -> Fit | None:
     """Return the function that makes a value fit a declared type, None if every value does. It is never given None.
 
     Args:
         known: Values have been read by a schema; else they are what stands in the JSON.
+        julian: They are from a snapshot read without schema; see `cdc.times`.
 
     The function raises one of FIT_ERRORS, with the reason.
     """
     if declared.is_anything:
         return None
     accepted = {member for member in declared.members if isinstance(member, type) and not _is_container(member)}
-    steps = [_coercion(member, declared, known) for member in declared.members]
+    steps = [_coercion(member, declared, known, julian) for member in declared.members]
 
     def fit(value: Any) -> Any:
         if type(value) in accepted:
@@ -113,13 +114,13 @@ def type_name(declared: Declared) -> str:
     return " | ".join(getattr(member, "__name__", str(member)) for member in declared.members)
 
 
-def _coercion(member: Any, declared: Declared, known: bool) -> Fit:
+def _coercion(member: Any, declared: Declared, known: bool, julian: bool) -> Fit:
     scale, unit, encoded = declared.notes.get(Scale), declared.notes.get(Unit), declared.notes.get(Encoded)
     origin = get_origin(member) or member
     if member is Decimal:
         return to_decimal(scale, known)
     if member is datetime:
-        return lambda value: to_datetime(value, unit)
+        return lambda value: to_datetime(value, unit, julian=julian)
     if member is time:
         return lambda value: to_time(value, unit)
     if member is bytes:
@@ -131,13 +132,13 @@ def _coercion(member: Any, declared: Declared, known: bool) -> Fit:
     if origin is Literal:
         return lambda value: _one_of(value, get_args(member))
     if origin in (list, tuple, set, frozenset):
-        return _to_list(member, origin, known)
+        return _to_list(member, origin, known, julian)
     if origin is dict:
-        return _to_dict(member, known)
+        return _to_dict(member, known, julian)
     if isinstance(origin, type) and issubclass(origin, enum.Enum):
         return origin
     if isinstance(origin, type) and issubclass(origin, msgspec.Struct):
-        return _to_struct(member, known)
+        return _to_struct(member, known, julian)
     return lambda value: msgspec.convert(value, member, strict=False)
 
 
@@ -158,9 +159,9 @@ def _to_range(arguments: tuple[Any, ...]) -> Fit:
     return convert
 
 
-def _to_list(member: Any, origin: Any, known: bool) -> Fit:
+def _to_list(member: Any, origin: Any, known: bool, julian: bool) -> Fit:
     arguments = [argument for argument in get_args(member) if argument is not Ellipsis]
-    item = _item(arguments[0], known) if arguments else None
+    item = _item(arguments[0], known, julian) if arguments else None
 
     def convert(value: Any) -> Any:
         if isinstance(value, str):
@@ -172,9 +173,9 @@ def _to_list(member: Any, origin: Any, known: bool) -> Fit:
     return convert
 
 
-def _to_dict(member: Any, known: bool) -> Fit:
+def _to_dict(member: Any, known: bool, julian: bool) -> Fit:
     arguments = get_args(member)
-    item = _item(arguments[1], known) if arguments else None
+    item = _item(arguments[1], known, julian) if arguments else None
 
     def convert(value: Any) -> Any:
         if isinstance(value, str):
@@ -186,9 +187,9 @@ def _to_dict(member: Any, known: bool) -> Fit:
     return convert
 
 
-def _item(annotation: Any, known: bool) -> Fit | None:
+def _item(annotation: Any, known: bool, julian: bool) -> Fit | None:
     declared = Declared(annotation)
-    fit = fitter(declared, known=known)
+    fit = fitter(declared, known=known, julian=julian)
     if fit is None:
         return None
 
@@ -202,8 +203,8 @@ def _item(annotation: Any, known: bool) -> Fit | None:
     return convert
 
 
-def _to_struct(member: Any, known: bool) -> Fit:
-    fields = [(field.name, field.encode_name, _item(field.type, known)) for field in msgspec.structs.fields(member)]
+def _to_struct(member: Any, known: bool, julian: bool) -> Fit:
+    fields = [(field.name, field.encode_name, _item(field.type, known, julian)) for field in msgspec.structs.fields(member)]
 
     def convert(value: Any) -> Any:
         if isinstance(value, str):

@@ -14,8 +14,8 @@
 | json, jsonb, hstore as JSON, ranges, |                              |                                          |
 | enums, inet, xml, ltree, citext      | text                         | text (a declared type says more)         |
 
-Avro differs in that bytes are bytes and floats are floats. A real is 4 bytes there: it is rounded to the shortest text that means
-the same 4 bytes, as PostgreSQL and JSON write it.
+Avro differs in that bytes are bytes and floats are floats. A real is 4 bytes: it is rounded to the shortest text that means the same 4
+bytes, as PostgreSQL writes it (Java before 19 sometimes writes more digits into JSON).
 """
 
 import base64
@@ -34,7 +34,10 @@ from cdc.values import parse_interval
 Reader = Callable[[Any], Any]
 Wire = Literal["json", "avro"]
 
-_FLOAT_MAX = 3.4028234663852886e38
+_FLOAT_MAX = 3.4028235677973362e38  # what rounds to the largest of 4 bytes
+_FLOAT_NORMAL = 1.1754943508222875e-38  # smaller ones have fewer digits
+_NEGATIVE_SCALE = 1_000  # PostgreSQL's largest; Debezium adds 2,048 to a negative one
+_INT64 = ((1 << 63) - 1, -(1 << 63))
 _TIMESTAMPS = {
     "io.debezium.time.Timestamp": "ms",
     "io.debezium.time.MicroTimestamp": "us",
@@ -79,9 +82,11 @@ def _plain_reader(column: Column, wire: Wire, julian: bool) -> Reader | None:
         case "float":
             return float if wire == "json" else None
         case "float32":
-            return shortest_float
+            return shortest_float if wire == "avro" else lambda value: shortest_float(float(value))
         case "bytes":
             return base64_bytes if wire == "json" else None
+        case "array" if column.meaning == "io.debezium.data.FloatVector" and wire == "json":
+            return None
         case "array" if column.items is not None:
             item = reader(column.items, wire, julian=julian)
             return None if item is None else lambda values: [None if value is None else item(value) for value in values]
@@ -141,7 +146,7 @@ def _temporal_reader(meaning: str | None, julian: bool) -> Reader | None:
         return from_days
     match meaning:
         case "io.debezium.time.ZonedTimestamp":
-            return lambda text: parse_timestamp(text, zoned=True)
+            return lambda text: parse_timestamp(text, zoned=True, julian=julian)
         case "io.debezium.time.IsoTimestamp":
             return lambda text: parse_timestamp(text, zoned=False, julian=julian)
         case "io.debezium.time.ZonedTime":
@@ -160,7 +165,13 @@ def _temporal_reader(meaning: str | None, julian: bool) -> Reader | None:
 
 
 def micro_duration(micros: int) -> timedelta:
-    """Return the length of an interval in microseconds."""
+    """Return the length of an interval in microseconds.
+
+    Raises:
+        ValueError: Debezium had no number for it, and wrote the highest or lowest one.
+    """
+    if micros in _INT64:
+        raise ValueError(f"{micros} µs stands for any longer interval, and which it was is lost; interval.handling.mode=string keeps it")
     return timedelta(microseconds=micros)
 
 
@@ -180,6 +191,8 @@ def base64_bytes(text: Any) -> bytes:
 
 def decimal_reader(scale: int, binary: Callable[[Any], bytes]) -> Callable[[Any], Decimal]:
     """Return the function from the unscaled number as big-endian two's complement to a decimal."""
+    if scale > _NEGATIVE_SCALE:  # numeric(5, -2) comes with a scale of 2046
+        return lambda value: scaled(int.from_bytes(binary(value), "big", signed=True) // 10**scale, 0)
 
     def read(value: Any) -> Decimal:
         return scaled(int.from_bytes(binary(value), "big", signed=True), scale)
@@ -203,7 +216,7 @@ def shortest_float(value: float) -> float:
     if value != value or value in (float("inf"), float("-inf")):
         return value
     wanted = pack(">f", value)
-    for digits in range(6, 10):
+    for digits in range(1 if abs(value) < _FLOAT_NORMAL else 6, 10):
         shorter = float(f"{value:.{digits}g}")
         if abs(shorter) <= _FLOAT_MAX and pack(">f", shorter) == wanted:
             return shorter

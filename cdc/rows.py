@@ -80,14 +80,14 @@ class RowPlan:
         self._known = column is not None
         readers = {name: reader(field, wire, julian=julian) for name, field in ((column and column.fields) or {}).items()}
         kinds = {name: field.kind for name, field in ((column and column.fields) or {}).items()}
-        self._fits = [(t, self._fit(t, readers.get(t.wire_name), kinds.get(t.wire_name, ""))) for t in rows.targets]
+        self._fits = [(t, self._fit(t, readers.get(t.wire_name), kinds.get(t.wire_name, ""), julian)) for t in rows.targets]
         declared = {target.wire_name: fit for target, fit in self._fits}
         steps = {**readers, **declared}
         self._steps = [(name, convert) for name, convert in steps.items() if convert is not None]
         self._make = self._struct if rows.is_struct else self._dict
 
-    def _fit(self, target: Target, read: Reader | None, kind: str) -> Fit | None:
-        fit = fitter(target.declared, known=self._known)
+    def _fit(self, target: Target, read: Reader | None, kind: str, julian: bool) -> Fit | None:
+        fit = fitter(target.declared, known=self._known, julian=julian)
         if read is None or target.declared.takes_as_written(kind):
             return fit
         if fit is None:

@@ -50,11 +50,12 @@ def _decimal_of_text(text: str, from_base64: Callable[[Any], Decimal] | None, kn
     return from_base64(text)
 
 
-def to_datetime(value: Any, unit: Unit | None) -> datetime | Beyond:
+def to_datetime(value: Any, unit: Unit | None, *, julian: bool = False) -> datetime | Beyond:
     """Return the timestamp of a text, or of a number whose unit is known."""
     if isinstance(value, str):
-        return parse_timestamp(value, zoned=value.endswith("Z") or re.search(r"\d[+-]\d\d(:?\d\d)?$", value[10:]) is not None)
-    return timestamp_reader(_unit(value, unit, "datetime"), julian=False)(value)
+        zoned = value.endswith("Z") or re.search(r"\d[+-]\d\d(:?\d\d)?$", value[10:]) is not None
+        return parse_timestamp(value, zoned=zoned, julian=julian)
+    return timestamp_reader(_unit(value, unit, "datetime"), julian=julian)(value)
 
 
 def to_time(value: Any, unit: Unit | None) -> time | Beyond:

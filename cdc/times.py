@@ -4,10 +4,14 @@ Numbers count days, or ms, µs or ns since the epoch or midnight; the name of th
 cannot hold becomes `Beyond`. Debezium's arithmetic leaves marks that are undone here, all seen in captures of PostgreSQL 15 with
 Debezium 3.5:
 
-- 'infinity' overflows: as a date -2147472692 days, as a timestamp 9223372036825200000 µs (in ns it wraps to -29575808000).
+- 'infinity' overflows: as a date -2147472692 days (-622191234 in a snapshot), as a timestamp 9223372036825200000 µs (in ns it wraps
+  to -29575808000).
+- Timestamps from 294247-01-10 on are more µs than 64 bits hold: Debezium writes about the highest number, which is refused.
 - 24:00 is 86400000000 µs. In isostring mode it is "00:00:00Z", and lost.
 - A snapshot reads timestamps before 1582-10-15 by the Julian calendar, the stream by the Gregorian, as PostgreSQL means them:
-  44-03-15 BC is two days off in a snapshot. `julian=True` reads it back. Dates are not concerned.
+  44-03-15 BC is two days off in a snapshot, and so are texts of timestamptz. `julian=True` reads it back.
+
+What is lost cannot be read back: a snapshot has dates BC without their era (44-03-15), and ns wrap outside 1677-09-21 to 2262-04-11.
 
 Calendars: E. M. Reingold, N. Dershowitz, "Calendrical Calculations"; the day counts are the usual integer algorithms.
 """
@@ -25,11 +29,22 @@ _MIN_DAYS, _MAX_DAYS = 1 - _EPOCH_DAYS, date.max.toordinal() - _EPOCH_DAYS
 _DAY_US = 86_400_000_000
 _MIN_US, _MAX_US = _MIN_DAYS * _DAY_US, (_MAX_DAYS + 1) * _DAY_US - 1
 _GREGORIAN_US = (date(1582, 10, 15).toordinal() - _EPOCH_DAYS) * _DAY_US
-_POSTGRES_DAYS = (-2_440_588, 2_145_031_948)  # 4713 BC to 5874897 AD
-_INFINITE_DAYS = {-2147472692: INFINITY, -2147472691: MINUS_INFINITY, 365241780471: INFINITY, -365243219162: MINUS_INFINITY}
+_POSTGRES_DAYS = (-2_440_588, 2_145_042_905)  # 4714-11-24 BC to 5874897-12-31
+_POSTGRES_MIN_US = _POSTGRES_DAYS[0] * _DAY_US
+_INFINITE_DAYS = {
+    -2147472692: INFINITY,
+    -2147472691: MINUS_INFINITY,
+    365241780471: INFINITY,
+    -365243219162: MINUS_INFINITY,
+    -622191234: INFINITY,  # these in a snapshot, as numbers and as texts
+    -625821272: MINUS_INFINITY,
+    106751991166: INFINITY,
+    106748361128: MINUS_INFINITY,
+}
 _INFINITE_US = {9223372036825200000: INFINITY, -9223372036832400000: MINUS_INFINITY}
 _INFINITE_MS = {9223372036825200: INFINITY, -9223372036832400: MINUS_INFINITY}
 _INFINITE_NS = {-29575808000: INFINITY, 22375808000: MINUS_INFINITY}
+_INT64_MAX = (1 << 63) - 1
 _PER_US = {"ms": (1000, 1), "us": (1, 1), "ns": (1, 1000)}
 
 
@@ -65,6 +80,8 @@ def timestamp_reader(unit: str, *, julian: bool) -> Callable[[int], datetime | B
         micros = count * times // per
         if lowest <= micros <= _MAX_US:
             return EPOCH + timedelta(microseconds=micros)
+        if micros < _POSTGRES_MIN_US or count == _INT64_MAX:
+            raise ValueError(f"{count} {unit} stands for any time after 294247-01-10: Debezium had no number for it, and it is lost")
         return far_timestamp(micros, julian=julian)
 
     return read
@@ -77,10 +94,9 @@ def far_timestamp(micros: int, *, julian: bool) -> datetime | Beyond:
     clock = _clock(rest)
     if 1 <= year <= 9999:
         return datetime.combine(date(year, month, day), clock)
-    text = _dated(year, month, day)
-    if text.endswith(" BC"):
-        return Beyond(f"{text[:-3]} {clock.isoformat()} BC")
-    return Beyond(f"{text} {clock.isoformat()}")
+    text, at = _dated(year, month, day), clock.isoformat()
+    at = at.rstrip("0") if clock.microsecond else at
+    return Beyond(f"{text[:-3]} {at} BC" if text.endswith(" BC") else f"{text} {at}")
 
 
 def time_reader(unit: str) -> Callable[[int], time | Beyond]:
@@ -117,7 +133,7 @@ def parse_timestamp(text: str, *, zoned: bool, julian: bool = False) -> datetime
     if text in ("infinity", "-infinity"):
         return Beyond(text)
     value = _quickly(text)
-    if value is not None and (zoned or not julian or value.year > 1582):
+    if value is not None and (not julian or value.year > 1582):
         return value if zoned else value.replace(tzinfo=None)
     match = _ISO_TIMESTAMP.fullmatch(text)
     if match is None:
@@ -127,7 +143,7 @@ def parse_timestamp(text: str, *, zoned: bool, julian: bool = False) -> datetime
     micros = days_of(year, month, day) * _DAY_US + ((hour * 60 + minute) * 60 + seconds) * 1_000_000 + fraction - _offset_us(match[8])
     if not zoned:
         return timestamp_reader("us", julian=julian)(micros)
-    found = _INFINITE_US.get(micros) or far_timestamp(micros, julian=False)
+    found = _INFINITE_US.get(micros) or far_timestamp(micros, julian=julian)
     if isinstance(found, datetime):
         return found.replace(tzinfo=UTC)
     if found in (INFINITY, MINUS_INFINITY):

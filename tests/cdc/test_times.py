@@ -20,7 +20,7 @@ def test_gregorian_any_date_of_python_agrees(day: date) -> None:
     assert from_days(days) == day
 
 
-@given(st.integers(-2_440_588, 2_145_031_948))
+@given(st.integers(-2_440_588, 2_145_042_905))
 def test_gregorian_any_date_of_postgresql_goes_back(days: int) -> None:
     assert days_of(*gregorian(days)) == days
 
@@ -32,7 +32,7 @@ def test_julian_calendar_day_before_the_reform_is_the_fourth_of_october() -> Non
 
 def test_from_days_outside_postgresql_is_refused() -> None:
     with pytest.raises(ValueError, match="no date of PostgreSQL"):
-        from_days(2_145_031_949)
+        from_days(2_145_042_906)
 
 
 @pytest.mark.parametrize(
@@ -94,3 +94,24 @@ def test_parse_date_and_time_read_iso_with_z() -> None:
     for bad in ("2026-13-01", "28.2.2026"):
         with pytest.raises(ValueError):
             parse_date(bad)
+
+
+@pytest.mark.parametrize(("days", "expected"), [(-622191234, INFINITY), (-625821272, MINUS_INFINITY), (-2147472692, INFINITY)])
+def test_infinite_dates_of_snapshot_and_log_are_infinite(days: int, expected: Beyond) -> None:
+    assert from_days(days) == expected
+
+
+@pytest.mark.parametrize("count", [-9223372036853775810, (1 << 63) - 1])
+def test_timestamp_that_debezium_had_no_number_for_is_refused(count: int) -> None:
+    with pytest.raises(ValueError, match="lost"):
+        timestamp_reader("us", julian=False)(count)
+
+
+def test_zoned_timestamps_of_a_snapshot_before_the_reform_are_read_back() -> None:
+    assert parse_timestamp("-0043-03-13T06:30:00.000000Z", zoned=True, julian=True) == Beyond("0044-03-15 06:30:00+00 BC")
+    assert parse_timestamp("1582-10-14T00:00:00.000000Z", zoned=True, julian=True) == datetime(1582, 10, 4, tzinfo=UTC)
+    assert parse_timestamp("1582-10-04T00:00:00.000000Z", zoned=True) == datetime(1582, 10, 4, tzinfo=UTC)
+
+
+def test_far_timestamps_are_written_as_postgresql_does() -> None:
+    assert timestamp_reader("ms", julian=False)(253402300800500) == Beyond("10000-01-01 00:00:00.5")
