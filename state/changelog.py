@@ -100,7 +100,7 @@ def restore_changes(keys: Sequence[bytes | None], values: Sequence[bytes | None]
     Raises:
         StateError: A record without a key: something else has written to the topic.
     """
-    if None in keys or b"" in keys:
+    if not all(keys):
         raise StateError("the changelog has a record without a key: something else writes to this topic")
     changes = cast(Iterable[Change], zip(keys, values, strict=True))
     return (change for change in changes if change[0] != _KEY) if _KEY in keys else changes

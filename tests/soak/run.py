@@ -1,7 +1,6 @@
 """One soak: a broker, a worker, orders, rebalances, and what came of it."""
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from tests.chaos.worker import Worker
 from tests.kafka_server import KafkaServer
 from tests.soak.app import PARTITIONS, app
 from tests.soak.measure import Growth, Sample, growth, look
+from tests.soak.tally import Tally
 
 START_MS = 1_767_225_600_000
 USERS, COUNTRIES = 1_000, ("DE", "FR", "US", "GB")
@@ -25,7 +25,6 @@ _AT_ONCE = 20_000
 _SESSION_S = 6.0
 _QUIET_S = 300.0
 _REST_S = 1.0
-_COUNT_S = 120.0
 _NUDGE = 400
 
 Say = Callable[[str], None]
@@ -37,11 +36,13 @@ class Found:
 
     Attributes:
         counted: Orders in the windows of users, and of countries: as many as were sent.
+        late: Orders that came too late for theirs: none, as they are sent in order.
     """
 
     sent: int = 0
     seconds: float = 0.0
     counted: dict[str, int] = field(default_factory=dict)
+    late: dict[str, int] = field(default_factory=dict)
     by_records: Growth | None = None
     by_rebalances: Growth | None = None
 
@@ -77,9 +78,7 @@ class Soak:
             found.by_rebalances = await self._rebalance(worker, address)
             await self._close_windows(worker)
             found.sent = self._number
-            found.counted = {topic: await self._count(topic, found.sent) for topic in ("minutes", "countries")}
-            status = await worker.end()
-            assert status == 0, f"the worker ended with status {status}"
+            await self._count(worker, found)
         finally:
             worker.kill()
             await self._transport.stop()
@@ -171,14 +170,17 @@ class Soak:
             if values:
                 yield TopicPartition("orders", partition), OutputColumns(times, [key.encode() for key in keys], values)
 
-    async def _count(self, topic: str, expected: int) -> int:
-        """Return how many orders the windows of a topic have counted; it waits a while for so many."""
-        readers = [await self._transport.open_reader(TopicPartition(topic, number), 0) for number in range(PARTITIONS)]
-        counted, deadline = 0, time.monotonic() + _COUNT_S
-        while counted < expected and time.monotonic() < deadline:
-            for reader in readers:
-                batch = await reader.read(0.2)
-                counted += sum(json.loads(value or b"null")["orders"] for value in batch.values) if batch is not None else 0
-        for reader in readers:
-            await reader.close()
-        return counted
+    async def _count(self, worker: Worker, found: Found) -> None:
+        """Count what came out: until all is there or nothing more comes, then whatever the worker adds as it ends."""
+        tallies = [await Tally(topic, self._transport).open() for topic in ("minutes", "countries")]
+        counts, moved_s = [0, 0], time.monotonic()
+        while min(counts) < found.sent and time.monotonic() - moved_s < _QUIET_S:
+            before, counts = counts, [await tally.read() for tally in tallies]
+            moved_s = time.monotonic() if counts != before else moved_s
+            await asyncio.sleep(0.2)
+        status = await worker.end()
+        assert status == 0, f"the worker ended with status {status}"
+        for tally in tallies:
+            await tally.read()
+            await tally.close()
+            found.counted[tally.topic], found.late[tally.topic] = tally.counted, tally.late

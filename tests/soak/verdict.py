@@ -15,5 +15,7 @@ def judge(found: Found) -> list[str]:
             wrong.append(f"memory grows over {what}: {grown}")
         if grown.files > FILES_MAX:
             wrong.append(f"open files grow over {what}: {grown}")
-    wrong += [f"{topic} counts {count} of {found.sent} orders" for topic, count in found.counted.items() if count != found.sent]
+    for topic, count in found.counted.items():
+        if count != found.sent:
+            wrong.append(f"{topic} counts {count} of {found.sent} orders, {found.late.get(topic, 0)} were late for it")
     return wrong
