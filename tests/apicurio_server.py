@@ -9,7 +9,6 @@ By hand: `python -m tests.apicurio_server` prints the address and runs until Ctr
 
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from typing import Self
 
 from tests import child_process
 from tests.maven import archive, java_program
+from tests.ports import free_ports
 
 VERSION = "3.3.3"
 _START_TIMEOUT_S = 120.0
@@ -62,7 +62,7 @@ class ApicurioServer:
         assert self._process is None, "already started"
         java, installed = java_program(21), archive(f"apicurio-{VERSION}", f"io.apicurio:apicurio-registry-app:{VERSION}:tar.gz:all")
         self._folder = Path(tempfile.mkdtemp(prefix="apicurio-"))
-        http, management = _free_ports()
+        http, management = free_ports(2)
         self.port = self.port or http
         settings = {
             "quarkus.http.host": "127.0.0.1",
@@ -111,13 +111,6 @@ class ApicurioServer:
                 self.stop()
                 raise RuntimeError(f"Apicurio did not start; its log ends with:\n{tail}")
             time.sleep(0.1)
-
-
-def _free_ports() -> tuple[int, int]:
-    with socket.socket() as first, socket.socket() as second:
-        first.bind(("127.0.0.1", 0))
-        second.bind(("127.0.0.1", 0))
-        return first.getsockname()[1], second.getsockname()[1]
 
 
 def main() -> int:

@@ -19,7 +19,6 @@ import fcntl
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from types import TracebackType
 from typing import Self
 
 from tests import child_process
+from tests.ports import free_port, free_ports
 
 VERSION = "4.3.1"
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "kafka"
@@ -82,7 +82,7 @@ class KafkaServer:
         self._heap_mb = heap_mb
         self._folder: Path | None = None
         self._log: Path | None = None
-        self._ports = (0, 0, 0)
+        self._ports: Sequence[int] = (0, 0, 0)
         self._lines = tuple(lines)
         self.line_ports: list[int] = []
         self._process: subprocess.Popen[bytes] | None = None
@@ -120,8 +120,8 @@ class KafkaServer:
         java = java_program()
         class_path = jars(java)
         if self._folder is None:
-            self._ports = free_ports()
-            self.line_ports = [free_ports()[0] for _ in self._lines]
+            self._ports = free_ports(3)
+            self.line_ports = [free_port() for _ in self._lines]
             self._folder = self._format(java, class_path)
             self._log = CACHE / "logs" / f"kafka-{self._ports[0]}.log"
             self._log.parent.mkdir(parents=True, exist_ok=True)
@@ -232,7 +232,7 @@ class KafkaServer:
         return folder
 
 
-def broker_settings(folder: Path, ports: tuple[int, int, int], keystore: Path) -> dict[str, str]:
+def broker_settings(folder: Path, ports: Sequence[int], keystore: Path) -> dict[str, str]:
     """Return the settings of a single node that is quick to start, to rebalance and to abort what is left open."""
     plain, secure, controller = ports
     settings = {
@@ -269,19 +269,6 @@ def broker_settings(folder: Path, ports: tuple[int, int, int], keystore: Path) -
         settings[f"{topic}.num.partitions"] = "4"
     settings["transaction.state.log.min.isr"] = settings["share.coordinator.state.topic.min.isr"] = "1"
     return settings
-
-
-def free_ports() -> tuple[int, int, int]:
-    """Return three loopback ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(3)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        plain, secure, controller = (each.getsockname()[1] for each in sockets)
-        return plain, secure, controller
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def java_program() -> str:

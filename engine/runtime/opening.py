@@ -135,8 +135,9 @@ async def _positions(
                 f"{partition.topic}-{partition.partition}: the state ends at offset {position}, but the log ends at {end}: the topic was "
                 "made anew or truncated. Restore the topic, or reset the app to read the new one from its start"
             )
-        elif committed != position:
-            log.warning("%s-%d: the group's offset is %s, the state's is %d; the state's counts", *partition, committed, position)
+        elif committed != position:  # behind by some seconds is what a worker leaves that was killed
+            level = logging.INFO if committed is None or committed < position else logging.WARNING
+            log.log(level, "%s-%d: the group's offset is %s, the state's is %d; the state's counts", *partition, committed, position)
         positions[partition] = position
     return positions
 

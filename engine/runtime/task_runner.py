@@ -16,12 +16,13 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from engine.block import MIN_TIME
-from engine.errors import ConfigError, DiskError, FencedError, StateError, UnavailableError
+from engine.errors import DiskError, FencedError, StateError, UnavailableError
 from engine.records import RecordBatch, TopicPartition
 from engine.runtime.alignment import align
 from engine.runtime.breakdown import RefusedOutputError, TaskDroppedError, describe, stack_of
 from engine.runtime.broadcast_feed import BroadcastFeed
 from engine.runtime.checkpointing import TaskCheckpoints
+from engine.runtime.committing import Transactions
 from engine.runtime.cutting import PieceSize, cut_piece
 from engine.runtime.intake import EndOfInput, Intake
 from engine.runtime.lifecycle import Lifecycle, Phase
@@ -31,12 +32,9 @@ from engine.runtime.opening_errors import STOPPED, EndedError
 from engine.runtime.pacing import CommitPace
 from engine.runtime.questions import Questions
 from engine.runtime.quiet import Steadiness, observe
-from engine.runtime.restore import changelog_columns
 from engine.runtime.savepointing import TaskSavepoints
 from engine.runtime.shell import Shell
 from engine.runtime.threads import in_thread
-from engine.task import Commit
-from state.store import Position
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +61,7 @@ class TaskRunner:
         self._opened: Opened | None = None
         self._broadcasts: BroadcastFeed | None = None
         self._savepoints: TaskSavepoints | None = None
+        self._transactions: Transactions | None = None
         self._running: asyncio.Task[None] | None = None
         self._piece = PieceSize(shell.limits.piece_ms / 1_000, shell.limits.piece_records_max)
         self._pace = CommitPace(shell.limits)
@@ -178,6 +177,7 @@ class TaskRunner:
         self._opened = opened
         self._broadcasts = BroadcastFeed(self._shell, opened.task, on_gap=self.doubt, wake=self._intake.wake)
         await self._broadcasts.open()
+        self._transactions = Transactions(self._shell, self.number, opened)
         self._savepoints = TaskSavepoints(self._shell, opened.task, opened.store, self._intake, self._commit)
         self.positions, self.committed = dict(opened.positions), dict(opened.positions)
         self._pace.restart(now_s, now_s)
@@ -352,15 +352,18 @@ class TaskRunner:
     # -- committing
 
     async def _commit(self) -> None:
-        assert self._opened is not None
+        assert self._opened is not None and self._transactions is not None
         opened, shell, metrics = self._opened, self._shell, self._metrics
         started_s = shell.clock.monotonic_s()
         self._tick(started_s)
         now_ms = shell.clock.now_ms()
         self._committing = True
         commit = opened.task.prepare_commit(now_ms)
-        if commit is not None:
-            position = await self._transact(opened, commit, now_ms)
+        is_last = self.phase is not Phase.RUNNING
+        if commit is None:
+            await self._transactions.report(is_last=is_last)
+        else:
+            position = await self._transactions.commit(commit, now_ms, is_last=is_last)
             try:
                 opened.task.committed(position)
             except StateError as error:  # the transaction is through, so the restore brings the same changes
@@ -383,18 +386,3 @@ class TaskRunner:
         assert self._opened is not None
         watermarks = self._opened.task.watermarks()
         self._metrics.watermark_ms = {name: watermark for name, watermark in watermarks.items() if watermark > MIN_TIME}
-
-    async def _transact(self, opened: Opened, commit: Commit, now_ms: int) -> Position:
-        """Send outputs, changelog and offsets in one transaction; return the position of the store behind it."""
-        if not commit.outputs and not commit.changes:
-            return opened.store.position
-        changelog = TopicPartition(self._shell.plan.changelog_topic, self.number)
-        try:
-            await self._shell.ensure_outputs(commit.outputs)
-            ends = await opened.producer.commit({**commit.outputs, changelog: changelog_columns(commit, now_ms)}, commit.offsets)
-        except ConfigError as error:
-            raise RefusedOutputError(f"its outputs are refused, and would be again: {error}") from error
-        except Exception as error:
-            self._metrics.commit_failures += 1
-            raise TaskDroppedError(describe(error)) from error
-        return Position(opened.identity, ends[changelog], now_ms) if commit.changes else opened.store.position

@@ -21,6 +21,7 @@ from tests.agents.test_shop_savepoint import in_time
 from tests.engine.runtime.kafka_harness import connected, read_to_end, settings_of
 from tests.kafka_server import KafkaServer
 from tests.oracle.shop import compute
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -90,15 +91,6 @@ class ShopOnKafka:
 def by_window(revenue: dict[str, list[Any]]) -> dict[tuple[str, int], tuple[int, int]]:
     """Return (orders, revenue_cents) of each currency and minute."""
     return {(row["currency"], row["window_start"]): (row["orders"], row["revenue_cents"]) for rows in revenue.values() for row in rows}
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-    return port
 
 
 async def test_shop_on_kafka_goes_on_with_12_partitions_exactly(kafka: KafkaServer, tmp_path: Path) -> None:

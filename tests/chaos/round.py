@@ -14,8 +14,9 @@ from tests.chaos.results import Results, Row, places
 from tests.chaos.topics import make_topics
 from tests.chaos.verdict import Expected
 from tests.chaos.worker import Worker
-from tests.kafka_server import KafkaServer, free_ports
+from tests.kafka_server import KafkaServer
 from tests.oracle.shop import PARTITIONS
+from tests.ports import free_port
 
 SESSION_TIMEOUT_S = 3
 _REBALANCE_TIMEOUT_S = 6
@@ -43,7 +44,7 @@ class Round:
         self._events = events
         self._folder = folder
         self._say = say
-        self._lines = [Line(free_ports()[0]) for _ in range(workers)] if any(step.fault == "cut" for step in plan) else []
+        self._lines = [Line(free_port()) for _ in range(workers)] if any(step.fault == "cut" for step in plan) else []
         patient = _PATIENT if any(step.fault == "broker-freeze" for step in plan) else None
         self._server = KafkaServer(patient, lines=[line.port for line in self._lines])
         self._count = workers

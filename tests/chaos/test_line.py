@@ -3,7 +3,7 @@
 import asyncio
 
 from tests.chaos.line import Line
-from tests.kafka_server import free_ports
+from tests.ports import free_port
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -15,7 +15,7 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 async def test_line_that_was_cut_delivers_what_was_sent_meanwhile() -> None:
     server = await asyncio.start_server(echo, "127.0.0.1", 0)
-    line = Line(free_ports()[0])
+    line = Line(free_port())
     await line.start(server.sockets[0].getsockname()[1])
     reader, writer = await asyncio.open_connection("127.0.0.1", line.port)
     writer.write(b"one\n")

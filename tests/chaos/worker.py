@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-from tests.kafka_server import free_ports
+from tests.ports import free_port
 
 _LINE = re.compile(r"^\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3})\]")
 _OPEN = re.compile(r"task (\d+): open after")
@@ -49,7 +49,7 @@ class Worker:
         """Run it."""
         assert self._process is None, f"{self.name} runs already"
         self._born_at = self.said()
-        command = [sys.executable, "-m", "engine", "worker", self._app, "--web-port", str(free_ports()[0])]
+        command = [sys.executable, "-m", "engine", "worker", self._app, "--web-port", str(free_port())]
         with self.log.open("ab") as log:  # by way of a process of its own, which a full disk does not hit
             self._writer = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=log, start_new_session=True)
         says = self._writer.stdin

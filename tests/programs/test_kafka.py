@@ -3,10 +3,8 @@
 import json
 import os
 import pstats
-import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +17,7 @@ import httpx
 import pytest
 
 from tests.kafka_server import PASSWORD, USER, KafkaServer
+from tests.ports import free_port, free_ports
 
 pytestmark = pytest.mark.kafka
 
@@ -45,19 +44,6 @@ def streamforge(env: Mapping[str, str], *args: str, beside: "Worker | None" = No
                     return output
         finally:
             process.kill()
-
-
-def free_port() -> str:
-    """Return a free port whose neighbour is free too (a second worker takes it), outside the range of outgoing connections.
-
-    Chance picks it: test runs beside each other must not take the same one between this look and the worker's start.
-    """
-    for port in random.sample(range(10_000, 32_000, 2), 100):
-        with socket.socket() as first, socket.socket() as second, suppress(OSError):
-            first.bind(("127.0.0.1", port))
-            second.bind(("127.0.0.1", port + 1))
-            return str(port)
-    raise AssertionError("no free port")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +100,7 @@ def test_secure_payments_over_tls_and_sasl_are_added_up(kafka: KafkaServer, tmp_
     lines = [json.dumps({"value": value}) for value in values]
     (tmp_path / "payments.jsonl").write_text("\n".join([*lines, '{"valeu": 1}']))
     streamforge(env, "topics", "create", "--app", app)
-    with worker(env, tmp_path / "worker.log", app, "--web-port", free_port()) as beside:
+    with worker(env, tmp_path / "worker.log", app, "--web-port", str(free_port())) as beside:
         assert streamforge(env, "send", "payments", str(tmp_path / "payments.jsonl"), "--app", app) == "3 records sent to payments\n"
         lines = streamforge(env, "tail", "payment-totals", "--app", app, "--from-start", "--limit", "3", beside=beside).splitlines()
         bad = json.loads(streamforge(env, "tail", "secure-payments-dlq", "--app", app, "--from-start", "--limit", "1", beside=beside))
@@ -140,9 +126,9 @@ def test_minute_revenue_on_two_workers_is_the_same_as_on_files(kafka: KafkaServe
     listed = json.loads(streamforge(env, "topics", "list", "--app", app, "--json"))
     assert {row["name"]: row["partitions"] for row in listed}["revenue"] == 4
     assert "orders" in streamforge(env, "topics", "list")
-    profile, port = tmp_path / "profile", free_port()
-    with worker(env, tmp_path / "worker.log", app, "--workers", "2", "--web-port", port, "--profile", str(profile)) as beside:
-        until_ready(beside, int(port), int(port) + 1)  # else one of them has done all before the other is there
+    profile, ports = tmp_path / "profile", free_ports(2)
+    with worker(env, tmp_path / "worker.log", app, "--workers", "2", "--web-port", str(ports[0]), "--profile", str(profile)) as beside:
+        until_ready(beside, *ports)  # else one of them has done all before the other is there
         streamforge(env, "send", "orders", str(tmp_path / "orders.jsonl"), "--app", app)
         rows = streamforge(env, "tail", "revenue", "--app", app, "--from-start", "--limit", str(len(expected)), beside=beside)
         assert sorted(json.dumps(json.loads(line)["value"]) for line in rows.splitlines()) == expected

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.cdc.chain.postgres import Postgres
-from tests.cdc.chain.process import Service, free_port
+from tests.cdc.chain.process import Service
 from tests.maven import archive, jars, java_program
+from tests.ports import free_port
 
 KAFKA, DEBEZIUM, CONVERTER = "4.3.1", "3.5.0.Final", "2.6.13.Final"
 _PROVIDED = ("connect-api", "connect-json", "kafka-clients", "slf4j-api")

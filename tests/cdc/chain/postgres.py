@@ -9,8 +9,9 @@ from typing import Any, Self
 
 import psycopg
 
-from tests.cdc.chain.process import Service, free_port
+from tests.cdc.chain.process import Service
 from tests.maven import JavaMissing
+from tests.ports import free_port
 
 _SETTINGS = """
 listen_addresses = '127.0.0.1'

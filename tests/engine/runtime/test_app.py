@@ -17,6 +17,7 @@ from engine.testing import TestDriver
 from engine.testing.clock import LoopClock, virtual_loop, virtual_time
 from state.memory import MemoryStore
 from tests.engine.runtime.worker_world import Click, Numbering, eventually
+from tests.ports import free_port
 
 PROGRAM = '''
 import sys
@@ -317,7 +318,7 @@ def environment(program: Path) -> dict[str, str]:
 @pytest.mark.thorough
 def test_app_main_worker_on_sigterm_commits_and_exits_0(program: Path) -> None:
     worker = subprocess.Popen(
-        [sys.executable, program, "worker", "-l", "info"],
+        [sys.executable, program, "worker", "-l", "info", "--web-port", str(free_port())],
         env=environment(program), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=program.parent,
     )  # fmt: skip
     assert worker.stdout is not None

@@ -14,6 +14,7 @@ from engine.runtime.transport.kafka import KafkaTransport
 from engine.topics import TopicSpec
 from tests.engine.runtime.kafka_harness import connected, settings_of, unique
 from tests.kafka_server import KafkaServer
+from tests.ports import free_port
 
 pytestmark = pytest.mark.kafka
 
@@ -55,7 +56,7 @@ class Worker:
         }
         self.log = folder / "worker.log"
         with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "faust", "-A", "program", "worker", "-l", "info"]
+            command = [sys.executable, "-m", "faust", "-A", "program", "worker", "-l", "info", "--web-port", str(free_port())]
             self.process = subprocess.Popen(command, env=environ, stdout=log, stderr=log, cwd=folder)
 
     def end(self, number: int) -> int:

@@ -16,7 +16,7 @@ from engine.runtime.transport.memory import MemoryTransport
 from engine.runtime.transport.memory_broker import MemoryBroker, MemoryBrokers
 from state.memory import MemoryStore
 from tests.engine.cep.rules_world import Event, rule, stage
-from tests.kafka_server import free_ports
+from tests.ports import free_port
 
 PROGRAM = Path(__file__).with_name("rules_program.py")
 ONE, TWO = rule("one", 1, stage("a")), rule("two", 3, stage("a"))
@@ -88,7 +88,7 @@ def test_cep_rules_of_a_memory_broker_are_refused_with_the_way_out() -> None:
 
 
 def test_cep_explain_without_a_worker_says_so() -> None:
-    port = free_ports()[0]
+    port = free_port()
     asked = ["cep", "explain", "--pipeline", "alerts", "--key", "ann", "--worker"]
     result = CliRunner().invoke(main, [*asked, f"http://127.0.0.1:{port}"])
     assert result.exit_code == 1 and f"no worker answers at http://127.0.0.1:{port}" in result.output
@@ -98,7 +98,7 @@ def test_cep_explain_without_a_worker_says_so() -> None:
 
 async def test_cep_explain_shows_what_is_alive_and_what_became_of_the_rest() -> None:
     MemoryBrokers.drop("memory://cep-cli")
-    port = free_ports()[0]
+    port = free_port()
     app = App_with_rules(port)
     await app.start()
     try:

@@ -9,7 +9,7 @@ import pytest
 from engine.errors import ConfigError, UnavailableError
 from engine.runtime.transport.kafka import KafkaSettings, KafkaTransport
 from engine.runtime.transport.kafka.settings import parse_servers, security_arguments
-from tests.kafka_server import free_ports
+from tests.ports import free_port
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_settings_as_text_do_not_tell_the_password() -> None:
 
 
 async def test_start_without_a_broker_is_unavailable_within_the_bound() -> None:
-    address = f"127.0.0.1:{free_ports()[0]}"
+    address = f"127.0.0.1:{free_port()}"
     transport = KafkaTransport(KafkaSettings.of(f"kafka://{address}", connect_timeout_ms=300))
     started_s = time.monotonic()
     with pytest.raises(UnavailableError, match=f"^Kafka at {address} could not connect: ConnectionRefusedError") as caught:

@@ -23,7 +23,8 @@ from state.hashing import partition_of
 from tests.engine.cep.rules_world import rule, stage
 from tests.engine.runtime.kafka_harness import connected, settings_of, unique
 from tests.engine.runtime.rules_program import Event, make_app
-from tests.kafka_server import KafkaServer, free_ports
+from tests.kafka_server import KafkaServer
+from tests.ports import free_port
 
 pytestmark = pytest.mark.kafka
 
@@ -45,7 +46,7 @@ class World:
 
     def __init__(self, folder: Path, name: str, server: KafkaServer, transport: KafkaTransport) -> None:
         self.folder, self.name, self.transport = folder, name, transport
-        self.port = free_ports()[0]
+        self.port = free_port()
         self.environ = {
             **os.environ,
             "RULES_APP": name,

@@ -19,7 +19,7 @@ from engine.runtime.faust_seam.web import web_address
 from engine.runtime.transport.memory_broker import MemoryBrokers
 from state.hashing import partition_of
 from state.memory import MemoryStore
-from tests.kafka_server import free_ports
+from tests.ports import free_port
 
 TOKEN = "a-token-of-some-length"
 
@@ -76,7 +76,7 @@ class Pages:
 async def running(**options: Any) -> AsyncIterator[tuple[App, Pages]]:
     """Run an app with its web server, with one user and a visit."""
     MemoryBrokers.drop("memory://test-pages")
-    port = free_ports()[0]
+    port = free_port()
     app = make_app(port, **options)
     await app.start()
     try:
