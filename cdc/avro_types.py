@@ -73,13 +73,17 @@ class Aliases:
         self.names = names
 
 
-def schema_of(struct: type[Struct], *, namespace: str | None = None) -> dict[str, Any]:
+def schema_of(struct: type[Struct], *, namespace: str | None = None, apart: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Return the Avro schema of a Struct.
+
+    Args:
+        namespace: Of its records.
+        apart: Names of Structs that are defined elsewhere, each with the full name by which it is referred to.
 
     Raises:
         ConfigError: A field has a type that Avro has no place for.
     """
-    schema: dict[str, Any] = _record(struct, namespace, set())
+    schema: dict[str, Any] = _record(struct, namespace, dict(apart or {}))
     return schema
 
 
@@ -88,13 +92,13 @@ def schema_text(struct: type[Struct], *, namespace: str | None = None) -> str:
     return json.dumps(schema_of(struct, namespace=namespace), separators=(",", ":"), ensure_ascii=False)
 
 
-def _record(struct: Any, namespace: str | None, defined: set[str]) -> Any:
+def _record(struct: Any, namespace: str | None, defined: dict[str, str]) -> Any:
     name = struct.__name__
     if struct.__struct_config__.tag is not None:
         raise ConfigError(f"{name} has a tag, which an Avro record has no place for; give each variant a field of its own")
     if name in defined:
-        return name
-    defined.add(name)
+        return defined[name]
+    defined[name] = name
     hints = get_type_hints(struct, include_extras=True)
     fields = [_field(field, hints[field.name], f"{name}.{field.name}", defined) for field in msgspec.structs.fields(struct)]
     record: dict[str, Any] = {"type": "record", "name": name}
@@ -104,7 +108,7 @@ def _record(struct: Any, namespace: str | None, defined: set[str]) -> Any:
     return record
 
 
-def _field(field: Any, annotation: Any, what: str, defined: set[str]) -> dict[str, Any]:
+def _field(field: Any, annotation: Any, what: str, defined: dict[str, str]) -> dict[str, Any]:
     out: dict[str, Any] = {"name": field.encode_name, "type": _type(annotation, what, defined)}
     if field.default is not NODEFAULT:
         out["type"], out["default"] = _with_default(out["type"], field.default, what)
@@ -133,7 +137,7 @@ def _metadata(annotation: Any) -> tuple[Any, ...]:
     return get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
 
 
-def _type(annotation: Any, what: str, defined: set[str], notes: tuple[Any, ...] = ()) -> Any:
+def _type(annotation: Any, what: str, defined: dict[str, str], notes: tuple[Any, ...] = ()) -> Any:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _type(arguments[0], what, defined, (*notes, *arguments[1:]))
@@ -162,13 +166,13 @@ def _type(annotation: Any, what: str, defined: set[str], notes: tuple[Any, ...] 
     raise ConfigError(f"{what}: {getattr(annotation, '__name__', annotation)} has no type in Avro")
 
 
-def _enum(annotation: type[enum.Enum], what: str, defined: set[str]) -> Any:
+def _enum(annotation: type[enum.Enum], what: str, defined: dict[str, str]) -> Any:
     symbols = [member.value for member in annotation]
     if not all(isinstance(symbol, str) and symbol.isidentifier() for symbol in symbols):
         raise ConfigError(f"{what}: symbols of an Avro enum are names, unlike {symbols}")
     if annotation.__name__ in defined:
-        return annotation.__name__
-    defined.add(annotation.__name__)
+        return defined[annotation.__name__]
+    defined[annotation.__name__] = annotation.__name__
     return {"type": "enum", "name": annotation.__name__, "symbols": symbols}
 
 

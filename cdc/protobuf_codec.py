@@ -20,7 +20,8 @@ from cdc.framing import Schemas
 from cdc.protobuf_schema import indexes_of, message_names, source_of
 from cdc.protobuf_values import fill, to_dict
 from cdc.registry.client import Reference, Registry, SubjectStrategy
-from cdc.schema_codecs import HEADER_BYTES, SchemaCodec, plain
+from cdc.schema_codecs import SchemaCodec
+from cdc.schema_form import HEADER_BYTES, Part, plain
 from engine.errors import ConfigError, RecordError
 
 V = TypeVar("V")
@@ -61,6 +62,7 @@ def protobuf(
 
 class _Protobuf:
     kind = "PROTOBUF"
+    parts: Sequence[Part] = ()
 
     def __init__(self, message: type[Message], row_type: Any) -> None:
         if not (isinstance(message, type) and issubclass(message, Message)):
@@ -71,7 +73,7 @@ class _Protobuf:
         self._row_type = row_type
         self._file = message.DESCRIPTOR.file
         self.record_name = message.DESCRIPTOR.full_name
-        self.schema = source_of(self._file)
+        self.schema = self.whole = source_of(self._file)
         self.references: Sequence[Reference] = ()
         self._indexes = write_indexes(indexes_of(message.DESCRIPTOR))
 

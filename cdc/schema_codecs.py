@@ -11,19 +11,19 @@ What cannot be had now (registry down) makes the partition wait; an id that the 
 that do not fit are dead letters that name the id.
 """
 
-import enum
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from cdc.avro_types import schema_of
-from cdc.avro_values import Resolver, Writer, check_schema
+from cdc.avro_form import AvroForm
+from cdc.avro_values import check_schema
 from cdc.debezium_codec import Fetches, schemas_of
 from cdc.framing import Schemas
 from cdc.registry.client import STRATEGIES, NotFoundError, Reference, Registry, SubjectStrategy
 from cdc.registry.rules import names_of, reader_breaks
+from cdc.schema_form import HEADER_BYTES, Format, Part
 from engine.codecs import Decoded
 from engine.errors import ConfigError, RecordError
 from engine.records import RecordBatch
@@ -31,29 +31,6 @@ from engine.records import RecordBatch
 V = TypeVar("V")
 
 _MAGIC = b"\0"
-HEADER_BYTES = 5
-_BAD_VALUE = (msgspec.MsgspecError, TypeError, ValueError)
-
-
-class Format(Protocol):
-    """What stands behind the id: Avro or JSON."""
-
-    kind: str
-    record_name: str
-    schema: str
-    references: Sequence[Reference]
-
-    async def refer(self, registry: Registry, *, register: bool) -> None:
-        """Find what the schema builds on, or register it; then it stands in `references`."""
-        ...
-
-    def reader(self, found: Any) -> Callable[[bytes], Any]:
-        """Return the function that reads records of a schema of the registry."""
-        ...
-
-    def encode(self, value: Any, prefix: bytes) -> bytes:
-        """Return prefix and payload of a value."""
-        ...
 
 
 def avro(
@@ -63,6 +40,7 @@ def avro(
     subject: str | SubjectStrategy = "topic",
     auto_register: bool = True,
     namespace: str | None = None,
+    references: Mapping[type[Struct], str] | None = None,
 ) -> "SchemaCodec[V]":
     """Return the codec of Avro records with schema ids.
 
@@ -72,8 +50,9 @@ def avro(
         subject: Of a sink: "topic" (`<topic>-value`), "record", "topic-record", or a function of topic and record name.
         auto_register: Register the schema of a sink; otherwise it must be there.
         namespace: Of the records in a sink's schema.
+        references: Structs inside `row_type` whose schemas stand under subjects of their own, and to which a sink's schema refers.
     """
-    return SchemaCodec(_Avro(row_type, namespace), row_type, registry, subject, auto_register)
+    return SchemaCodec(AvroForm(row_type, namespace, references or {}), row_type, registry, subject, auto_register)
 
 
 def jsonschema(
@@ -112,6 +91,16 @@ class SchemaCodec(Generic[V]):
     def schema(self) -> str:
         """The schema of the declared type as the registry knows it, "" for dict."""
         return self._form.schema
+
+    @property
+    def whole(self) -> str:
+        """The same with all that it refers to inside, as far as the format can say so."""
+        return self._form.whole
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """What is registered apart, before the schema that refers to it."""
+        return self._form.parts
 
     @property
     def kind(self) -> str:
@@ -160,7 +149,7 @@ class SchemaCodec(Generic[V]):
         writer = latest.schema
         if writer.kind != "AVRO":
             raise ConfigError(f"source {topic!r}: version {latest.version} of {subject!r} is {writer.kind}, and its codec reads AVRO")
-        reasons = reader_breaks(msgspec.json.decode(self.schema), check_schema(writer.text, writer.resolved), names_of(writer.resolved))
+        reasons = reader_breaks(msgspec.json.decode(self.whole), check_schema(writer.text, writer.resolved), names_of(writer.resolved))
         if reasons:
             raise ConfigError(
                 f"source {topic!r}: records of version {latest.version} of {subject!r} cannot be read as {self._form.record_name}: "
@@ -234,48 +223,10 @@ class SchemaCodec(Generic[V]):
         return [None if value is None else encode(value, prefix) for value in values]
 
 
-class _Avro:
-    kind = "AVRO"
-    references: Sequence[Reference] = ()
-
-    def __init__(self, row_type: Any, namespace: str | None) -> None:
-        self._type = row_type
-        is_struct = isinstance(row_type, type) and issubclass(row_type, Struct)
-        if not is_struct and row_type is not dict:
-            raise ConfigError(f"avro: rows of {row_type!r}; use a Struct or dict")
-        self._reader = schema_of(row_type, namespace=namespace) if is_struct else None
-        self._writer = None if self._reader is None else Writer(self._reader)
-        self.schema = "" if self._reader is None else msgspec.json.encode(self._reader).decode()
-        self.record_name = "" if self._reader is None else ".".join(filter(None, (namespace, row_type.__name__)))
-
-    async def refer(self, registry: Registry, *, register: bool) -> None:
-        """A Struct's schema stands alone."""
-
-    def reader(self, found: Any) -> Callable[[bytes], Any]:
-        resolver = Resolver(getattr(found, "text", found), self._reader, getattr(found, "resolved", ()))
-        if self._reader is None:
-            return lambda raw: resolver.decode(raw, HEADER_BYTES)
-        row_type, convert = self._type, msgspec.convert
-
-        def read(raw: bytes) -> Any:
-            value = resolver.decode(raw, HEADER_BYTES)
-            try:
-                return convert(value, row_type)
-            except _BAD_VALUE as error:
-                raise RecordError(f"not a valid {row_type.__name__}: {error}") from error
-
-        return read
-
-    def encode(self, value: Any, prefix: bytes) -> bytes:
-        assert self._writer is not None
-        if type(value) is not self._type:
-            raise RecordError(f"a {type(value).__name__} where {self._type.__name__} is declared")
-        return self._writer.encode(plain(value), prefix)
-
-
 class _Json:
     kind = "JSON"
     references: Sequence[Reference] = ()
+    parts: Sequence[Part] = ()
 
     def __init__(self, row_type: Any) -> None:
         self._type = row_type
@@ -285,6 +236,7 @@ class _Json:
             self.schema = "" if row_type is dict else msgspec.json.encode(msgspec.json.schema(row_type)).decode()
         except TypeError as error:
             raise ConfigError(f"jsonschema: {row_type!r} has no JSON schema: {error}") from error
+        self.whole = self.schema
 
     async def refer(self, registry: Registry, *, register: bool) -> None:
         """A type's schema stands alone."""
@@ -302,18 +254,3 @@ class _Json:
 
     def encode(self, value: Any, prefix: bytes) -> bytes:
         return prefix + msgspec.json.encode(value)
-
-
-def plain(value: Any) -> Any:
-    """Return a value as fastavro takes it: structs as dicts, enums as their symbols."""
-    if isinstance(value, Struct):
-        return {name: plain(getattr(value, field)) for field, name in _fields(type(value))}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(part) for part in value]
-    if isinstance(value, dict):
-        return {name: plain(part) for name, part in value.items()}
-    return value.value if isinstance(value, enum.Enum) else value
-
-
-def _fields(struct: type[Struct]) -> list[tuple[str, str]]:
-    return list(zip(struct.__struct_fields__, struct.__struct_encode_fields__, strict=True))

@@ -70,18 +70,22 @@ async def judge(use: Use, registry: Registry) -> Verdict:
         UnavailableError: It does not answer.
     """
     verdict = Verdict(use, await registry.level(use.subject))
+    if use.writes:
+        await _judge_parts(verdict, registry)
     try:
         verdict.versions = await registry.versions(use.subject)
     except NotFoundError:
         return verdict
     found = [await registry.version(use.subject, number) for number in verdict.versions]
-    new, same = use.codec.schema, use.codec.kind
+    new, same = use.codec.whole, use.codec.kind
     other = [one.version for one in found if one.schema.kind != same]
     if other:
         verdict.breaks.append(f"version {other[-1]} is {found[-1].schema.kind}, and this is {same}")
         return verdict
+    referred = False
     try:
         await use.codec.refer(registry, register=False)
+        referred = True
         verdict.known_as = await _known_as(use, registry)
     except RecordError:
         verdict.known_as = None
@@ -97,11 +101,25 @@ async def judge(use: Use, registry: Registry) -> Verdict:
         return verdict
     verdict.levels = {level: not check(level, parsed, written, named) for level in LEVELS}
     if verdict.known_as is None:
-        verdict.breaks = check(verdict.level, parsed, written, named)
-        if not verdict.breaks:
-            compatible, reasons = await registry.check(use.subject, new)
+        verdict.breaks += check(verdict.level, parsed, written, named)
+        if referred and not verdict.breaks:
+            compatible, reasons = await registry.check(use.subject, use.codec.schema, references=use.codec.references)
             verdict.breaks = [] if compatible else reasons or ["the registry says that it is incompatible, and not why"]
     return verdict
+
+
+async def _judge_parts(verdict: Verdict, registry: Registry) -> None:
+    """Judge what a sink's schema refers to: each part by the level of its own subject."""
+    for part in verdict.use.codec.parts:
+        try:
+            numbers = await registry.versions(part.subject)
+        except NotFoundError:
+            continue
+        found = [await registry.version(part.subject, number) for number in numbers]
+        written = [(one.version, check_schema(one.schema.text, one.schema.resolved)) for one in found]
+        named = names_of([text for one in found for text in one.schema.resolved])
+        reasons = check(await registry.level(part.subject), check_schema(part.whole), written, named)
+        verdict.breaks += [f"{part.name}, to which it refers ({part.subject}): {reason}" for reason in reasons]
 
 
 async def _judge_other(verdict: Verdict, found: Sequence[SubjectVersion], registry: Registry) -> None:

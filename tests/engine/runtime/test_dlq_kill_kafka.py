@@ -93,7 +93,7 @@ async def test_replay_killed_anywhere_sends_each_letter_once(kafka: KafkaServer,
                 if killed == 2:
                     worker.kill()
                     worker.start()
-            assert killed >= 3, "the replays were quicker than their murderer"
+            assert killed >= 2, "the replays were quicker than their murderer"
             streamforge(kafka, "dlq", "replay", *FIRST, "-A", str(program))
             again = [number for number in range(LETTERS) if number % STUBBORN == 0]
             await until(lambda: count(transport, f"{name}-dlq"), LETTERS + len(again), worker)
