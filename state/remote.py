@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from state.errors import StateError, UnavailableError
+from state.errors import StateError, StreamForgeError, UnavailableError
 
 
 class Folder(Protocol):
@@ -73,7 +73,7 @@ def open_folder(url: str | Path) -> Folder:
     """Return the folder at a path or URL; it need not exist.
 
     Raises:
-        StateError: The library for such a URL is missing.
+        StateError: The library for such a URL is missing, or it cannot be used (credentials).
     """
     text = str(url)
     scheme, found, rest = text.partition("://")
@@ -87,8 +87,8 @@ def open_folder(url: str | Path) -> Folder:
         raise StateError(f'{text} needs fsspec: pip install "streamforge[checkpoints]", or give a folder of this machine') from error
     try:
         filesystem, path = fsspec.core.url_to_fs(text)
-    except (ImportError, ValueError) as error:
-        raise StateError(f"{text} cannot be reached: {error}") from error
+    except Exception as error:  # each file system has errors of its own; they look for credentials here
+        raise StateError(f"{text} cannot be reached: {str(error) or type(error).__name__}") from error
     return RemoteFolder(text, filesystem, path)
 
 
@@ -152,7 +152,7 @@ class LocalFolder:
 
 
 class RemoteFolder:
-    """A folder behind fsspec. A file is written here first and sent as a whole."""
+    """A folder behind fsspec. A file is written here first and sent as a whole, and fetched as a whole before it is read."""
 
     def __init__(self, url: str, filesystem: Any, path: str) -> None:
         self.url = url
@@ -173,10 +173,11 @@ class RemoteFolder:
 
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
-        with self._translated(name):
-            file = self._filesystem.open(self._at(name), "rb")
-        with file:
-            yield file
+        with tempfile.NamedTemporaryFile(prefix="streamforge-") as file:
+            with self._translated(name):
+                self._filesystem.get_file(self._at(name), file.name)
+            with Path(file.name).open("rb") as fetched:
+                yield fetched
 
     def read(self, name: str) -> bytes:
         with self._translated(name):
@@ -215,8 +216,10 @@ class RemoteFolder:
             if not name:
                 raise
             raise StateError(f"there is no file {name} in {self.url}") from error
-        except OSError as error:
-            raise UnavailableError(f"{self.url} cannot be reached: {error}") from error
+        except StreamForgeError:
+            raise
+        except Exception as error:  # each file system has errors of its own, most of them no OSError
+            raise UnavailableError(f"{self.url} cannot be reached: {type(error).__name__}: {error}") from error
 
 
 def _sync(folder: Path) -> None:

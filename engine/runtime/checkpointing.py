@@ -122,15 +122,16 @@ class TaskCheckpoints:
             return
         self._due_s = now_s + self._interval_s
         overdue_s = OVERDUE_INTERVALS * self._interval_s
-        is_overdue = self._is_dirty and now_s - self._good_s >= overdue_s
+        is_kept = self._keeping is None or self._keeping.done()
+        is_overdue = (self._is_dirty or not is_kept) and now_s - self._good_s >= overdue_s
         if is_overdue and not self._metrics.checkpoint_overdue:
             log.warning("task %d: the last good checkpoint is %.0f s old, the interval is %.0f s", self._number, now_s - self._good_s,
                         self._interval_s)  # fmt: skip
         self._metrics.checkpoint_overdue = int(is_overdue)
-        if not self._is_dirty:
-            self._good_s = now_s
-        elif self._keeping is None or self._keeping.done():
+        if self._is_dirty and is_kept:
             await self._take(store)
+        elif is_kept:
+            self._good_s = now_s
 
     async def _take(self, store: Store) -> None:
         begun_s = self._clock.monotonic_s()

@@ -30,6 +30,7 @@ class Worker:
         state: Its state folder.
         log: What it says, of all its lives.
         expected: Whether it should be running now.
+        web_port: Where its pages are in its present life.
     """
 
     def __init__(self, name: str, app: str, folder: Path, environ: Mapping[str, str]) -> None:
@@ -38,6 +39,7 @@ class Worker:
         self.log = folder / f"{name}.log"
         self.log.touch()
         self.expected = False
+        self.web_port = 0
         self._app = app
         self._environ = {**os.environ, "PYTHONUNBUFFERED": "1", **environ, "STREAMFORGE_STATE_DIR": str(self.state)}
         self._process: subprocess.Popen[bytes] | None = None
@@ -49,7 +51,8 @@ class Worker:
         """Run it."""
         assert self._process is None, f"{self.name} runs already"
         self._born_at = self.said()
-        command = [sys.executable, "-m", "engine", "worker", self._app, "--web-port", str(free_port())]
+        self.web_port = free_port()
+        command = [sys.executable, "-m", "engine", "worker", self._app, "--web-port", str(self.web_port)]
         with self.log.open("ab") as log:  # by way of a process of its own, which a full disk does not hit
             self._writer = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=log, start_new_session=True)
         says = self._writer.stdin

@@ -1,11 +1,14 @@
 """Folders for copies: a local one and one behind fsspec behave alike, and a file is there whole or not at all."""
 
+import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
 
-from state.errors import StateError
+from state.errors import StateError, UnavailableError
 from state.remote import Folder, LocalFolder, open_folder
+from tests.state.far_filesystem import FarFileSystem, HttpError
 
 
 @pytest.fixture(params=["local", "fsspec"])
@@ -76,3 +79,46 @@ def test_open_folder_takes_paths_and_file_urls_without_any_library(tmp_path: Pat
 def test_open_folder_refuses_a_protocol_that_nobody_knows() -> None:
     with pytest.raises(StateError, match="nowhere://there/x cannot be reached"):
         open_folder("nowhere://there/x")
+
+
+@pytest.mark.parametrize(("url", "package"), [("gs://bucket/x", "gcsfs"), ("s3://bucket/x", "s3fs")])
+def test_open_folder_names_the_package_that_a_service_needs(url: str, package: str) -> None:
+    if importlib.util.find_spec(package) is not None:
+        pytest.skip(f"{package} is installed here")
+    with pytest.raises(StateError, match=rf"{url} cannot be reached: .*{package}"):
+        open_folder(url)
+
+
+def test_open_folder_without_fsspec_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(StateError, match=r's3://bucket/x needs fsspec: pip install "streamforge\[checkpoints\]"'):
+        open_folder("s3://bucket/x")
+
+
+def test_folder_behind_a_service_whose_errors_are_its_own_is_unavailable() -> None:
+    FarFileSystem.anew()
+    folder = open_folder("far://bucket/x")
+    folder.write("a", b"one")
+
+    def away(request: str, name: str) -> None:
+        raise HttpError(f"503 for {request}")
+
+    FarFileSystem.on_request = away
+    for use in (lambda: folder.read("a"), lambda: folder.write("b", b"two"), folder.names, lambda: folder.open("a").__enter__()):
+        with pytest.raises(UnavailableError, match="far://bucket/x cannot be reached: HttpError: 503"):
+            use()
+    FarFileSystem.anew()
+
+
+def test_folder_errors_of_whoever_reads_a_file_are_left_as_they_are() -> None:
+    FarFileSystem.anew()
+    folder = open_folder("far://bucket/x")
+    folder.write("a", b"one")
+
+    def use() -> None:
+        with folder.open("a") as file:
+            assert file.read() == b"one"
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        use()
