@@ -227,7 +227,7 @@ class Stream(Joins[K, V]):
             rules: Instead of a pattern: live rules, from `app.rules(topic)`; what they find comes out as `RuleMatch` records. They say
                 themselves what to skip and how to sort.
             skip: What a match does to others that overlap it; None for `cep.skip.none`.
-            timeouts_to: Topic for partial matches that ran out of time.
+            timeouts_to: Topic for partial matches that ran out of time, as `cep.TimedOut` records: what they had and what they waited for.
             late_to: Topic for records that came after the watermark had passed them.
             max_partials: Limit on the partial matches alive for one key.
             on_too_many: What happens beyond it: "drop_oldest" or "drop_newest" forgets partial matches (counted as

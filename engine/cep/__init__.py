@@ -13,11 +13,25 @@ from engine.cep import skip
 from engine.cep.conditions import PartialMatch
 from engine.cep.drawing import draw
 from engine.cep.explain import Explained
-from engine.cep.match import Match
+from engine.cep.match import Match, TimedOut
 from engine.cep.pattern import Pattern, begin
 from engine.cep.recognize import match_recognize
 from engine.cep.rules import Rule, RuleMatch
 from engine.cep.skip import Skip
 from engine.cep.story import Told
 
-__all__ = ["Explained", "Match", "PartialMatch", "Pattern", "Rule", "RuleMatch", "Skip", "Told", "begin", "draw", "match_recognize", "skip"]
+__all__ = [
+    "Explained",
+    "Match",
+    "PartialMatch",
+    "Pattern",
+    "Rule",
+    "RuleMatch",
+    "Skip",
+    "TimedOut",
+    "Told",
+    "begin",
+    "draw",
+    "match_recognize",
+    "skip",
+]

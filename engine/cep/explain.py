@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from engine.cep.conditions import Check
-from engine.cep.nfa import PROCEED, TAKE, State
+from engine.cep.states import PROCEED, TAKE, State
 
 
 class Explained(Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""`Match`: the records that fulfilled a pattern, stage by stage."""
+"""`Match`: the records that fulfilled a pattern, stage by stage; `TimedOut`: those that were not enough in time."""
 
 from typing import Any, Generic, TypeVar
 
@@ -8,12 +8,12 @@ V = TypeVar("V")
 
 
 class Match(Struct, Generic[V], frozen=True):
-    """What a pattern found for a key; also what of it there was when the time ran out. `V` is the type of the values.
+    """What a pattern found for a key. `V` is the type of the values.
 
     Attributes:
         key: The key.
         start_ms: Event time of the first record taken.
-        end_ms: Event time of the last record taken; of the limit, where a limit ended it (an absence at the end, a time-out).
+        end_ms: Event time of the last record taken; of the limit, where a limit ended it (an absence at the end).
         stages: Values that each stage took, in order of time; [] for a stage that was skipped. Not to be changed.
     """
 
@@ -28,3 +28,13 @@ class Match(Struct, Generic[V], frozen=True):
             return self.stages[stage]
         except KeyError:
             raise KeyError(f"the pattern has no stage {stage!r} that takes records; it has {', '.join(self.stages)}") from None
+
+
+class TimedOut(Match[V], Generic[V], frozen=True):
+    """A partial match whose time ran out, as `detect(timeouts_to=…)` gives it: `end_ms` is the limit, `stages` what it had by then.
+
+    Attributes:
+        waited_for: Stages that the next record could have gone to, in the order of the pattern.
+    """
+
+    waited_for: tuple[str, ...]

@@ -16,15 +16,15 @@ which skipping looks at them.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
-
-import msgspec
+from typing import Any, Literal, Protocol
 
 from engine.cep.conditions import Event, Node, PartialMatch, TakenBy, path_of, taken_by
 from engine.cep.explain import Explained, stops_of, ways_on
-from engine.cep.match import Match
-from engine.cep.nfa import IGNORE, PROCEED, Automaton, State
+from engine.cep.match import Match, TimedOut
+from engine.cep.nfa import Automaton
+from engine.cep.partials import EMPTY, Partial, Partials, PartialsCodec, Waiting
 from engine.cep.skip import Skip
+from engine.cep.states import IGNORE, PROCEED, State
 from engine.cep.story import Told, failed, matched, timed_out
 from engine.errors import RecordError
 
@@ -32,33 +32,6 @@ OnTooMany = Literal["drop_oldest", "drop_newest", "fail"]
 NEVER = 2**63 - 1
 Shape = Callable[[Any, Sequence[TakenBy]], Any]
 """Makes what comes out of a match from its key and its records."""
-
-
-class Partial(NamedTuple):
-    """A partial match: number of the automaton's state, last step, first record."""
-
-    state: int
-    node: Node
-    first: Event
-
-
-class Waiting(NamedTuple):
-    """A finished match that waits for partial matches that began earlier: last step, first record, its end in ms."""
-
-    node: Node
-    first: Event
-    end_ms: int
-
-
-class Partials(NamedTuple):
-    """State of a key: number for its next record, partial and waiting matches, both sorted by their first record."""
-
-    next_number: int
-    partials: tuple[Partial, ...]
-    waiting: tuple[Waiting, ...]
-
-
-EMPTY = Partials(0, (), ())
 
 
 @dataclass(slots=True)
@@ -71,7 +44,7 @@ class Found:
     times: list[int] = field(default_factory=list)
     matches: list[Match[Any]] = field(default_factory=list)
     timeout_times: list[int] = field(default_factory=list)
-    timeouts: list[Match[Any]] = field(default_factory=list)
+    timeouts: list[TimedOut[Any]] = field(default_factory=list)
     dropped_partials: int = 0
     story: list[tuple[Any, Told]] | None = None
 
@@ -132,7 +105,7 @@ class NfaMatcher:
         self._timeouts = timeouts
         self._max_partials = max_partials
         self._on_too_many = on_too_many
-        self._codec = _StateCodec(automaton, value_type)
+        self._codec = PartialsCodec(automaton, value_type)
         self.encode = self._codec.encode
         self.decode = self._codec.decode
 
@@ -175,9 +148,9 @@ class NfaMatcher:
 
     def _deadline(self, partial: Partial) -> int:
         within_ms = self._automaton.within_ms
-        limit_ms = self._automaton.states[partial.state].limit_ms
+        lasts_ms = self._automaton.states[partial.state].lasts_ms
         deadline = NEVER if within_ms is None else partial.first[1] + within_ms
-        return deadline if limit_ms is None else min(deadline, partial.node[1][1] + limit_ms)
+        return deadline if lasts_ms is None else min(deadline, partial.node[1][1] + lasts_ms)
 
     def _advance(self, now: Partials, key: Any, to_ms: int, found: Found) -> Partials:
         while now.partials and (due_ms := self.deadline_ms(now)) <= to_ms:
@@ -186,17 +159,23 @@ class NfaMatcher:
             for partial in now.partials:
                 if self._deadline(partial) > due_ms:
                     alive.append(partial)
-                elif self._automaton.states[partial.state].kind == "pending":
+                elif self._automaton.states[partial.state].pending:
                     finished.append(Waiting(partial.node, partial.first, due_ms))
                 else:
-                    if self._timeouts:
-                        found.timeout_times.append(due_ms)
-                        found.timeouts.append(self._match(key, partial.node, partial.first, due_ms))
-                    if found.story is not None:
-                        waits_for, _ = ways_on(self._automaton.states[partial.state])
-                        found.story.append((key, timed_out(partial.first[1], due_ms, self._taken(partial.node), waits_for)))
+                    self._time_out(key, partial, due_ms, found)
             now = self._settle(now.next_number, key, alive, now.waiting, finished, due_ms, found)
         return now
+
+    def _time_out(self, key: Any, partial: Partial, due_ms: int, found: Found) -> None:
+        if not self._timeouts and found.story is None:
+            return
+        waits_for, _ = ways_on(self._automaton.states[partial.state])
+        first_ms = partial.first[1]
+        if self._timeouts:
+            found.timeout_times.append(due_ms)
+            found.timeouts.append(TimedOut(key, first_ms, due_ms, self._stages(partial.node), waits_for))
+        if found.story is not None:
+            found.story.append((key, timed_out(first_ms, due_ms, self._taken(partial.node), waits_for)))
 
     # -- records
 
@@ -232,14 +211,15 @@ class NfaMatcher:
         stopped = False
         open_states = [state]
         while open_states:
-            for edge in open_states.pop().edges:
-                if edge.check is not None and not edge.check(look):
+            here = open_states.pop()
+            # Too late for this stage: what comes after it, if it may be left out, is still possible.
+            expired = here.limit_ms is not None and node is not None and event[1] - node[1][1] >= here.limit_ms
+            for edge in here.edges:
+                if (expired and edge.action != PROCEED) or (edge.check is not None and not edge.check(look)):
                     continue
                 target = edge.target
                 if edge.action == PROCEED:
-                    # A limit since the record before also binds where an optional stage was left out on the way.
-                    if target.limit_ms is None or node is None or event[1] - node[1][1] < target.limit_ms:
-                        open_states.append(target)
+                    open_states.append(target)
                 elif edge.action == IGNORE:
                     if node is None:
                         continue
@@ -309,8 +289,11 @@ class NfaMatcher:
     def _match(self, key: Any, node: Node, first: Event, end_ms: int) -> Any:
         if self._shape is not None:
             return self._shape(key, path_of(node))
+        return Match(key, first[1], end_ms, self._stages(node))
+
+    def _stages(self, node: Node) -> dict[str, list[Any]]:
         taken = taken_by(node)
-        return Match(key, first[1], end_ms, {stage: taken.get(stage, []) for stage in self._automaton.stage_names})
+        return {stage: taken.get(stage, []) for stage in self._automaton.stage_names}
 
 
 def _began(match: Waiting) -> int:
@@ -327,60 +310,3 @@ def _leads_to_end(look: PartialMatch, state: State) -> bool:
                     return True
                 open_states.append(edge.target)
     return False
-
-
-class _StateCodec:
-    """Partials as MessagePack: each record once, each step once, everything else by number.
-
-    [next number, records (number, timestamp, value), steps (stage, record, step before or -1), partial matches (state, last step,
-    first record), waiting matches (last step, first record, end)]
-    """
-
-    def __init__(self, automaton: Automaton, value_type: Any) -> None:
-        self._stages = automaton.stage_names
-        self._numbers = {stage: number for number, stage in enumerate(automaton.stage_names)}
-        self._encode = msgspec.msgpack.Encoder().encode
-        triples = list[tuple[int, int, int]]
-        layout = tuple[int, list[tuple[int, int, value_type]], triples, triples, triples]
-        self._decode = msgspec.msgpack.Decoder(layout).decode
-
-    def encode(self, state: Partials) -> bytes:
-        events: dict[int, int] = {}
-        records: list[Event] = []
-        places: dict[int, int] = {}
-        steps: list[tuple[int, int, int]] = []
-
-        def event_place(event: Event) -> int:
-            place = events.get(event[0])
-            if place is None:
-                place = events[event[0]] = len(records)
-                records.append(event)
-            return place
-
-        def node_place(node: Node) -> int:
-            fresh: list[Node] = []
-            step: Node | None = node
-            while step is not None and id(step) not in places:
-                fresh.append(step)
-                step = step[2]
-            before = -1 if step is None else places[id(step)]
-            for step in reversed(fresh):
-                places[id(step)] = len(steps)
-                steps.append((self._numbers[step[0]], event_place(step[1]), before))
-                before = len(steps) - 1
-            return before
-
-        partials = [(partial.state, node_place(partial.node), event_place(partial.first)) for partial in state.partials]
-        waiting = [(node_place(match.node), event_place(match.first), match.end_ms) for match in state.waiting]
-        return self._encode((state.next_number, records, steps, partials, waiting))
-
-    def decode(self, raw: bytes) -> Partials:
-        next_number, records, steps, partials, waiting = self._decode(raw)
-        nodes: list[Node] = []
-        for stage, event, before in steps:
-            nodes.append((self._stages[stage], records[event], None if before < 0 else nodes[before]))
-        return Partials(
-            next_number,
-            tuple(Partial(state, nodes[node], records[first]) for state, node, first in partials),
-            tuple(Waiting(nodes[node], records[first], end_ms) for node, first, end_ms in waiting),
-        )

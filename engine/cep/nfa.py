@@ -19,10 +19,9 @@ Limits between neighbours hold on the states of the stage they were set on. `tim
 the one whose state is made first, as Flink has it (its last fixed repetition, or the open end of a loop).
 """
 
-from dataclasses import dataclass, field
-from typing import Final, Literal
+from dataclasses import dataclass
 
-from engine.cep.conditions import ALWAYS, Check, Condition, all_of, check_of, negated
+from engine.cep.conditions import Condition, all_of, check_of, negated
 from engine.cep.pattern import Pattern, Stage, check_whole
 from engine.cep.scope import (
     Scope,
@@ -34,45 +33,11 @@ from engine.cep.scope import (
     take_condition,
     unless,
     unless_any,
+    until_inside,
 )
 from engine.cep.skip import Skip
+from engine.cep.states import IGNORE, PROCEED, TAKE, Kind, State, is_not_next, may_end, only_without, turn_to
 from engine.errors import ConfigError
-
-Action = Literal["take", "ignore", "proceed"]
-TAKE: Final = "take"
-IGNORE: Final = "ignore"
-PROCEED: Final = "proceed"
-Kind = Literal["normal", "final", "stop", "pending"]
-
-
-@dataclass(slots=True, eq=False)
-class Edge:
-    """A way on from `source`; `check` is the condition as a function, None where it always holds."""
-
-    action: Action
-    source: "State"
-    target: "State"
-    condition: Condition
-    check: Check | None = None
-
-
-@dataclass(slots=True, eq=False)
-class State:
-    """Where a partial match waits. `limit_ms` is the time since the record before, after which it dies.
-
-    `may_end` says that edges lead from here to the end without taking a record, conditions permitting.
-    """
-
-    number: int
-    stage: str
-    kind: Kind
-    limit_ms: int | None = None
-    may_end: bool = False
-    edges: list[Edge] = field(default_factory=list)
-
-    def add(self, action: Action, target: "State", condition: Condition = ALWAYS) -> None:
-        """Add an edge."""
-        self.edges.append(Edge(action, self, target, condition))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +78,10 @@ def compile_pattern(pattern: Pattern, skip: Skip) -> Automaton:
     for state in compiler.states:
         for edge in state.edges:
             edge.check = check_of(edge.condition)
-        state.may_end = _may_end(state, ())
+        state.may_end = may_end(state, ())
+        state.look_ahead()
     stepwise = any(state.limit_ms is not None for state in compiler.states)
     return Automaton(tuple(compiler.states), start, pattern.limit_ms, pattern.stage_names, pattern.signature, stepwise)
-
-
-def _may_end(state: State, passed: tuple[State, ...]) -> bool:
-    if state in passed:
-        raise ConfigError("a group that is repeated could go round for ever without taking a record: make one of its stages not optional")
-    targets = [edge.target for edge in state.edges if edge.action == PROCEED]
-    ends = [target.kind == "final" or _may_end(target, (*passed, state)) for target in targets]
-    return any(ends)
 
 
 class _Compiler:
@@ -223,7 +181,7 @@ class _Compiler:
             behind = self._without_nots(scope, place, sink)
             loop = self._loop(scope, place, behind)
             if stage.greedy and stage.until is None and behind is not sink:
-                _only_without(sink, take_condition(scope, stage))  # where the loop is left out, by what leads past it
+                only_without(sink, take_condition(scope, stage))  # where the loop is left out, by what leads past it
             first = self._times(scope, place, loop, sink)
         elif stage.quantified:
             first = self._times(scope, place, sink, sink)
@@ -240,7 +198,7 @@ class _Compiler:
         ignore = unless_any(stage.until, inner_ignore_condition(scope, place))
         most = stage.least if stage.most is None else stage.most
         if stage.greedy and most != stage.least:
-            _only_without(sink, take)
+            only_without(sink, take)
         last = sink
         for _ in range(most - stage.least):
             last = self._single(scope, place, last, beyond, take, ignore, optional=True, first_round=False)
@@ -287,7 +245,10 @@ class _Compiler:
             if waits is not made:
                 waits.add(TAKE, sink, take)
                 waits.add(IGNORE, waits, ignore)
-                self._add_stops(scope, place, waits)
+                if first_round:
+                    self._add_stops(scope, place, waits)
+                else:
+                    self._add_stop_after(scope, place, waits)
             made.add(IGNORE, waits, ignore)
         return made
 
@@ -302,15 +263,16 @@ class _Compiler:
         loop = self.state(stage.name, "normal", self._limit_ms(stage))
         if stage.greedy and stage.until is not None:
             copy = self.state(sink.stage, sink.kind, sink.limit_ms)
-            for edge in sink.edges:
-                copy.add(edge.action, copy if edge.target is sink else edge.target, edge.condition)
+            self._copy_edges(sink, copy)
             self._ungreedy[sink] = copy
             loop.add(PROCEED, copy, all_of(always, stage.until))
             loop.add(PROCEED, sink, all_of(always, negated(stage.until)))
         else:
             loop.add(PROCEED, sink, always)
         if stage.greedy:
-            _only_without(sink, take_condition(scope, stage))
+            only_without(sink, take)
+            if stage.until is not None:
+                turn_to(sink, self._ungreedy[sink], stage.until)
         loop.add(TAKE, loop, take)
         self._add_stop_after(scope, place, loop)
         if ignore is not None:
@@ -321,13 +283,25 @@ class _Compiler:
             self._add_stop_after(scope, place, waits)
         return loop
 
+    def _copy_edges(self, state: State, copy: State) -> None:
+        """Give a copy the edges of a state; what stands behind a `not_next` is copied with it."""
+        for edge in state.edges:
+            target = copy if edge.target is state else edge.target
+            if is_not_next(state) and target.kind != "stop":
+                target = State(0, edge.target.stage, edge.target.kind, edge.target.limit_ms)
+                self.added_later.append(target)
+                self._copy_edges(edge.target, target)
+            copy.add(edge.action, target, edge.condition)
+
     # -- groups
 
     def _round(self, scope: Scope, place: int, sink: State, beyond: State, *, optional: bool, first_round: bool) -> State:
         stage = scope.stages[place]
         assert stage.group is not None
         may_stop = optional or heads_optional_round(scope, place)
-        first = self.sequence(Scope(stage.group.stages, stage, first_round, scope.following(place), may_stop), sink)
+        words = scope.words_before(place) if first_round else stage.inner
+        until = until_inside(scope, stage)
+        first = self.sequence(Scope(stage.group.stages, stage, words, first_round, scope.following(place), may_stop, until), sink)
         if optional:
             first.add(PROCEED, beyond, group_goes_on(scope))
         return first
@@ -336,16 +310,11 @@ class _Compiler:
         stage = scope.stages[place]
         assert stage.group is not None
         again = self.state("", "normal")
-        first = self.sequence(Scope(stage.group.stages, stage, False, scope.following(place), True), again)
+        until = until_inside(scope, stage)
+        first = self.sequence(Scope(stage.group.stages, stage, stage.inner, False, scope.following(place), True, until), again)
         first.add(PROCEED, sink, group_goes_on(scope))
         again.add(PROCEED, first, group_goes_on(scope))
         return first
 
     def _limit_ms(self, stage: Stage) -> int | None:
         return stage.repeat_limit_ms if stage.repeat_limit_ms is not None and stage.name in self._named else stage.step_limit_ms
-
-
-def _only_without(state: State, take: Condition) -> None:
-    """Let nothing go on from a state with a record that the greedy loop before it could take."""
-    for edge in state.edges:
-        edge.condition = all_of(edge.condition, negated(take))

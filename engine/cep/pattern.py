@@ -10,8 +10,9 @@ it and its own: `next` nothing, `followed_by` records that do not fit, `followed
 repetitions of a stage are `consecutive`, relaxed (the default) and `allow_combinations`. A pattern handed in where a name could
 stand is a group: its own stages come in their order, and the quantifiers repeat them together.
 
-The words and their meaning follow Apache Flink's CEP library; what that library accepts and then ignores (a limit between
-neighbours on a repeated stage, a negation at the end of a group) works here or is a ConfigError.
+The words and their meaning follow Apache Flink's CEP library; what that library accepts and then ignores works here (a limit
+between neighbours on a repeated stage, the words between the repetitions of the first stage of a group, `until` in a group within
+the group, an absence after a loop) or is a ConfigError (a negation at the end of a group).
 """
 
 from collections.abc import Iterator
@@ -61,6 +62,11 @@ class Stage:
     def looping(self) -> bool:
         """True where the number of repetitions has no end."""
         return self.most is None
+
+    @property
+    def ends_greedily(self) -> bool:
+        """True for a greedy stage, and for a group that ends with one."""
+        return self.greedy if self.group is None else self.group.stages[-1].ends_greedily
 
     @property
     def text(self) -> str:
@@ -151,7 +157,7 @@ class Pattern:
             raise ConfigError(f"optional: {stage.text} is a negation and cannot be optional")
         if stage.optional:
             raise ConfigError(f"optional: {stage.text} is optional already")
-        if len(self.stages) > 1 and self.stages[-2].greedy:
+        if next((before.ends_greedily for before in reversed(self.stages[:-1]) if not before.is_not), False):
             raise ConfigError(f"optional: {stage.text} comes right after a greedy stage, which would leave nothing to it")
         return self._last(optional=True)
 
@@ -289,17 +295,48 @@ def check_whole(pattern: Pattern) -> None:
     last = pattern.stages[-1]
     if last.contiguity == "not_followed_by" and pattern.limit_ms is None and last.step_limit_ms is None:
         raise ConfigError(f"not_followed_by({last.name!r}) is the last stage: say with within(…) how long to wait before it is certain")
-    for stage in pattern.stages:
-        if stage.group is not None:
-            _check_group(stage.group)
+    _check_sequence(pattern)
 
 
-def _check_group(group: Pattern) -> None:
-    if group.stages[-1].is_not:
-        raise ConfigError(f"a group cannot end with a negation ({group.stages[-1].text}); put it behind the group")
-    for stage in group.stages:
+def _check_sequence(pattern: Pattern) -> None:
+    stages = pattern.stages
+    for place, stage in enumerate(stages):
+        behind = stages[place + 1 :]
+        if stage.contiguity == "not_next" and behind and not any(map(_surely_takes, behind)):
+            raise ConfigError(
+                f"not_next({stage.name!r}): all that comes after it is optional, so it is not certain that a next record counts"
+            )
+        if stage.is_not and stage.step_limit_ms is not None and (behind or stage.contiguity == "not_next"):
+            raise ConfigError(
+                f"within of {stage.text}: a limit between neighbours is for a not_followed_by at the end; set it on the stage after it"
+            )
         if stage.group is not None:
-            _check_group(stage.group)
+            before = next((other for other in reversed(stages[:place]) if not other.is_not), None)
+            _check_group(stage, stage.group, after_greedy=before is not None and before.ends_greedily)
+    last = stages[-1]
+    before = stages[-2] if len(stages) > 1 else None
+    if last.is_not and last.step_limit_ms is not None and before is not None and before.least != before.most:
+        raise ConfigError(
+            f"within of {last.text}: a limit between neighbours needs a stage before it that is certain to be over, and {before.text} may "
+            "take more; give the whole pattern a limit"
+        )
+
+
+def _check_group(stage: Stage, group: Pattern, *, after_greedy: bool) -> None:
+    first, last = group.stages[0], group.stages[-1]
+    if last.is_not:
+        raise ConfigError(f"a group cannot end with a negation ({last.text}); put it behind the group")
+    if not any(map(_surely_takes, group.stages)) and (stage.quantified or stage.optional):
+        raise ConfigError("a group that is repeated or optional needs a stage that is not optional, or a round of it could take no record")
+    if after_greedy and first.optional:
+        raise ConfigError(f"optional: {first.text} comes right after a greedy stage, which would leave nothing to it")
+    if last.ends_greedily and (stage.least, stage.most) != (1, 1):
+        raise ConfigError(f"greedy: {last.text} ends a group that is repeated, so that it would leave nothing to the next round")
+    _check_sequence(group)
+
+
+def _surely_takes(stage: Stage) -> bool:
+    return not stage.is_not and not stage.optional and (stage.group is None or any(map(_surely_takes, stage.group.stages)))
 
 
 def _stage(contiguity: Contiguity, what: str | Pattern, where: User | None, of: type[Any] | None) -> Stage:
@@ -318,9 +355,15 @@ def _stage(contiguity: Contiguity, what: str | Pattern, where: User | None, of: 
 
 
 def _shape(stage: Stage) -> str:
-    name = f"({stage.group.signature})" if stage.group is not None else stage.name
+    name = f"({stage.group.signature}){_head(stage, stage.group)}" if stage.group is not None else stage.name
     count = f"{{{stage.least},{'' if stage.most is None else stage.most} {stage.inner}}}" if stage.quantified else ""
     words = [word for word in ("optional", "greedy") if getattr(stage, word)] + (["until"] if stage.until is not None else [])
     limits = [f"step {stage.step_limit_ms}"] * (stage.step_limit_ms is not None)
     limits += [f"between {stage.repeat_limit_ms}"] * (stage.repeat_limit_ms is not None)
     return " ".join([f"{stage.contiguity} {name}{count}", *words, *limits])
+
+
+def _head(stage: Stage, group: Pattern) -> str:
+    """Tell groups apart whose states are numbered anew since their first stage is heeded: its own words, or those around it."""
+    first = group.stages[0]
+    return "'" if first.group is not None or (first.quantified and first.inner != stage.inner) else ""

@@ -18,7 +18,7 @@ A block is worked on as a whole: records are gathered by key, the state of a key
 time and key bytes, which is the order in which it would have come out record by record.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heapreplace
 from typing import Any, Literal, cast
 
@@ -58,7 +58,7 @@ def detect_operator(
     """Compile a pattern and return what makes its operator.
 
     Args:
-        timeouts_to: Topic for partial matches that ran out of time, as `Match` records at that time.
+        timeouts_to: Topic for partial matches that ran out of time, as `TimedOut` records at that time.
         late_to: Topic for late records.
         max_partials: Limit on the partial matches of a key. `on_too_many`: what happens beyond it: "drop_oldest" or "drop_newest"
             forgets partial matches (counted as "dropped_partials"), "fail" makes the record a bad one.
@@ -225,7 +225,7 @@ class Detect(Operator):
 
     # -- what comes out
 
-    def _in_order(self, times: list[int], matches: list[Match[Any]]) -> tuple[list[int], list[Match[Any]]]:
+    def _in_order(self, times: list[int], matches: Sequence[Match[Any]]) -> tuple[list[int], list[Match[Any]]]:
         """Return matches by time, then key bytes; those of one key at one time stay as they are."""
         names = map(self.context.key_bytes, [match.key for match in matches])
         order = sorted(zip(times, names, range(len(times)), strict=True))  # without a key function: a third of the time

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from engine import RecordError, cep
 from engine.cep import Match, Pattern, Skip
-from engine.cep.matcher import NEVER, Found, NfaMatcher, Partials
+from engine.cep.matcher import NEVER, Found, NfaMatcher
 from engine.cep.nfa import compile_pattern
+from engine.cep.partials import Partials
 from tests.effort import examples
 from tests.engine.cep import brute_force
 from tests.engine.cep.brute_force import Record, Step

@@ -94,7 +94,11 @@ INCOMPLETE: list[tuple[Pattern, cep.Skip, str]] = [
     (cep.begin("a").not_followed_by("b"), cep.skip.none, "say with within"),
     (cep.begin("a").next(cep.begin("b").not_next("c")).next("d"), cep.skip.none, "a group cannot end with a negation"),
     (cep.begin("a").next(cep.begin(cep.begin("b").not_next("c"))), cep.skip.none, "a group cannot end with a negation"),
-    (cep.begin("a").next(cep.begin("b").optional().next("c").optional()).one_or_more(), cep.skip.none, "go round for ever"),
+    (
+        cep.begin("a").next(cep.begin("b").optional().next("c").optional()).one_or_more(),
+        cep.skip.none,
+        "a round of it could take no record",
+    ),
     (cep.begin("a").next("b"), cep.skip.to_last("c"), "the pattern has no such stage; it has a, b"),
     (cep.begin("a").not_next("n").next("b"), cep.skip.to_first("n"), "the pattern has no such stage"),
 ]

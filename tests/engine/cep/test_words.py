@@ -1,9 +1,12 @@
-"""Groups, greedy loops, `until`, limits between neighbours, absence and skip strategies against patterns that are written out."""
+"""Groups, greedy loops, `until`, limits between neighbours, negations, conditions on the match so far, time-outs and skip strategies
+against patterns that are written out."""
 
 from collections import Counter
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from engine import ConfigError, cep
@@ -20,40 +23,46 @@ letter_sets = st.sampled_from(["a", "b", "c", "ab", "bc", "ac"])
 counts = st.sampled_from([(1, 1), (1, 1), (1, 1), (2, 2), (1, 2), (1, None), (2, None)])
 inners = st.sampled_from(["relaxed", "consecutive", "allow_combinations"])
 contiguities = st.sampled_from(["next", "followed_by", "followed_by_any"])
-streams = st.lists(st.tuples(st.integers(0, 3), st.sampled_from(LETTERS * 3 + UNWANTED + END)), max_size=7)
+looks = st.sampled_from(["", "", "few", "rising"])
+streams = st.lists(st.tuples(st.integers(0, 3), st.sampled_from(LETTERS * 3 + UNWANTED + END)), max_size=6)
+
+
+def seldom(draw: st.DrawFn, one_in: int = 4) -> bool:
+    return draw(st.integers(1, one_in)) == one_in
 
 
 @st.composite
-def items(draw: st.DrawFn, *, first: bool, in_group: bool, before: Item | None) -> Item:
-    """Return a stage, or a group whose first stage is not optional, as what comes after `before`."""
+def items(draw: st.DrawFn, *, first: bool, depth: int, before: Item | None, limits: bool) -> Item:
+    """Return a stage or a group, as what comes after `before`."""
     least, most = draw(counts)
-    optional = draw(st.integers(0, 3)) == 0 and not (in_group and first) and not (before is not None and before.greedy)
-    contiguity, inner = draw(contiguities), draw(inners)
-    unwanted = ""
-    if before is not None and not before.optional and before.most == 1 and draw(st.integers(0, 4)) == 0:
-        unwanted = UNWANTED
-    if not in_group and draw(st.integers(0, 3)) == 0:
-        return Item("", draw(sequences(2, in_group=True)), contiguity, least, most, inner, optional, unwanted=unwanted)
-    greedy = (least, most) != (1, 1) and least != most and inner != "allow_combinations" and not in_group and draw(st.booleans())
-    until = END if most is None and not greedy and draw(st.booleans()) else ""
-    limit = (
-        draw(st.sampled_from([None, None, 2, 3])) if least == most and not optional and (not first or least > 1) and not in_group else None
-    )
-    return Item(draw(letter_sets), (), contiguity, least, most, inner, optional, greedy, until, limit, unwanted)
+    optional = seldom(draw) and not (before is not None and before.greedy)
+    item = Item("", (), draw(contiguities), least, most, draw(inners), optional)
+    if before is not None and not before.optional and not (before.parts and before.repeated) and not (depth and optional):
+        word = draw(st.sampled_from(["", "", "", "unwanted", "not_next"]))
+        item = replace(item, unwanted=UNWANTED) if word == "unwanted" else replace(item, not_next=UNWANTED) if word else item
+    if seldom(draw) and depth < 2:
+        until = END if most is None and draw(st.booleans()) else ""
+        return replace(item, parts=draw(sequences(2, depth=depth + 1, limits=limits)), until=until)
+    greedy = item.repeated and least != most and item.inner != "allow_combinations" and draw(st.booleans())
+    until = END if most is None and draw(st.booleans()) else ""
+    limit = draw(st.sampled_from([None, None, 2, 3])) if limits and (not first or item.repeated) else None
+    return replace(item, letters=draw(letter_sets), greedy=greedy, until=until, step_limit_ms=limit, look=draw(looks))
 
 
 @st.composite
-def sequences(draw: st.DrawFn, most: int, *, in_group: bool = False) -> tuple[Item, ...]:
+def sequences(draw: st.DrawFn, most: int, *, depth: int = 0, limits: bool = True) -> tuple[Item, ...]:
     """Return stages in order."""
     found: list[Item] = []
     for number in range(draw(st.integers(1, most))):
-        found.append(draw(items(first=number == 0, in_group=in_group, before=found[-1] if found else None)))
+        found.append(draw(items(first=number == 0, depth=depth, before=found[-1] if found else None, limits=limits)))
     return tuple(found)
 
 
-def run(pattern: Pattern, skip: Skip, gaps: list[tuple[int, str]], *, stored: bool = False) -> tuple[Found, list[tuple[int, str]]]:
+def run(
+    pattern: Pattern, skip: Skip, gaps: list[tuple[int, str]], *, stored: bool = False, timeouts: bool = False
+) -> tuple[Found, list[tuple[int, str]]]:
     """Run to the end of time; values are (place, letter)."""
-    matcher = NfaMatcher(compile_pattern(pattern, skip), skip, value_type=tuple[int, str])
+    matcher = NfaMatcher(compile_pattern(pattern, skip), skip, value_type=tuple[int, str], timeouts=timeouts)
     found, state, time, records = Found(), None, 0, []
     for place, (gap, letter) in enumerate(gaps):
         time += gap
@@ -75,13 +84,28 @@ def test_matcher_finds_what_the_words_of_the_pattern_find(
     sequence: tuple[Item, ...], gaps: list[tuple[int, str]], within_ms: int | None, absence: bool, stored: bool
 ) -> None:
     last = sequence[-1]
-    absent = UNWANTED if absence and within_ms is not None and not last.optional and last.most == 1 and not last.parts else ""
+    absent = UNWANTED if absence and within_ms is not None and not last.optional and not last.parts else ""
     try:
         found, records = run(word_oracle.pattern_of(sequence, within_ms, absent), cep.skip.none, gaps, stored=stored)
     except ConfigError:  # which ones, tests/engine/cep/test_pattern.py says
         return
     expected = Counter(word_oracle.matches(sequence, records, within_ms, absent))
     assert Counter(map(taken, found.matches)) == expected
+
+
+@settings(max_examples=examples(100), deadline=None)
+@given(sequences(2, limits=False), streams, st.sampled_from([4, 6, 9]), st.booleans())
+def test_time_outs_tell_what_was_taken_and_what_it_waited_for(
+    sequence: tuple[Item, ...], gaps: list[tuple[int, str]], within_ms: int, stored: bool
+) -> None:
+    try:
+        found, records = run(word_oracle.pattern_of(sequence, within_ms), cep.skip.none, gaps[:5], stored=stored, timeouts=True)
+    except ConfigError:
+        return
+    assume(len(list(islice(word_oracle.words(sequence, 9), 400))) < 400)  # written out it would be endless
+    expected = word_oracle.time_outs(sequence, records, within_ms)
+    assert {(taken(one), one.end_ms, stage) for one in found.timeouts for stage in one.waited_for} == expected
+    assert all(one.start_ms + within_ms == one.end_ms == time for one, time in zip(found.timeouts, found.timeout_times, strict=True))
 
 
 SKIPS = [cep.skip.to_next, cep.skip.past_last, cep.skip.to_first("0"), cep.skip.to_last("0")]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import ConfigError, RecordError, Struct, cep
-from engine.cep import Match, Pattern
+from engine.cep import Pattern
 from engine.operators.detect import detect_operator
 from engine.operators.pending import PENDING_MS
 from engine.testing.harness import OperatorHarness, Out
@@ -107,7 +107,7 @@ def test_detect_timeouts_go_to_their_topic() -> None:
     feed(harness, "a1 a2 b5 a20")
     harness.advance(40_000)
     sides = harness.take_sides()
-    assert [(side.topic, side.key, side.timestamp_ms, type(side.value)) for side in sides] == [("timeouts", "k", 30_000, Match)]
+    assert [(side.topic, side.key, side.timestamp_ms, type(side.value)) for side in sides] == [("timeouts", "k", 30_000, cep.TimedOut)]
     assert sides[0].value["a"][0].number == 3
     assert harness.counters == {"timeouts": 1}
 
