@@ -49,6 +49,7 @@ class RunningTotals(Operator):
             return
         if len(block):
             totals = self._totals
+            totals.read(dict.fromkeys(block.keys))
             new: dict[Any, Accumulators] = {}
             latest: dict[Any, int] = {}
 

@@ -2,7 +2,8 @@
 
     fixed windows, no trigger        `window_panes`      blocks at a time; panes of all keys, shared by overlapping windows
     sessions, no trigger             `window_sessions`   keys at a time
-    with a trigger, everything()     `window_triggers`   record by record
+    everything(), no trigger         `window_everything` blocks at a time
+    with a trigger                   `window_triggers`   record by record
     sliding(), count()               `window_sliding`, `window_count`
 
 All of them behave as `engine.block` says: before each record, what the watermark has made due fires, by time and then key; a
@@ -16,6 +17,7 @@ from engine.errors import ConfigError
 from engine.operators.base import Operator, OperatorContext
 from engine.operators.window_count import CountWindows
 from engine.operators.window_ends import EndedSessions
+from engine.operators.window_everything import EverythingWindows
 from engine.operators.window_panes import PaneWindows
 from engine.operators.window_plan import WindowPlan, WindowSpec
 from engine.operators.window_sessions import SessionWindows
@@ -45,6 +47,8 @@ def window_operator(spec: WindowSpec, what: str = "window") -> Callable[[Operato
         return lambda context: SessionWindows(context, plan)
     if isinstance(window, FixedWindow) and spec.trigger is None and (plan.folding.mergeable or window.every_ms == window.size_ms):
         return lambda context: PaneWindows(context, plan)
+    if isinstance(window, EverythingWindow) and spec.trigger is None:
+        return lambda context: EverythingWindows(context, plan)
     return lambda context: TriggeredWindows(context, plan)
 
 

@@ -220,15 +220,22 @@ class TriggeredWindows(Operator):
     def _advance(self, until: int, results: Results) -> None:
         """Do everything that is due at or below a watermark."""
         first = self._index.next_time()
-        if first is None or first > until:
-            return
         fired: list[_Fired] = []
-        for time_ms, key, sub, _ in self._index.due(until):
-            self._index.delete(time_ms, key, sub)
-            _, walled, windows = self._load(key)
-            left = [kept for window in windows if (kept := self._advance_window(key, window, until, fired)) is not None]
-            self._store(key, None, walled, left)
-        self._deliver(fired, results)
+        if first is not None and first <= until:
+            for time_ms, key, sub, _ in self._index.due(until):
+                self._index.delete(time_ms, key, sub)
+                self._advance_key(key, until, fired)
+        if until == MAX_TIME > self._watermark:
+            for key in [key for key, _ in self._cells.items(self._plan.key.decode)]:
+                self._advance_key(key, until, fired)
+        if fired:
+            self._deliver(fired, results)
+
+    def _advance_key(self, key: Any, until: int, fired: list[_Fired]) -> None:
+        """Let the windows of a key do what is due, after its entry in the index has been taken out."""
+        _, walled, windows = self._load(key)
+        left = [kept for window in windows if (kept := self._advance_window(key, window, until, fired)) is not None]
+        self._store(key, None, walled, left)
 
     def _advance_window(self, key: Any, window: TriggeredWindow, until: int, fired: list[_Fired]) -> TriggeredWindow | None:
         """Let a window do what is due; None if it is closed then."""
@@ -322,7 +329,7 @@ class TriggeredWindows(Operator):
             self._cells.delete(key)
             return
         first = min(map(self._next_action, windows))
-        if indexed is None or first < indexed:
+        if first != MAX_TIME and (indexed is None or first < indexed):  # what ends with the input is found without an index
             if indexed is not None:
                 self._index.delete(indexed, key)
             self._index.put(first, key, True)

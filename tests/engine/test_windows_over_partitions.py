@@ -5,14 +5,14 @@ closes everything, and what comes after that is late. Tasks crash and restart be
 """
 
 from collections import defaultdict
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from engine import Sink, Stream, agg, bounded, windows
+from engine import Sink, Stream, agg, bounded, triggers, windows
 from engine.testing.driver import TestDriver
 from engine.topology import Topology
 from engine.windows import Window
@@ -79,17 +79,32 @@ KINDS: list[tuple[Window, Callable[[list[Reading]], list[tuple[int, int, list[Re
 ]
 
 
-def app(window: Window) -> Topology:
+def combined(readings: Sequence[Reading]) -> dict[str, int]:
+    """Return what `reduce` makes of readings here: numbers that tell nothing of their order."""
+    return {"n": len(readings), "sum": sum(reading.number for reading in readings)}
+
+
+def more(found: dict[str, int], reading: Reading) -> dict[str, int]:
+    return {"n": found["n"] + 1, "sum": found["sum"] + reading.number}
+
+
+def both(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    return {"n": one["n"] + other["n"], "sum": one["sum"] + other["sum"]}
+
+
+def app(window: Window, emit: Literal["close", "update"] = "close") -> Topology:
     topology = Topology("app", partitions=PARTITIONS)
     readings = topology.source("readings", Reading, time="ts", watermark=bounded(f"{BOUND_MS}ms", idle="1m"))
 
     @topology.pipeline(readings)
     def work(readings: Stream[str, Reading]) -> Sink:
-        keyed = readings.key_by("key").window(window, late_to="late")
+        keyed = readings.key_by("key").window(window, late_to=None if window == windows.everything() else "late")
         return keyed.aggregate(
+            emit=emit,
             n=agg.count(), total=agg.sum("number"), low=agg.min("number"), high=agg.max("number"), mean=agg.mean("number"),
             first=agg.first("ts"), last=agg.last("ts"), kinds=agg.distinct("number"), few=agg.collect("ts", 3), best=agg.top("number", 2),
             middle=agg.quantile("number", 0.5), about=agg.approx_distinct("number"), spread=agg.variance("number", ddof=0),
+            reduced=agg.reduce(more, {"n": 0, "sum": 0}, merge=both),
         ).to("out")  # fmt: skip
 
     return topology
@@ -103,7 +118,7 @@ def row_of(key: str, start: int, end: int, part: list[Reading]) -> dict[str, Any
         "key": key, "window_start": start, "window_end": end, "n": len(part), "total": sum(numbers), "low": min(numbers),
         "high": max(numbers), "mean": mean, "first": times[0], "last": times[-1], "kinds": len(set(numbers)), "few": times[:3],
         "best": sorted(numbers, reverse=True)[:2], "middle": quantile(numbers), "about": len(set(numbers)),
-        "spread": sum((number - mean) ** 2 for number in numbers) / len(numbers),
+        "spread": sum((number - mean) ** 2 for number in numbers) / len(numbers), "reduced": combined(part),
     }  # fmt: skip
 
 
@@ -156,6 +171,62 @@ def test_windows_over_partitions_equal_a_batch_and_what_comes_after_them_is_late
         driver.advance("3m")
         assert sorted(record.value["number"] for record in driver.read("late")) == list(range(len(late)))
         assert driver.read("out") == []
+
+
+@settings(max_examples=examples(40), deadline=None)
+@given(STEPS, st.sampled_from(["close", "update"]))
+def test_everything_over_partitions_equals_a_batch_of_all_records_of_a_key(steps: list[Any], emit: Any) -> None:
+    reached = [1_000, 1_000, 1_000]
+    by_key: dict[str, list[Reading]] = defaultdict(list)
+    with TestDriver(app(windows.everything(), emit), partitions=PARTITIONS) as driver:
+        for partition, key, behind, on, then in steps:
+            reached[partition] += on
+            by_key[key].append(Reading(key, (reached[partition] - behind) % 7, reached[partition] - behind))
+            driver.send("readings", by_key[key][-1], key="x", partition=partition)
+            if then in ("commit", "crash", "restart"):
+                getattr(driver, then)()
+        driver.advance("3m")
+        assert emit == "update" or driver.read("out") == [], "idleness ends no input"
+        driver.finish()
+        found = {record.key: (record.value, record.timestamp_ms) for record in driver.read("out")}
+    expected = {}
+    for key, readings in by_key.items():
+        row = row_of(key, 0, 0, readings)
+        del row["window_start"], row["window_end"]
+        expected[key] = row
+    assert rounded([row for row, _ in found.values()]) == rounded(list(expected.values()))
+    assert {key: at for key, (_, at) in found.items()} == {key: max(r.ts for r in readings) for key, readings in by_key.items()}
+
+
+@settings(max_examples=examples(30), deadline=None)
+@given(STEPS, st.integers(1, 4), st.booleans())
+def test_everything_with_a_trigger_tells_after_every_so_many_records_of_a_key(steps: list[Any], n: int, purge: bool) -> None:
+    topology = Topology("app", partitions=PARTITIONS)
+    readings = topology.source("readings", Reading, key="key", time="ts", watermark=bounded("20ms"))
+    trigger = triggers.every(records=n, purge=purge)
+    topology.pipeline(readings, name="work")(
+        lambda stream: (
+            stream.window(windows.everything(), trigger=trigger).aggregate(reduced=agg.reduce(more, {"n": 0, "sum": 0})).to("out")
+        )
+    )
+    sent: dict[str, list[Reading]] = defaultdict(list)
+    expected: dict[str, list[dict[str, int]]] = defaultdict(list)
+    with TestDriver(topology, partitions=PARTITIONS) as driver:
+        for _, key, behind, on, then in steps:
+            sent[key].append(Reading(key, behind, 1_000 + on - behind))
+            driver.send("readings", sent[key][-1])
+            if len(sent[key]) % n == 0:
+                expected[key].append(combined(sent[key][-n:] if purge else sent[key]))
+            if then in ("commit", "crash", "restart"):
+                getattr(driver, then)()
+        driver.finish()
+        for key, own in sent.items():
+            if len(own) % n:
+                expected[key].append(combined(own[-(len(own) % n) :] if purge else own))
+        found: dict[str, list[dict[str, int]]] = defaultdict(list)
+        for record in driver.read("out"):
+            found[record.key].append(record.value["reduced"])
+    assert found == expected
 
 
 @settings(max_examples=examples(30), deadline=None)

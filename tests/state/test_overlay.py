@@ -241,3 +241,20 @@ def test_group_committed_entries_are_those_of_the_store_whatever_has_changed_sin
             break
         after = following
     assert sorted(found) == [(f"k{number}", number) for number in range(5)]
+
+
+@pytest.mark.parametrize("entries_max", [1, 100])
+def test_keyed_items_are_those_of_the_store_and_what_has_changed_and_read_brings_them_into_memory(entries_max: int) -> None:
+    store = MemoryStore()
+    state = TaskState(store, cache_entries_max=entries_max)
+    cells = state.keyed("keyed", TEXT, NUMBER)
+    for number, key in enumerate("cab"):
+        cells.put(key, number)
+    commit(store, state)
+    cells.put("a", 10)
+    cells.put("d", 11)
+    cells.delete("b")
+    assert sorted(cells.items(TEXT.decode)) == [("a", 10), ("c", 0), ("d", 11)]
+    cells.read(["a", "b", "c", "d", "e"])
+    store.close()  # what has been read is known without the store
+    assert [cells.get(key) for key in "abcde"] == [10, None, 0, 11, None]
