@@ -30,11 +30,6 @@ class Decoded(Generic[V]):
     errors: dict[int, Exception] = field(default_factory=dict)
     skipped: set[int] = field(default_factory=set)
 
-    def cut(self, start: int, stop: int) -> "Decoded[V]":
-        """Return the rows from `start` on, before `stop`."""
-        errors = {row - start: error for row, error in self.errors.items() if start <= row < stop}
-        return Decoded(self.values[start:stop], errors, {row - start for row in self.skipped if start <= row < stop})
-
 
 class Codec(Protocol[V]):
     """Decodes the batches of a source, encodes the values of a sink."""

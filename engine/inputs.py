@@ -5,23 +5,20 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from engine import untyped
-from engine.block import MAX_TIME, Block, advance
-from engine.codecs import Decoded
-from engine.errors import RecordError
+from engine.block import Block, advance
 from engine.graph import Node, SourceSpec
 from engine.keys import KeyCodec, key_codec
 from engine.operators.base import Emit
 from engine.operators.repartition import BARRIER_HEADERS, CLAMPED_HEADER, EVERYWHERE, EVERYWHERE_HEADER, Barrier, Control
 from engine.records import RecordBatch
 from engine.replays import replays_in
+from engine.source_rows import ROWS, RowReader, Rows
 from engine.watermarks import SourceClock, SourceTime, Valve, ValveState, merge_times, merge_upstreams
 from state.overlay import TaskState
 from state.values import msgpack_codec
@@ -57,23 +54,6 @@ class Input:
         raise NotImplementedError
 
 
-PEEKED = "peeked"
-"""Where a batch keeps what has been decoded of it ahead of time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Peeked:
-    """Values and event times of a batch that has been looked at and not been taken yet; `exact`: no row is bad or left out."""
-
-    decoded: Decoded[Any]
-    times: Sequence[int]
-    exact: bool
-
-    def cut(self, start: int, stop: int) -> "Peeked":
-        """Return the rows from `start` on, before `stop`."""
-        return Peeked(self.decoded.cut(start, stop), self.times[start:stop], self.exact)
-
-
 class SourceState:
     """A source topic in one task: decoding, dead letters for what cannot be decoded, watermark and idleness."""
 
@@ -82,7 +62,7 @@ class SourceState:
         self._spec = spec
         self._clock = SourceClock(spec.watermark)
         self._cells = task.state.keyed(f"_task/source/{spec.topic}", key_codec(str), msgpack_codec(SourceTime), merge=merge_times)
-        self._decode_key: Callable[[bytes], Any] = key_codec(spec.key_type).decode
+        self._reader = RowReader(spec)
         self._clock.open(self._cells.get("") or SourceTime(), task.now_ms)
 
     @property
@@ -105,48 +85,12 @@ class SourceState:
     def times(self, batch: RecordBatch) -> Sequence[int]:
         """Return the event time of each row of a batch that is still to come; a bad row has that of the row before it.
 
-        The batch is decoded for it once: a piece that is cut out of it later takes the values along.
+        The batch is read for it once: a piece that is cut out of it later takes along what was read.
         """
-        peeked: Peeked | None = batch.attached.get(PEEKED)
-        if peeked is None:
-            decoded = self._spec.codec.decode_batch(batch)
-            exact = self._exact_times(batch, decoded)
-            times = self._peek(batch, decoded) if exact is None else exact
-            peeked = batch.attached[PEEKED] = Peeked(decoded, times, exact is not None)
-        return peeked.times
-
-    def _exact_times(self, batch: RecordBatch, decoded: Decoded[Any]) -> Sequence[int] | None:
-        """Return the event times if all rows are good, None otherwise."""
-        time = self._spec.time
-        if decoded.errors or decoded.skipped or (self._spec.tombstones and None in batch.values):
-            return None
-        if time is None:
-            return batch.timestamps
-        try:
-            times = list(map(time.get, decoded.values))
-        except Exception:  # noqa: BLE001  # selectors are user code: which record is bad is found out when it is taken
-            return None
-        return times if time.type is int or all(type(timestamp_ms) is int for timestamp_ms in times) else None
-
-    def _peek(self, batch: RecordBatch, decoded: Decoded[Any]) -> Sequence[int]:
-        time = self._spec.time
-        if time is None:
-            return batch.timestamps
-        times: list[int] = []
-        reached = batch.timestamps[0]
-        for row, value in enumerate(decoded.values):
-            if self._spec.tombstones and batch.values[row] is None:
-                reached = batch.timestamps[row]
-            elif row not in decoded.errors and row not in decoded.skipped:
-                with suppress(Exception):  # selectors are user code: the record is found bad when it is taken
-                    found = time.get(value)
-                    reached = found if type(found) is int else reached
-            times.append(reached)
-        return times
-
-    def _decoded(self, batch: RecordBatch) -> Decoded[Any]:
-        peeked: Peeked | None = batch.attached.get(PEEKED)
-        return self._spec.codec.decode_batch(batch) if peeked is None else peeked.decoded
+        rows: Rows | None = batch.attached.get(ROWS)
+        if rows is None:
+            rows = batch.attached[ROWS] = self._reader.read(batch)
+        return rows.all_times(batch)
 
     def observe(self, now_ms: int, quiet: bool) -> Block | None:
         """Take note of the wall clock; return a block if the watermark or the idleness has changed by it."""
@@ -166,36 +110,21 @@ class SourceState:
         return advance(old.watermark, new.watermark)
 
     def _make_block(self, batch: RecordBatch, now_ms: int) -> Block:
-        spec = self._spec
         start = self.watermark
         if not len(batch):
             return advance(start, start)
-        try:
-            decoded = self._decoded(batch)
-            if decoded.errors:
-                raise RecordError("the batch holds records that cannot be decoded")
-            values, rows, raw_keys, timestamps = decoded.values, None, batch.keys, batch.timestamps
-            if decoded.skipped:
-                rows = [row for row in range(len(batch)) if row not in decoded.skipped]
-                values, raw_keys, timestamps = _pick(values, rows), _pick(raw_keys, rows), _pick(timestamps, rows)
-            keys = self._keys(raw_keys, values)
-            peeked: Peeked | None = batch.attached.get(PEEKED)
-            if peeked is not None and peeked.exact:
-                timestamps = peeked.times
-            elif spec.time is not None:
-                timestamps = list(map(spec.time.get, values))
-            if spec.time is not None and spec.time.type is not int:
-                _require_times(timestamps)
-            if decoded.skipped:
-                self._count_skipped(decoded)
-        except Exception:  # noqa: BLE001  # whatever a selector raises is found again, record by record
-            keys, values, timestamps, rows = self._good_rows(batch)
+        rows: Rows = batch.attached.get(ROWS) or self._reader.read(batch)
+        for row, error in rows.errors.items():
+            self._refuse(batch, row, error)
+        counters, topic = self._task.counters, self._spec.topic
+        if rows.skipped:
+            counters["", topic, "records_skipped"] += len(rows.skipped)
         limit_ms = None if self._task.plan.max_ahead_ms is None else now_ms + self._task.plan.max_ahead_ms
-        taken = self._clock.take(timestamps, values, now_ms, limit_ms)
+        taken = self._clock.take(rows.timestamps, rows.values, now_ms, limit_ms)
         if taken.ahead:
-            self._task.counters["", spec.topic, "records_ahead"] += taken.ahead
+            counters["", topic, "records_ahead"] += taken.ahead
         self._cells.put("", self._clock.time)
-        block = Block(keys, values, timestamps, start, self.watermark, taken.before, batch, rows)
+        block = Block(rows.keys, rows.values, rows.timestamps, start, self.watermark, taken.before, batch, rows.numbers)
         return self._without(block, taken.errors) if taken.errors else block
 
     def _without(self, block: Block, errors: Mapping[int, Exception]) -> Block:
@@ -214,50 +143,6 @@ class SourceState:
         if plan.on_error == "fail":
             raise error
         self._task.dead_letter(batch, row, ",".join(readers), "source", error)
-
-    def _keys(self, raw_keys: Sequence[bytes | None], values: list[Any]) -> list[Any]:
-        if self._spec.key is not None:
-            return list(map(self._spec.key.get, values))
-        if None in raw_keys:
-            return [None if key is None else self._decode_key(key) for key in raw_keys]
-        return list(map(self._decode_key, raw_keys))  # type: ignore[arg-type]  # no None among them
-
-    def _good_rows(self, batch: RecordBatch) -> tuple[list[Any], list[Any], list[int], list[int]]:
-        """Decode record by record; what fails goes to the dead letters."""
-        spec = self._spec
-        decoded = self._decoded(batch)
-        keys: list[Any] = []
-        values: list[Any] = []
-        timestamps: list[int] = []
-        rows: list[int] = []
-        for row, value in enumerate(decoded.values):
-            if row in decoded.skipped:
-                continue
-            deletes = spec.tombstones and batch.values[row] is None
-            error: Exception | None = None if deletes else decoded.errors.get(row)
-            if error is None:
-                try:
-                    raw_key = batch.keys[row]
-                    if spec.key is not None and not deletes:
-                        key = spec.key.get(value)
-                    else:
-                        key = None if raw_key is None else self._decode_key(raw_key)
-                    timestamp_ms = batch.timestamps[row] if spec.time is None or deletes else spec.time.get(value)
-                    _require_times((timestamp_ms,))
-                except Exception as raised:  # noqa: BLE001  # selectors are user code: the record is bad
-                    error = raised
-            if error is not None:
-                self._refuse(batch, row, error)
-                continue
-            keys.append(key)
-            values.append(value)
-            timestamps.append(timestamp_ms)
-            rows.append(row)
-        self._count_skipped(decoded)
-        return keys, values, timestamps, rows
-
-    def _count_skipped(self, decoded: Decoded[Any]) -> None:
-        self._task.counters["", self._spec.topic, "records_skipped"] += len(decoded.skipped)
 
 
 class SourceInput(Input):
@@ -361,19 +246,6 @@ class RepartitionInput(Input):
                 self._valve.input(control.upstream, control.watermark, idle=control.idle)
         self._cells.put("", self._valve.state())
         return rows, before
-
-
-def _pick(column: Sequence[C], rows: Sequence[int]) -> list[C]:
-    """Return the given rows of a column."""
-    return [column[row] for row in rows]
-
-
-def _require_times(timestamps: Any) -> None:
-    for timestamp_ms in timestamps:
-        if type(timestamp_ms) is not int:
-            raise RecordError(f"the event time must be a whole number of milliseconds, not {timestamp_ms!r}")
-        if not -(2**62) < timestamp_ms < MAX_TIME // 2:
-            raise RecordError(f"the event time {timestamp_ms} is beyond what 64 bits leave room for")
 
 
 def _true_time(batch: RecordBatch, row: int) -> int:

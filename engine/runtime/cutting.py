@@ -11,8 +11,8 @@ busier (300,000 orders beside a load of ten processes went through in pieces of 
 Results never depend on it (design rule 5).
 """
 
-from engine.inputs import PEEKED
 from engine.records import RecordBatch
+from engine.source_rows import ROWS
 
 FIRST_RECORDS = 1_024
 LEAST_RECORDS = 16
@@ -53,7 +53,7 @@ def cut_piece(batch: RecordBatch, start: int, size: int) -> RecordBatch:
         high_watermark=batch.high_watermark,
         read_headers=None if batch.read_headers is None else (lambda: batch.headers[start:stop]),
     )
-    peeked = batch.attached.get(PEEKED)
-    if peeked is not None:
-        piece.attached[PEEKED] = peeked.cut(start, stop)
+    rows = batch.attached.get(ROWS)
+    if rows is not None:
+        piece.attached[ROWS] = rows.cut(start, stop)
     return piece
