@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from tests.apicurio_server import ApicurioServer
 from tests.effort import examples
@@ -20,6 +20,8 @@ from tests.maven import JavaMissing
 # A deadline for one example would measure the machine.
 settings.register_profile("ours", deadline=None, max_examples=examples(100))
 settings.load_profile("ours")
+# For mutants: a failure is enough, and the smallest example of it is not worth minutes.
+settings.register_profile("unshrunk", settings.get_profile("ours"), phases=(Phase.explicit, Phase.reuse, Phase.generate))
 
 _missing = pytest.StashKey[str]()
 _left_out: list[str] = []

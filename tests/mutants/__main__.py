@@ -94,7 +94,8 @@ def apply(mutant: Mutant, root: Path) -> None:
 def noticed(root: Path, tests: Sequence[str], seeds: int) -> str | None:
     """Return what notices that a copy is broken: the first test that fails, or the first seed."""
     if tests:
-        status, output = _run(root, "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not kafka and not slow", *tests)
+        words = ("-q", "-x", "-p", "no:cacheprovider", "--hypothesis-profile", "unshrunk", "-m", "not kafka and not slow")
+        status, output = _run(root, "pytest", *words, *tests)
         if status == 1:
             return "caught by " + next((line.split()[1] for line in output.splitlines() if line.startswith("FAILED")), "a test")
         if status is None:
