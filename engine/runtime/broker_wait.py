@@ -50,12 +50,12 @@ class BrokerWait:
             self._end_s = now_s() + self._wait_ms / 1_000
         while not self._stopping.is_set():
             try:
-                if await self._unless_stopped(step()):
+                if await self.unless_stopped(step()):
                     self.reason = ""
                     return True
             except UnavailableError as error:
                 self._note(error, now_s(), delay_s)
-            await self._unless_stopped(asyncio.sleep(delay_s))
+            await self.unless_stopped(asyncio.sleep(delay_s))
             delay_s = min(delay_s * 2, self._retry_max_s)
         return False
 
@@ -71,7 +71,7 @@ class BrokerWait:
         self.reason = f"waits for the broker: {error}"
         log.warning("the worker waits for the broker, %s: %s", left, error)
 
-    async def _unless_stopped(self, doing: Awaitable[object]) -> bool:
+    async def unless_stopped(self, doing: Awaitable[object]) -> bool:
         """Await something, but no longer than the start is wanted; return whether it was done."""
         work = asyncio.ensure_future(doing)
         stopped = asyncio.ensure_future(self._stopping.wait())

@@ -1,25 +1,26 @@
 """What a codec needs from outside before it can decode a batch: schemas of a registry, by the ids in the records.
 
 The core waits for nothing, so the shell asks the codec first. While the registry is down the task waits here, with a back-off that
-doubles: its queue fills, its partitions are paused, the other tasks go on, and nothing is lost or called bad. What the registry
-does not know is no reason to wait: the codec refuses that record.
+doubles: it commits what came before, its queue fills, its partitions are paused, the other tasks go on, and nothing is lost or
+called bad. A worker that is to end, or loses the partition, does not wait. What the registry does not know is no reason to wait: the
+codec refuses that record.
 """
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
 from typing import Protocol, runtime_checkable
 
 from engine.errors import UnavailableError
 from engine.graph import SideSpec, SinkSpec
 from engine.plan import Plan
 from engine.records import RecordBatch
-from engine.runtime.shell import Deliver, Limits
-from engine.task import Task
+from engine.runtime.shell import Limits
 
 log = logging.getLogger(__name__)
 
 SINKS_WAIT_S = 60.0
+MEANWHILE_S = 0.1
 
 
 @runtime_checkable
@@ -98,19 +99,36 @@ async def _prepare_sink(codec: PreparesSink, topic: str, limits: Limits, deadlin
         delay_s = min(delay_s * 2, limits.retry_max_s)
 
 
-def prepared(deliver: Deliver, plan: Plan, limits: Limits) -> Deliver:
-    """Return a way of delivery that prepares each batch first; the same one if no source needs it."""
-    codecs = {topic: spec.codec for topic, spec in plan.sources.items() if isinstance(spec.codec, Prepares)}
-    if not codecs:
-        return deliver
+class Preparing:
+    """Prepares batches of the sources that need it, while their task goes on with all that is no input."""
 
-    async def prepare_and_deliver(pipelines: Sequence[str], batch: RecordBatch, task: Task) -> None:
-        codec = codecs.get(batch.topic)
-        if codec is not None:
-            await prepare_batch(codec, batch, limits)
-        await deliver(pipelines, batch, task)
+    def __init__(self, plan: Plan, limits: Limits) -> None:
+        self._codecs = {topic: spec.codec for topic, spec in plan.sources.items() if isinstance(spec.codec, Prepares)}
+        self._limits = limits
 
-    return prepare_and_deliver
+    async def ready(self, batch: RecordBatch, meanwhile: Callable[[], Awaitable[bool]]) -> bool:
+        """Return True when a batch can be decoded, False as soon as nobody wants it any more.
+
+        Args:
+            meanwhile: Called every tenth of a second that it takes: does what is due (a commit of what came before), and returns
+                whether the batch is wanted still.
+        """
+        codec = self._codecs.get(batch.topic)
+        if codec is None:
+            return True
+        work = asyncio.ensure_future(prepare_batch(codec, batch, self._limits))
+        try:
+            while True:
+                await asyncio.wait([work], timeout=MEANWHILE_S)
+                if work.done():
+                    work.result()
+                    return True
+                if not await meanwhile():
+                    return False
+        finally:
+            if not work.done():
+                work.cancel()
+                await asyncio.wait([work])
 
 
 async def prepare_batch(codec: Prepares, batch: RecordBatch, limits: Limits) -> None:

@@ -25,7 +25,7 @@ from engine.runtime.clock import Clock, SystemClock
 from engine.runtime.epochs import read_epoch
 from engine.runtime.lifecycle import Phase
 from engine.runtime.metrics import Metrics
-from engine.runtime.preparing import prepare_codecs, prepared
+from engine.runtime.preparing import Preparing, prepare_codecs
 from engine.runtime.quiet import Pulse
 from engine.runtime.shell import Deliver, Limits, OpenStore, Shell
 from engine.runtime.standby import Standby
@@ -72,8 +72,9 @@ class Runner:
         self._limits = limits or Limits()
         self.clock = clock
         self._create_sources = create_sources
-        take = prepared(deliver or self._process, plan, self._limits)
-        self._shell = Shell(plan, transport, open_store, take, clock, self._limits, self.metrics, Pulse(clock.monotonic_s()))
+        take, pulse = deliver or self._process, Pulse(clock.monotonic_s())
+        self._shell = Shell(plan, transport, open_store, take, clock, self._limits, self.metrics, pulse)
+        self._shell.preparing = Preparing(plan, self._limits)
         self._shell.checkpoints = checkpoints
         if self._limits.max_skew_ms is not None:
             self._shell.alignment = Alignment(self._limits.max_skew_ms, plan)
@@ -141,7 +142,8 @@ class Runner:
         through = self._broker_wait.through
         if not (await through(self.transport.start) and await through(self._look_at_topics)):
             return
-        await prepare_codecs(self.plan, self._limits)
+        if not await self._broker_wait.unless_stopped(prepare_codecs(self.plan, self._limits)):
+            return
         if not await through(lambda: self.transport.subscribe(self.plan.input_topics, self)):
             return
         if self._watchdog is not None:

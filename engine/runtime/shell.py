@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from engine.plan import Plan
 from engine.records import RecordBatch, TopicPartition
@@ -14,6 +15,9 @@ from engine.runtime.transport.protocol import Transport
 from engine.task import Task
 from engine.topics import TopicSpec
 from state.store import Store
+
+if TYPE_CHECKING:
+    from engine.runtime.preparing import Preparing
 
 OpenStore = Callable[[int], Store]
 Deliver = Callable[[Sequence[str], RecordBatch, Task], Awaitable[None]]
@@ -70,6 +74,7 @@ class Shell:
         open_store: Opens (or creates) the store of a task number; called in a thread, since it may take long.
         deliver: Takes a batch to the pipelines that read it; returns when all of them are done with it.
         alignment: Who waits for whom; None when nobody has to.
+        preparing: Gets what codecs need before a batch is delivered; None where no codec needs anything.
         checkpoints: Where checkpoints are kept; None where stores are only flushed.
         output_partitions: Number of partitions of each output topic.
         record_bytes_max: Largest record that each of them takes; tasks look into it as they run.
@@ -84,6 +89,7 @@ class Shell:
     metrics: Metrics
     pulse: Pulse
     alignment: Alignment | None = None
+    preparing: "Preparing | None" = None
     checkpoints: Checkpoints | None = None
     output_partitions: dict[str, int] = field(default_factory=dict)
     record_bytes_max: dict[str, int] = field(default_factory=dict)

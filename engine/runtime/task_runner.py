@@ -309,6 +309,8 @@ class TaskRunner:
             piece = cut_piece(batch, start, size)
             started_s, working_s = shell.clock.monotonic_s(), shell.clock.working_s()
             if len(piece):
+                if shell.preparing is not None and not await shell.preparing.ready(piece, lambda: self._goes_on(partition)):
+                    break
                 await shell.deliver(pipelines, piece, task)
             # To find all entries of a key may take long.
             is_long = piece.topic == shell.plan.control_topic
@@ -329,8 +331,13 @@ class TaskRunner:
                 return
             await self._turn(more=True)
             if self._intake.is_held(partition):
-                self._intake.set_aside(cut_piece(batch, start, len(batch)))
-                return
+                break
+        if self._intake.is_held(partition):
+            self._intake.set_aside(cut_piece(batch, start, len(batch)))
+
+    async def _goes_on(self, partition: TopicPartition) -> bool:
+        await self._turn(more=False)
+        return self.phase is Phase.RUNNING and self._doubt is None and not self._intake.is_held(partition)
 
     def _tick(self, now_s: float) -> None:
         """Tell the task the wall clock, and which of its inputs are quiet; while a savepoint is taken time stands still for it.

@@ -6,6 +6,7 @@ The registry is the embedded one, stopped and started on the same port; records 
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -111,13 +112,13 @@ class World:
                 await asyncio.sleep(0.01)
 
     @asynccontextmanager
-    async def worker(self) -> AsyncIterator[Runner]:
+    async def worker(self, commit_ms: int = 20) -> AsyncIterator[Runner]:
         """Run one worker until the block ends."""
         runner = Runner(
             self.plan,
             MemoryTransport(self.broker, group_id="pay", client_id="worker"),
             open_store=lambda number: MemoryStore(),
-            limits=Limits(commit_interval_ms=20, grace_s=1.0, retry_first_s=0.02, retry_max_s=0.1),
+            limits=Limits(commit_interval_ms=commit_ms, grace_s=1.0, retry_first_s=0.02, retry_max_s=0.1),
             create_sources=True,
         )
         running = asyncio.create_task(runner.run())
@@ -205,6 +206,60 @@ async def test_worker_ends_in_time_while_it_waits_for_the_registry(world: World)
     world.registry_comes_back()
     async with world.worker():
         await world.until(lambda: len(world.values()) == 1)
+
+
+class Hole:
+    """A registry that takes connections and answers nobody."""
+
+    def __enter__(self) -> "Hole":
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.listen(50)
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+
+async def test_worker_ends_at_once_while_a_registry_keeps_it_waiting(world: World) -> None:
+    old = await world.register(OLD)
+    loop = asyncio.get_running_loop()
+    with Hole() as hole:
+        async with world.worker(commit_ms=800) as runner:
+            world.write(old, OLD, id="a", cents=1)
+            await world.until(lambda: len(world.values()) == 1)
+            world.registry.urls[:] = [hole.url]
+            world.write(old, OLD, id="b", cents=2)
+            await world.until(lambda: any(task.positions.get(TopicPartition("payments", 0)) == 2 for task in runner.tasks.values()))
+            world.write(old + 1, ADDED, id="c", cents=3, client="ann")
+            assert len(world.values()) == 1, "its commit is not due yet"
+            await world.until(lambda: len(world.values()) == 2)
+            begun = loop.time()
+            runner.stop()
+            await runner.wait_stopped()
+            assert loop.time() - begun < 0.9, "the grace period is 1 s, and the registry answers never"
+    assert [value["id"] for value in world.values()] == ["a", "b"], "what came before is committed while it waits"
+
+
+async def test_worker_that_waits_for_the_registry_at_its_start_ends_at_once(tmp_path: Path) -> None:
+    with Hole() as hole:
+        registry = Registry(hole.url, timeout_s=30.0)
+        app = App("pay", broker="memory://", partitions=1)
+        payments = app.source("payments", Payment, key="id")
+
+        @app.pipeline(payments)
+        def copies(payments: Stream[str, Payment]) -> Sink:
+            return payments.to("copies", codec=avro(registry, Payment))
+
+        transport = MemoryTransport(MemoryBroker(), group_id="pay", client_id="worker")
+        runner = Runner(app.topology.plan(), transport, open_store=lambda number: MemoryStore(), create_sources=True)
+        running = asyncio.create_task(runner.run())
+        await asyncio.sleep(0.3)
+        assert not running.done() and not runner.tasks
+        runner.stop()
+        await asyncio.wait_for(running, 1.0)
+        await registry.close()
 
 
 async def test_worker_starts_while_the_registry_is_down(world: World) -> None:

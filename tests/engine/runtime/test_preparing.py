@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -6,7 +7,7 @@ import pytest
 from engine.codecs import Decoded
 from engine.errors import UnavailableError
 from engine.records import RecordBatch
-from engine.runtime.preparing import prepare_codecs, prepared
+from engine.runtime.preparing import Preparing, prepare_codecs
 from engine.runtime.shell import Limits
 from engine.stream import Sink, Stream
 from engine.topology import Topology
@@ -53,24 +54,54 @@ def batch() -> RecordBatch:
     return RecordBatch("in", 0, [0], [0], [b"k"], [b"v"], position=0, next_offset=1)
 
 
+async def never() -> bool:
+    raise AssertionError("it takes no time")
+
+
 @pytest.mark.parametrize("failures", [0, 3])
-async def test_prepared_delivers_a_batch_once_its_codec_is_ready(failures: int) -> None:
+async def test_preparing_a_batch_is_ready_once_its_codec_is(failures: int) -> None:
     codec = Awaited(failures)
-    delivered: list[int] = []
-
-    async def deliver(pipelines: Sequence[str], batch: RecordBatch, task: Any) -> None:
-        delivered.append(codec.calls)
-
-    take = prepared(deliver, plan_of(codec=codec), LIMITS)
-    await take(["copy"], batch(), None)  # type: ignore[arg-type]  # the task is handed on untouched
-    assert delivered == [failures + 1]
+    assert await Preparing(plan_of(codec=codec), LIMITS).ready(batch(), never)
+    assert codec.calls == failures + 1
 
 
-def test_prepared_without_such_a_codec_changes_nothing() -> None:
-    async def deliver(pipelines: Sequence[str], batch: RecordBatch, task: Any) -> None:
-        raise AssertionError
+async def test_preparing_without_such_a_codec_is_ready_at_once() -> None:
+    assert await Preparing(plan_of(value_type=str), LIMITS).ready(batch(), never)
 
-    assert prepared(deliver, plan_of(value_type=str), LIMITS) is deliver
+
+class Stuck(Awaited):
+    """A codec whose registry never answers."""
+
+    cancelled = False
+
+    async def prepare(self, batch: RecordBatch) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+
+
+async def test_preparing_lets_its_task_go_on_and_ends_as_soon_as_nobody_wants_the_batch() -> None:
+    codec, asked = Stuck(0), []
+
+    async def meanwhile() -> bool:
+        asked.append(codec.cancelled)
+        return len(asked) < 3
+
+    assert not await Preparing(plan_of(codec=codec), LIMITS).ready(batch(), meanwhile)
+    assert asked == [False, False, False] and codec.cancelled
+
+
+async def test_preparing_what_goes_wrong_meanwhile_is_raised_and_leaves_nothing_behind() -> None:
+    codec = Stuck(0)
+
+    async def meanwhile() -> bool:
+        raise UnavailableError("a commit failed")
+
+    with pytest.raises(UnavailableError, match="a commit failed"):
+        await Preparing(plan_of(codec=codec), LIMITS).ready(batch(), meanwhile)
+    assert codec.cancelled
 
 
 async def test_prepare_codecs_reaches_every_topic_that_is_written() -> None:
