@@ -38,6 +38,7 @@ class DetectKeywords(TypedDict, total=False):
     name: str
     late_to: str | None
     max_partials: int
+    max_records: int
     on_too_many: OnTooMany
     history: int
 
@@ -49,11 +50,15 @@ class DetectOptions:
     name: str
     late_to: str | None
     max_partials: int
+    max_records: int
     on_too_many: OnTooMany
     history: int = 0
 
     def check(self, what: str) -> None:
-        """Refuse a length of the history that is none."""
+        """Refuse limits that are none, and a length of the history that is none."""
+        for option, limit in (("max_partials", self.max_partials), ("max_records", self.max_records)):
+            if type(limit) is not int or limit < 1:
+                raise ConfigError(f"{what}: {option}={limit!r}: a positive number is needed")
         if type(self.history) is not int or not 0 <= self.history <= HISTORY_MAX:
             raise ConfigError(f"{what}: history={self.history!r}: how many matches and near misses to keep of a key, 0 to {HISTORY_MAX}")
 
@@ -74,6 +79,7 @@ def detect_matches(
         value_type=keyed._value_type,
         key_type=keyed._key_type,
         max_partials=options.max_partials,
+        max_records=options.max_records,
         on_too_many=options.on_too_many,
         ties=ties,
         history=options.history,
@@ -89,19 +95,19 @@ def detect_rows(stream: "Stream[Any, Any]", recognizer: Recognizer, options: Det
     Raises:
         ConfigError: The clause does not fit the stream; the message points at the place where it can.
     """
-    name, late_to, max_partials = options.name, options.late_to, options.max_partials
+    name, late_to = options.name, options.late_to
     what = stream._what(name)
     if options.on_too_many not in ("drop_oldest", "fail"):
         raise ConfigError(
             f"{what}: on_too_many={options.on_too_many!r} is not for SQL, which tries one row after another; use 'drop_oldest' or 'fail'"
         )
-    if type(max_partials) is not int or max_partials < 1:
-        raise ConfigError(f"{what}: max_partials={max_partials!r}: a positive number is needed")
     recognizer.check_order(times_of(stream._node), stream._value_type)
     keyed = _partitioned(stream, recognizer)._keyed(name)
     value_type, key_type = keyed._value_type, keyed._key_type
     ties = recognizer.ties(value_type)
-    matcher = recognizer.matcher(value_type, max_partials=max_partials, on_too_many=options.on_too_many)
+    # Its rows are shared by all open ways through the pattern, so both limits are one.
+    limit = min(options.max_partials, options.max_records)
+    matcher = recognizer.matcher(value_type, max_partials=limit, on_too_many=options.on_too_many)
     within_ms = recognizer.query.within_ms or _DEADLINE_PANE_MS
 
     def make(context: OperatorContext) -> Detect:

@@ -28,13 +28,12 @@ def detect_rules(stream: "Stream[Any, Any]", rules: "RulesSource", options: Dete
         raise ConfigError(f"{what}: rules={rules!r} is no topic of rules; make one with app.rules('topic')")
     if options.on_too_many not in ("drop_oldest", "fail"):
         raise ConfigError(f"{what}: on_too_many={options.on_too_many!r} is not for rules; use 'drop_oldest' or 'fail'")
-    if type(options.max_partials) is not int or options.max_partials < 1:
-        raise ConfigError(f"{what}: max_partials={options.max_partials!r}: a positive number is needed")
     frame = Frame(
         stream._value_type,
         frozenset(keys_of(stream._node)),
         frozenset(times_of(stream._node)),
         options.max_partials,
+        options.max_records,
         options.on_too_many,
     )
     rules.frames[f"{stream._graph.name}/{options.name}"] = frame

@@ -16,7 +16,7 @@ from engine.agg import Aggregate
 from engine.agg.aggregate import without_none
 from engine.cep import Match, Pattern, Skip
 from engine.cep import skip as cep_skip
-from engine.cep.matcher import OnTooMany
+from engine.cep.matcher import RECORDS_MAX, OnTooMany
 from engine.cep.recognize import Recognizer
 from engine.cep.rules import RuleMatch
 from engine.codecs import Codec, JsonCodec
@@ -215,6 +215,7 @@ class Stream(Joins[K, V]):
         late_to: str | None = None,
         name: str = "detect",
         max_partials: int = 10_000,
+        max_records: int = RECORDS_MAX,
         on_too_many: OnTooMany = "drop_oldest",
         ties: Ties | None = None,
         history: int = 0,
@@ -230,12 +231,13 @@ class Stream(Joins[K, V]):
             timeouts_to: Topic for partial matches that ran out of time, as `cep.TimedOut` records: what they had and what they waited for.
             late_to: Topic for records that came after the watermark had passed them.
             max_partials: Limit on the partial matches alive for one key.
-            on_too_many: What happens beyond it: "drop_oldest" or "drop_newest" forgets partial matches (counted as
+            max_records: Limit on the records that they hold (about): a loop without an end holds all that it took.
+            on_too_many: What happens beyond a limit: "drop_oldest" or "drop_newest" forgets partial matches (counted as
                 "dropped_partials"), "fail" makes the record a bad one.
             ties: Sorts records of the same time by what this gives for their value; otherwise they keep the order of arrival.
             history: How many finished matches and near misses of each key are kept in the state, for `explain`; 0 for none.
         """
-        options = DetectOptions(name, late_to, max_partials, on_too_many, history)
+        options = DetectOptions(name, late_to, max_partials, max_records, on_too_many, history)
         options.check(self._what(name))
         if rules is not None:
             if pattern is not None or skip is not None or ties is not None or timeouts_to is not None:

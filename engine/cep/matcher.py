@@ -30,6 +30,9 @@ from engine.errors import RecordError
 
 OnTooMany = Literal["drop_oldest", "drop_newest", "fail"]
 NEVER = 2**63 - 1
+RECORDS_MAX = 100_000
+"""Default limit on what partial matches of a key hold."""
+
 Shape = Callable[[Any, Sequence[TakenBy]], Any]
 """Makes what comes out of a match from its key and its records."""
 
@@ -85,6 +88,9 @@ class NfaMatcher:
         value_type: Type of the values, for storing them.
         timeouts: Report partial matches that run out of time.
         max_partials: Limit on the partial matches of a key; `on_too_many` says which ones go beyond it, or that the record fails.
+        max_records: Limit on the steps that partial and waiting matches of a key hold: a record that a stage has taken, once for all
+            matches that share the way to it. They are counted from time to time, the more often the faster they can grow, at
+            records that do not depend on batches or restarts: there may be an eighth more in between. `on_too_many` as above.
         shape: Makes what comes out of a match; None for `Match` records.
     """
 
@@ -96,6 +102,7 @@ class NfaMatcher:
         value_type: Any = Any,
         timeouts: bool = False,
         max_partials: int = 10_000,
+        max_records: int = RECORDS_MAX,
         on_too_many: OnTooMany = "drop_oldest",
         shape: Shape | None = None,
     ) -> None:
@@ -104,6 +111,7 @@ class NfaMatcher:
         self._shape = shape
         self._timeouts = timeouts
         self._max_partials = max_partials
+        self._max_records = max_records
         self._on_too_many = on_too_many
         self._codec = PartialsCodec(automaton, value_type)
         self.encode = self._codec.encode
@@ -197,7 +205,10 @@ class NfaMatcher:
         if not alive and not now.waiting and not finished:
             return EMPTY
         if len(alive) > self._max_partials:
-            self._give_up(alive, key, found)
+            self._give_up(alive, len(alive) - self._max_partials, key, found, f"{self._max_partials} partial matches", "max_partials")
+        # By the number of the record, so that batches and restarts change nothing.
+        if event[0] % max(self._max_records // (8 * len(alive) + 8), 1) == 0:
+            self._hold_less(alive, [*now.waiting, *finished], key, found)
         return self._settle(event[0] + 1, key, alive, now.waiting, finished, timestamp_ms, found)
 
     def _step(
@@ -238,15 +249,30 @@ class NfaMatcher:
         if not stopped:
             alive.extend(goes_on)
 
-    def _give_up(self, alive: list[Partial], key: Any, found: Found) -> None:
-        surplus = len(alive) - self._max_partials
+    def _hold_less(self, alive: list[Partial], waiting: list[Waiting], key: Any, found: Found) -> None:
+        """Give partial matches up until what is held is within the limit; a match waits no longer once they are gone."""
+        seen: set[int] = set()
+        fresh = [_fresh_steps(one.node, seen) for one in waiting]
+        room = self._max_records - sum(fresh)
+        # Those to be kept first come first, so that a shared way counts for what is kept.
+        order = reversed(alive) if self._on_too_many == "drop_oldest" else iter(alive)
+        kept = 0
+        for partial in order:
+            room -= _fresh_steps(partial.node, seen)
+            if room < 0:
+                break
+            kept += 1
+        if kept < len(alive):
+            self._give_up(alive, len(alive) - kept, key, found, f"{self._max_records} records in partial matches", "max_records")
+
+    def _give_up(self, alive: list[Partial], surplus: int, key: Any, found: Found, limit: str, option: str) -> None:
         if self._on_too_many == "fail":
-            raise RecordError(f"key {key!r} has more than {self._max_partials} partial matches of the pattern (max_partials)")
+            raise RecordError(f"key {key!r} has more than {limit} of the pattern ({option})")
         found.dropped_partials += surplus
         if self._on_too_many == "drop_oldest":
             del alive[:surplus]
         else:
-            del alive[self._max_partials :]
+            del alive[-surplus:]
 
     # -- matches
 
@@ -298,6 +324,15 @@ class NfaMatcher:
 
 def _began(match: Waiting) -> int:
     return match.first[0]
+
+
+def _fresh_steps(node: Node, seen: set[int]) -> int:
+    """Return how many steps of a path have not been seen, and note them."""
+    count, step = 0, node
+    while step is not None and id(step) not in seen:
+        seen.add(id(step))
+        count, step = count + 1, step[2]
+    return count
 
 
 def _leads_to_end(look: PartialMatch, state: State) -> bool:

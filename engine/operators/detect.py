@@ -25,7 +25,7 @@ from typing import Any, Literal, cast
 from engine.block import Block, advance
 from engine.cep.linear import LinearMatcher, RepetitionMatcher, linear_matcher
 from engine.cep.match import Match
-from engine.cep.matcher import NEVER, Found, Matcher, NfaMatcher, OnTooMany
+from engine.cep.matcher import NEVER, RECORDS_MAX, Found, Matcher, NfaMatcher, OnTooMany
 from engine.cep.nfa import compile_pattern
 from engine.cep.pattern import Pattern
 from engine.cep.skip import Skip
@@ -50,6 +50,7 @@ def detect_operator(
     value_type: Any = Any,
     key_type: Any = str,
     max_partials: int = 10_000,
+    max_records: int = RECORDS_MAX,
     on_too_many: OnTooMany = "drop_oldest",
     ties: Ties | None = None,
     matcher: Literal["best", "general"] = "best",
@@ -60,8 +61,9 @@ def detect_operator(
     Args:
         timeouts_to: Topic for partial matches that ran out of time, as `TimedOut` records at that time.
         late_to: Topic for late records.
-        max_partials: Limit on the partial matches of a key. `on_too_many`: what happens beyond it: "drop_oldest" or "drop_newest"
-            forgets partial matches (counted as "dropped_partials"), "fail" makes the record a bad one.
+        max_partials: Limit on the partial matches of a key; `max_records`: on the records that they hold (see `NfaMatcher`).
+            `on_too_many`: what happens beyond them: "drop_oldest" or "drop_newest" forgets partial matches (counted as
+            "dropped_partials"), "fail" makes the record a bad one.
         ties: Sorts records of the same time by what this gives for their value; otherwise they keep the order of arrival.
         history: How many matches and near misses of each key are kept.
         matcher: "general" for the matcher of all patterns even where a faster one gives the same.
@@ -75,13 +77,15 @@ def detect_operator(
         raise ConfigError(f"detect: timeouts_to and late_to are the same topic {late_to!r}; give each its own")
     if type(max_partials) is not int or max_partials < 1:
         raise ConfigError(f"detect(max_partials={max_partials!r}): a positive number is needed")
+    if type(max_records) is not int or max_records < 1:
+        raise ConfigError(f"detect(max_records={max_records!r}): a positive number is needed")
     if on_too_many not in ("drop_oldest", "drop_newest", "fail"):
         raise ConfigError(f"detect(on_too_many={on_too_many!r}) is not known; use 'drop_oldest', 'drop_newest' or 'fail'")
     limits: Any = {"value_type": value_type, "max_partials": max_partials, "on_too_many": on_too_many}
     found: Matcher | None = None
     if matcher == "best" and timeouts_to is None:
         found = linear_matcher(pattern, skip, **limits)
-    chosen: Matcher = found or NfaMatcher(automaton, skip, timeouts=timeouts_to is not None, **limits)
+    chosen: Matcher = found or NfaMatcher(automaton, skip, timeouts=timeouts_to is not None, max_records=max_records, **limits)
     within_ms = automaton.within_ms or PENDING_MS
     pane_ms = min(max(within_ms // 256, PENDING_MS), 3_600_000)
 

@@ -4,11 +4,12 @@
     rules    50 live rules over the same orders: 25 of three orders above some amount, 25 of a small order, then a large one
     hot      the fraud pattern, all orders of one user within its five minutes
     capped   a small order, then one of the year's largest, of one user who has only small ones, with max_partials=10
+    loop     an order of nothing, then all that follow without an end, of one user, with max_records=20000
 
 In process and without a broker: one genuine task on a RocksDB store takes batches of JSON orders (up to 20 s out of order), commits
 after every 50,000 (the transaction itself is left out, the write into RocksDB is not), and throws its results away. Counted is what
 `tests.bench.windows` counts, in CPU seconds of the thread. Results are held against a few lines of plain Python, and the state of
-`hot` and `capped` against what their pattern may keep. The job C of `make bench` is the same fraud pattern on a real Kafka.
+`hot`, `capped` and `loop` against what their pattern may keep. The job C of `make bench` is the same fraud pattern on a real Kafka.
 """
 
 import argparse
@@ -36,6 +37,7 @@ ORDERS_A_USER_MIN = 200
 MINUTES_5_MS = 300_000
 DISORDER_MS = 20_000
 CAPPED_PARTIALS = 10
+LOOP_RECORDS = 20_000
 LARGE_CENTS = 49_900
 
 
@@ -79,6 +81,10 @@ def app(job: str) -> Topology:
             pattern = cep.begin("small", lambda order: order.amount_cents < LARGE_CENTS)
             pattern = pattern.followed_by("large", lambda order: order.amount_cents >= LARGE_CENTS).within("365d")
             return orders.detect(pattern, max_partials=CAPPED_PARTIALS).select(lambda match: match.start_ms).to("totals")
+        if job == "loop":
+            pattern = cep.begin("nothing", lambda order: order.amount_cents == 0).followed_by("more").one_or_more().greedy()
+            pattern = pattern.followed_by("end", lambda order: order.amount_cents < 0)
+            return orders.detect(pattern, max_records=LOOP_RECORDS).select(lambda match: match.start_ms).to("totals")
         pattern = cep.begin("order", of=Order).times(3).within("5m")
         return orders.detect(pattern, skip=cep.skip.past_last).select(lambda match: match.start_ms).to("totals")
 
@@ -101,7 +107,7 @@ def expected_of(job: str, made: list[Order]) -> int:
     users: dict[str, list[Order]] = {}
     for order in sorted(made, key=lambda order: order.ts):
         users.setdefault(order.user_id, []).append(order)
-    if job == "capped":
+    if job in ("capped", "loop"):
         return 0
     if job != "rules":
         return sum(_threes(of_user, -1) for of_user in users.values())
@@ -138,7 +144,13 @@ def _pairs(made: list[Order], below: int, least: int) -> int:
     return found
 
 
-JOBS: dict[str, tuple[int, int]] = {"fraud": (USERS, 7_200_000), "rules": (USERS, 7_200_000), "hot": (1, 240_000), "capped": (1, 240_000)}
+JOBS: dict[str, tuple[int, int]] = {
+    "fraud": (USERS, 7_200_000),
+    "rules": (USERS, 7_200_000),
+    "hot": (1, 240_000),
+    "capped": (1, 240_000),
+    "loop": (1, 240_000),
+}
 """Users and span of event time of each job."""
 
 
@@ -176,7 +188,7 @@ def _put_rules(task: Task) -> None:
 def options(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the command line, read."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.cep", description="Speed of patterns and of live rules.")
-    parser.add_argument("--n", type=int, default=2_000_000, help="orders of fraud, hot and capped (2000000)")
+    parser.add_argument("--n", type=int, default=2_000_000, help="orders of fraud, hot, capped and loop (2000000)")
     parser.add_argument("--rules-n", type=int, default=200_000, help="orders of rules, each of which 50 rules look at (200000)")
     parser.add_argument("--jobs", default=",".join(JOBS), help="which jobs, with commas (all)")
     parser.add_argument("--json", action="store_true", help="print only JSON on standard output")

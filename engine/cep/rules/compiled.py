@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from engine.cep.conditions import TakenBy
 from engine.cep.linear import linear_matcher
-from engine.cep.matcher import Matcher, NfaMatcher, Shape
+from engine.cep.matcher import RECORDS_MAX, Matcher, NfaMatcher, Shape
 from engine.cep.nfa import compile_pattern
 from engine.cep.recognize.measures import Recognized
 from engine.cep.recognize.recognizer import Recognizer, fields_getter
@@ -32,6 +32,7 @@ class Frame:
     key_fields: frozenset[str | None]
     time_fields: frozenset[str | None]
     max_partials: int = 10_000
+    max_records: int = RECORDS_MAX
     on_too_many: Literal["drop_oldest", "fail"] = "drop_oldest"
 
 
@@ -73,7 +74,7 @@ def _from_sql(rule: Rule, sql: str, frame: Frame) -> CompiledRule:
         recognizer.fail(query.partition_by[0], f"a rule is matched by the key of its stream; {advice}")
     if query.order_by:
         recognizer.check_order(frame.time_fields, frame.value_type)
-    matcher = recognizer.matcher(frame.value_type, max_partials=frame.max_partials, on_too_many=frame.on_too_many)
+    matcher = recognizer.matcher(frame.value_type, max_partials=min(frame.max_partials, frame.max_records), on_too_many=frame.on_too_many)
     return CompiledRule(rule, matcher, query.within_ms, recognizer.ties(frame.value_type))
 
 
@@ -85,7 +86,8 @@ def _from_pattern(rule: Rule, frame: Frame) -> CompiledRule:
     shape = _shape(rule, expressions, pattern.stage_names)
     limits: dict[str, Any] = {"value_type": frame.value_type, "max_partials": frame.max_partials, "on_too_many": frame.on_too_many}
     automaton = compile_pattern(pattern, skip)
-    matcher = linear_matcher(pattern, skip, shape=shape, **limits) or NfaMatcher(automaton, skip, shape=shape, **limits)
+    general = NfaMatcher(automaton, skip, shape=shape, max_records=frame.max_records, **limits)
+    matcher = linear_matcher(pattern, skip, shape=shape, **limits) or general
     return CompiledRule(rule, matcher, automaton.within_ms)
 
 

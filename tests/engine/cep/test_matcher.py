@@ -206,6 +206,48 @@ def test_max_partials_fails_if_asked() -> None:
         run(matcher_of(cep.begin("a").followed_by("b", is_("b")), max_partials=1, on_too_many="fail"), letters("aa"))
 
 
+def steps_of(state: Partials) -> int:
+    """Count what the partial and the waiting matches of a state hold."""
+    seen = set()
+    for node in [*(one.node for one in state.partials), *(one.node for one in state.waiting)]:
+        step: Any = node
+        while step is not None:
+            seen.add(id(step))
+            step = step[2]
+    return len(seen)
+
+
+@pytest.mark.parametrize("on_too_many", ["drop_oldest", "drop_newest"])
+@pytest.mark.parametrize(
+    ("pattern", "skip"),
+    [
+        (cep.begin("a").one_or_more().followed_by("b", is_("b")), cep.skip.none),
+        (cep.begin("s", is_("s")).followed_by("a", is_("a")).one_or_more().followed_by("b", is_("b")), cep.skip.none),
+        (cep.begin("s", is_("s")).followed_by("a").one_or_more().allow_combinations().followed_by("b", is_("b")), cep.skip.none),
+        # That of "s" never ends, and all matches that begin after it wait for it.
+        (cep.begin("p").followed_by("q", lambda v, m: v == ("b" if m["p"] == ["s"] else "a")), cep.skip.to_next),
+    ],
+)
+def test_max_records_bounds_what_a_key_holds_and_counts_what_is_given_up(pattern: Pattern, skip: Skip, on_too_many: Any) -> None:
+    matcher = matcher_of(pattern, skip, max_records=80, max_partials=200, on_too_many=on_too_many)
+    found, state, most = Found(), None, 0
+    for number in range(500):
+        state = matcher.run(state, "k", [(number, "s" if number % 100 == 0 else "a")], number, found)
+        if state is not None:
+            most = max(most, steps_of(state))
+            state = matcher.decode(matcher.encode(state))
+    assert most <= 90
+    assert found.dropped_partials > 0
+
+
+def test_max_records_one_long_partial_match_is_given_up_and_the_key_begins_anew() -> None:
+    pattern = cep.begin("s", is_("s")).followed_by("a", is_("a")).one_or_more().greedy().followed_by("b", is_("b"))
+    found = run(matcher_of(pattern, max_records=8), letters("saaaaaaaaab saab"))
+    assert (found.dropped_partials, [len(match["a"]) for match in found.matches]) == (1, [2])
+    with pytest.raises(RecordError, match="more than 8 records in partial matches"):
+        run(matcher_of(pattern, max_records=8, on_too_many="fail"), letters("saaaaaaaaab saab"))
+
+
 def test_state_keeps_each_record_once_however_many_matches_took_it() -> None:
     pattern = cep.begin("a", is_("a")).one_or_more().allow_combinations().followed_by("b", is_("b"))
     matcher = matcher_of(pattern, value_type=str)

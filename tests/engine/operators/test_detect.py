@@ -147,6 +147,7 @@ def test_detect_impossible_options_are_refused() -> None:
     for options, reason in (
         ({"timeouts_to": "t"}, "nothing runs out of time"),
         ({"max_partials": 0}, "a positive number"),
+        ({"max_records": True}, "max_records=True"),
         ({"on_too_many": "shout"}, "is not known"),
         ({"skip": cep.skip.to_first("b")}, "no such stage"),
     ):
