@@ -13,6 +13,7 @@ headers are added behind the record's own:
 """
 
 import traceback
+from functools import lru_cache
 
 from engine.records import Headers
 
@@ -42,10 +43,32 @@ def without_payload(key: bytes | None, value: bytes | None, headers: Headers) ->
 
 
 def _reason(pipeline: str, operator: str, error: BaseException) -> list[tuple[str, bytes]]:
-    text = "".join(traceback.format_exception(error))
     return [
         ("pipeline", pipeline.encode()),
         ("operator", operator.encode()),
         ("error", f"{type(error).__name__}: {error}"[:_ERROR_MAX].encode()),
-        ("traceback", text[-_TRACEBACK_MAX:].encode()),
+        ("traceback", _text_of(error)[-_TRACEBACK_MAX:].encode()),
     ]
+
+
+def _text_of(error: BaseException) -> str:
+    """Return the traceback. Where one place raises for record after record, its lines are put together once."""
+    told: set[int] = set()
+    parts: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in told:
+        told.add(id(cause))
+        frames = tuple((frame.f_code.co_filename, line, frame.f_code.co_name) for frame, line in traceback.walk_tb(cause.__traceback__))
+        parts.append("".join(["Traceback (most recent call last):\n", _stack(frames), *traceback.format_exception_only(cause)]))
+        if cause.__cause__ is not None:
+            cause = cause.__cause__
+            parts.append("\nThe above exception was the direct cause of the following exception:\n\n")
+        else:
+            cause = None if cause.__suppress_context__ else cause.__context__
+            parts.append("\nDuring handling of the above exception, another exception occurred:\n\n")
+    return "".join(reversed(parts[: 2 * len(told) - 1]))
+
+
+@lru_cache(maxsize=256)
+def _stack(frames: tuple[tuple[str, int, str], ...]) -> str:
+    return "".join(traceback.format_list([traceback.FrameSummary(*frame) for frame in frames]))

@@ -8,7 +8,9 @@ the point. A new version counts from max(W + 1, `from_ms`), the version before i
 reached, every partition changes at the same moment of event time, and a replay does too; without it each partition changes where it
 stands. All of it is state: after a restart the same versions stand, and their partial matches.
 
-A rule that cannot run goes to the dead letters once, from the task with its partition's number, and what stood before stays.
+A rule that cannot run goes to the dead letters once, from the task with its partition's number, and what stood before stays. One that
+raises for a record spoils that firing alone, which is a dead letter; one that does so 1,000 times in an hour of event time is stopped in
+that task, with its partial matches, until a new version takes its place: it could flood the dead letters and make every batch fail.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,7 +29,7 @@ from engine.operators.arrivals import Arrivals
 from engine.operators.base import Operator, OperatorContext
 from engine.operators.history import History
 from engine.operators.pending import Pair
-from engine.operators.rule_states import Installed, Slot
+from engine.operators.rule_states import FAILURES_MAX, Installed, Slot
 from state.values import json_codec
 
 if TYPE_CHECKING:
@@ -143,6 +145,9 @@ class DetectRules(Operator):
         reached = block.start
         while heap:
             at_ms, wire, place, number, key, slot, records = heap[0]
+            if slot.compiled is None:  # it has been stopped
+                heappop(heap)
+                continue
             assert slot.installed is not None
             if at_ms > watermark or at_ms == NEVER or (not slot.installed.drains and at_ms >= slot.installed.end_ms):
                 slot.keep(key, slot.state_of(key), watermark)
@@ -161,7 +166,7 @@ class DetectRules(Operator):
         rule, state = slot.installed.rule, slot.state_of(key)
         by_time = slot.deadline_of(key) <= at_ms
         taken = [] if by_time else [records.pop(0)]
-        kept, went = (None if by_time else state), reached
+        kept, went, raised = (None if by_time else state), reached, True
         with self.context.firing(key, at_ms, f"rule {rule.id} version {rule.version}"):
             found = Found(story=self._history.begin())
             after = slot.run(state, key, taken, at_ms, found)
@@ -171,9 +176,28 @@ class DetectRules(Operator):
             made = self._made(slot, found)
             before = max(reached, at_ms - 1)
             self.emit(Block([match.key for match in made], made, found.times, reached, before, [before] * len(made)))
-            kept, went = after, before
+            kept, went, raised = after, before, False
         slot.keep(key, kept, at_ms)
+        if raised:
+            self._note_failure(slot, key, at_ms)
         return went
+
+    def _note_failure(self, slot: Slot, key: Any, at_ms: int) -> None:
+        """Count a firing that raised, and stop the version when there have been too many."""
+        assert slot.installed is not None
+        failed, rule = slot.installed.failed(at_ms), slot.installed.rule
+        self._installed.pane(0).put(slot.number, failed)
+        slot.installed = failed
+        if not failed.stopped:
+            return
+        slot.clear()
+        slot.hold(failed, None)
+        self.context.count("rules_stopped")
+        with self.context.firing(key, at_ms, f"rule {rule.id} version {rule.version}"):
+            raise RecordError(
+                f"rule {rule.id!r} version {rule.version} has raised {FAILURES_MAX:,} times in an hour of event time and is stopped in "
+                "this task; put a version that is right"
+            )
 
     # -- rules
 
@@ -233,7 +257,7 @@ class DetectRules(Operator):
             if slot is None:
                 slot = self._slots[number] = Slot(self.context, number, self._key)
             if slot.installed != installed:
-                slot.hold(installed, self._compile_again(installed.rule))
+                slot.hold(installed, None if installed.stopped else self._compile_again(installed.rule))
             standing.append((installed.rule.id, installed.rule.version, number))
         self._standing = [(number, self._slots[number]) for _, _, number in sorted(standing)]
 

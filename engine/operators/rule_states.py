@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.cep.matcher import NEVER, Found, Matcher
 from engine.cep.rules.compiled import CompiledRule
@@ -24,6 +25,9 @@ from state.errors import StateError
 from state.values import PayloadCodec, msgpack_codec
 
 _PANE_MAX_MS = 3_600_000
+FAILURES_MAX = 1_000
+FAILURES_WITHIN_MS = 3_600_000
+"""So often in an hour of event time a version may raise in a task; then it is stopped, before it floods the dead letters."""
 
 Kept = tuple[int, Any]
 
@@ -34,18 +38,30 @@ class Installed(Struct, frozen=True):
     Attributes:
         begin_ms, end_ms: Its matches begin in [begin_ms, end_ms), in event time; NEVER for no end.
         drains: After the end partial matches go on; otherwise they are forgotten then.
+        failures, failing_since_ms: How often it has raised in this hour of event time, and when the hour began.
+        stopped: It has raised too often, and finds nothing any more.
     """
 
     rule: Rule
     begin_ms: int
     end_ms: int = NEVER
     drains: bool = True
+    failures: int = 0
+    failing_since_ms: int = 0
+    stopped: bool = False
+
+    def failed(self, at_ms: int) -> "Installed":
+        """Return it with one more failure."""
+        if not self.failures or not 0 <= at_ms - self.failing_since_ms < FAILURES_WITHIN_MS:
+            return replace(self, failures=1, failing_since_ms=at_ms)
+        return replace(self, failures=self.failures + 1, stopped=self.failures + 1 >= FAILURES_MAX)
 
 
 class Slot:
     """State for one version of a rule at a time; cells once opened stay open, so slots are used again."""
 
     def __init__(self, context: OperatorContext, number: int, key: KeyCodec) -> None:
+        self.number = number
         self.installed: Installed | None = None
         self.compiled: CompiledRule | None = None
         self._matcher: Matcher | None = None

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from engine import Sink, Stream, Struct
+from engine.testing.driver import TestDriver
 from engine.topology import Topology
 
 
@@ -59,3 +60,27 @@ def feed(driver: Any, text: str, user: str = "ann") -> None:
 def found(records: Iterable[Any]) -> list[tuple[str, int, Any]]:
     """Return (rule, version, fields) of alerts."""
     return [(record.value["rule"], record.value["version"], record.value["fields"]) for record in records]
+
+
+PAIR = (stage("a", "kind = 'a'"), stage("b", "kind = 'b'"))
+OUT = {"a": "a.cents", "b": "b.cents"}
+
+
+def pair(version: int, **other: Any) -> bytes:
+    """Return a rule that finds an "a" and the next "b" within ten minutes."""
+    return rule("pair", version, *PAIR, within="10m", output=OUT, **other)
+
+
+def alerts(driver: TestDriver) -> list[tuple[str, int, Any]]:
+    """Return the alerts since the last look."""
+    return found(driver.read("alerts"))
+
+
+def counted(driver: TestDriver, counter: str) -> int:
+    """Return what a counter says, over all operators."""
+    return sum(count for (_, _, name), count in driver.counters().items() if name == counter)
+
+
+def errors(driver: TestDriver) -> list[str]:
+    """Return the reasons of the dead letters since the last look."""
+    return [dict(letter.headers)["error"].decode() for letter in driver.read("rules-app-dlq")]
