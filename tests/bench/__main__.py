@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from tests.bench.baseline import read_baseline, shortfalls, verdicts, write_baseline
 from tests.bench.changes import measure
@@ -59,6 +60,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--peers-python", default=sys.executable, help="the interpreter that has them (this one)")
     parser.add_argument("--entries", type=int, default=1_000_000, help="changelog entries to restore (1000000)")
     parser.add_argument("--changes", type=int, default=50_000, help="change events that are decoded; 0 leaves that out (50000)")
+    parser.add_argument(
+        "--rules-n", type=int, default=100_000, help="orders that 50 live rules look at; 0 leaves patterns in process out (100000)"
+    )
     parser.add_argument(
         "--commits", default="50ms,100ms,200ms,1s,0ms", help="commit intervals of the latency runs, with commas (50ms,100ms,200ms,1s,0ms)"
     )
@@ -176,6 +180,15 @@ def tell_stages(say: Callable[[str], None], chosen: argparse.Namespace) -> None:
         say(found.stdout.rstrip())
 
 
+def measure_patterns(say: Callable[[str], None], chosen: argparse.Namespace) -> dict[str, Any]:
+    """Measure 50 live rules and one busy key in process, by `tests.bench.cep`, and say what it says."""
+    command = [sys.executable, "-m", "tests.bench.cep", "--json", "--n", str(chosen.n), "--rules-n", str(chosen.rules_n)]
+    found = subprocess.run([*command, "--jobs", "fraud,rules,hot,loop"], cwd=ROOT, capture_output=True, text=True, check=False)
+    say("patterns, in process (see tests/bench/cep.py):")
+    say(found.stderr.rstrip())
+    return dict(json.loads(found.stdout)) if found.stdout else {"cep": [], "good": False}
+
+
 def tell(say: Callable[[str], None], rate: Rate, control: Rate) -> None:
     """Say how a job went."""
     ratio = rate.per_second / control.per_second if control.per_second else 0.0
@@ -247,7 +260,8 @@ def main() -> int:
             f"decode   {each.ours:>9,} change events per cpu second, {each.name}: {each.fraction:.2f} of plain decoding of the same bytes "
             f"({each.plain:,})"
         )
-    good, ratios = found.good, cpu_ratios(found.rates)
+    patterns = measure_patterns(say, chosen) if chosen.rules_n else {"cep": [], "good": True}
+    good, ratios = found.good and patterns["good"], cpu_ratios(found.rates)
     if chosen.stages:
         tell_stages(say, chosen)
     slower = shortfalls(ratios, read_baseline())
@@ -266,6 +280,7 @@ def main() -> int:
             "slower_than_the_baseline": slower,
             "latencies": [dataclasses.asdict(latency) for latency in found.latencies],
             "state": None if found.sizes is None else {**dataclasses.asdict(found.sizes), "ratio": round(found.sizes.ratio, 3)},
+            "patterns": patterns["cep"],
             "restore": None if found.restores is None else dataclasses.asdict(found.restores),
             "good": good,
         }
