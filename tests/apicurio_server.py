@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from tests import child_process
-from tests.maven import archive, java_program
+from tests.maven import archive, java_command, java_program
 from tests.ports import free_ports
 
 VERSION = "3.3.3"
@@ -72,7 +72,7 @@ class ApicurioServer:
             "apicurio.storage.kind": "sql",
             "apicurio.storage.sql.kind": "h2",
         }
-        command = [java, f"-Xmx{self._heap_mb}m", "-XX:+UseSerialGC", "-XX:-UsePerfData"]
+        command = java_command(java, self._heap_mb)
         command += [f"-D{name}={value}" for name, value in settings.items()]
         command += ["-jar", str(installed / "quarkus-run.jar")]
         with (self._folder / "log").open("wb") as log:

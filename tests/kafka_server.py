@@ -29,6 +29,7 @@ from types import TracebackType
 from typing import Self
 
 from tests import child_process
+from tests.maven import java_command
 from tests.ports import free_port, free_ports
 
 VERSION = "4.3.1"
@@ -73,13 +74,17 @@ class KafkaServer:
     Args:
         settings: Broker settings on top of ours, as Kafka spells them.
         heap_mb: The JVM's heap.
+        measured: It is for a measurement: compiled as well as can be, which takes a minute of CPU time.
         lines: Ports for further plain listeners, each told to its clients as the broker's address: something else must listen there
             and carry the bytes to the port that `line_ports` has for it.
     """
 
-    def __init__(self, settings: Mapping[str, str] | None = None, *, heap_mb: int = 384, lines: Sequence[int] = ()) -> None:
+    def __init__(
+        self, settings: Mapping[str, str] | None = None, *, heap_mb: int = 384, measured: bool = False, lines: Sequence[int] = ()
+    ) -> None:
         self._settings = dict(settings or {})
         self._heap_mb = heap_mb
+        self._measured = measured
         self._folder: Path | None = None
         self._log: Path | None = None
         self._ports: Sequence[int] = (0, 0, 0)
@@ -171,14 +176,9 @@ class KafkaServer:
     def _run(self, java: str, class_path: str) -> None:
         assert self._folder is not None and self._log is not None
         begun_at = self._log.stat().st_size
-        command = [
-            java,
-            f"-Xmx{self._heap_mb}m",
-            "-XX:+UseSerialGC",
-            "-XX:-UsePerfData",
-            f"-Dlog4j2.configurationFile={self._folder}/log4j2.properties",
-        ]
-        command += ["-cp", class_path, "kafka.Kafka", str(self._folder / "server.properties")]
+        command = java_command(java, self._heap_mb, measured=self._measured)
+        command += [f"-Dlog4j2.configurationFile={self._folder}/log4j2.properties", "-cp", class_path]
+        command += ["kafka.Kafka", str(self._folder / "server.properties")]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=self._folder, start_new_session=True
@@ -207,13 +207,7 @@ class KafkaServer:
             settings["advertised.listeners"] += f",LINE{number}://127.0.0.1:{told}"
             settings["listener.security.protocol.map"] += f",LINE{number}:PLAINTEXT"
         (folder / "server.properties").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-        command = [
-            java,
-            "-Xmx128m",
-            "-XX:TieredStopAtLevel=1",
-            "-XX:+UseSerialGC",
-            f"-Dlog4j2.configurationFile={folder}/log4j2.properties",
-        ]
+        command = [*java_command(java, 128), f"-Dlog4j2.configurationFile={folder}/log4j2.properties"]
         command += [
             "-cp",
             class_path,

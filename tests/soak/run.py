@@ -61,7 +61,7 @@ class Soak:
     async def run(self) -> Found:
         """Run it."""
         found, begun_s = Found(), time.monotonic()
-        server = KafkaServer()
+        server = KafkaServer(measured=True)
         await asyncio.to_thread(server.start)
         address = f"kafka://{server.bootstrap}"
         environ = {"STREAMFORGE_BROKER": address, "STREAMFORGE_BROKER_SESSION_TIMEOUT": str(_SESSION_S)}

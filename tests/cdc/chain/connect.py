@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from tests.cdc.chain.postgres import Postgres
 from tests.cdc.chain.process import Service
-from tests.maven import archive, jars, java_program
+from tests.maven import archive, jars, java_command, java_program
 from tests.ports import free_port
 
 KAFKA, DEBEZIUM, CONVERTER = "4.3.1", "3.5.0.Final", "2.6.13.Final"
@@ -78,7 +78,7 @@ class Connect:
         }
         (self._service.folder / "connect.properties").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         (self._service.folder / "log4j2.properties").write_text(_LOG4J)
-        command = [self._java, f"-Xmx{self._heap_mb}m", "-XX:+UseSerialGC", "-XX:-UsePerfData"]
+        command = java_command(self._java, self._heap_mb)
         command += [f"-Dlog4j2.configurationFile={self._service.folder}/log4j2.properties", "-cp", self._jars]
         command += ["org.apache.kafka.connect.cli.ConnectDistributed", str(self._service.folder / "connect.properties")]
         self._service.start(command, self._answers)

@@ -60,7 +60,7 @@ def main() -> int:
 
 
 def _measure(stack: ExitStack, rows: int) -> list[Run]:
-    kafka = stack.enter_context(KafkaServer())
+    kafka = stack.enter_context(KafkaServer(measured=True))
     broker = f"kafka://{kafka.bootstrap}"
     postgres = stack.enter_context(Postgres())
     connect = Connect(kafka.bootstrap)

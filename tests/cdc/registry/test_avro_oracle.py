@@ -12,7 +12,7 @@ from cdc.avro_values import check_schema
 from cdc.registry.rules import breaks
 from engine.errors import RecordError
 from tests.cdc.registry.avro_pairs import SchemaMaker
-from tests.maven import JavaMissing, jars, java_program
+from tests.maven import JavaMissing, jars, java_command, java_program
 
 pytestmark = [pytest.mark.cdc, pytest.mark.slow]
 
@@ -28,7 +28,7 @@ def ask_java(pairs: list[tuple[str, str]]) -> list[str]:
         if os.environ.get("CI") == "true":
             pytest.fail(str(error), pytrace=False)
         pytest.skip(str(error))
-    command = [java, "-Xmx256m", "-XX:+UseSerialGC", "-cp", class_path, str(PROGRAM)]
+    command = [*java_command(java, 256), "-cp", class_path, str(PROGRAM)]
     lines = "".join(f"{reader}\t{writer}\n" for reader, writer in pairs)
     done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
