@@ -12,6 +12,7 @@ from engine.codecs import JsonCodec
 from engine.durations import Duration, duration_ms
 from engine.errors import ConfigError
 from engine.graph import MakeOperator, Node, SideSpec
+from engine.missing import STREAM_HINTS, Hinted
 from engine.operators.join import Bounds, JoinSpec, Within, join_operator
 from engine.operators.join_sides import How
 from engine.operators.lookup import LookupHow, as_of_operator, lookup_operator
@@ -29,8 +30,13 @@ V = TypeVar("V")
 W = TypeVar("W")
 
 
-class Joins(Generic[K, V]):
+class Joins(Hinted, Generic[K, V]):
     """The methods of `Stream` by which streams meet others and tables."""
+
+    _is, _hints = "a stream", STREAM_HINTS
+
+    def _stands_in(self) -> str:
+        return f"pipeline {cast('Stream[K, V]', self)._graph.name!r}"
 
     @overload
     def join(
@@ -60,7 +66,7 @@ class Joins(Generic[K, V]):
         self,
         other: "Stream[K, W]",
         *,
-        within: Within | Window,
+        within: Within | Window | None = None,
         how: How = "inner",
         bounds: Bounds = "[]",
         lateness: Duration = "0s",
@@ -147,7 +153,7 @@ def merge_streams(streams: "Sequence[Stream[Any, Any]]") -> "Stream[Any, Any]":
 def _join(
     left: "Stream[Any, Any]",
     right: "Stream[Any, Any]",
-    within: Within | Window,
+    within: Within | Window | None,
     how: How,
     bounds: Bounds,
     lateness: Duration,
@@ -156,7 +162,17 @@ def _join(
 ) -> "Stream[Any, tuple[Any, Any]]":
     """Return the join of two streams: see `Stream.join`."""
     what = left._what(name)
+    if is_table(right):
+        raise ConfigError(
+            f"{what}: that is a table, and join pairs two streams; write lookup(table) for the row of now, or as_of(table) for the row "
+            "as it was at the record's event time"
+        )
     check_same_keys([left, right], name)
+    if within is None:
+        raise ConfigError(
+            f"{what}: within= is missing; say how far apart in event time records may be, such as within=('-1m', '5m'), or in which "
+            "windows they meet, such as within=windows.tumbling('1m')"
+        )
     common = Common(how=how, late_to=late_to, key_type=left._key_type, left_type=left._value_type, right_type=right._value_type)
     lateness_ms = duration_ms(lateness, f"lateness of {what}")
     if isinstance(within, Window):
@@ -229,7 +245,12 @@ def _as_of(stream: "Stream[Any, Any]", table: "Table[Any, Any]", on: Selector | 
 
 def _check_lookup(stream: "Stream[Any, Any]", table: "Table[Any, Any]", how: str, name: str) -> str:
     what = stream._what(name)
-    if not hasattr(table, "_origin"):
+    if hasattr(table, "_node"):
+        raise ConfigError(
+            f"{what}: that is a stream, not a table; make one of it, stream.table('name'), or declare it with app.table('topic', Type). "
+            "Two streams meet by join(other, within=...)"
+        )
+    if not is_table(table):
         raise ConfigError(f"{what}: {table!r} is not a table; make one with table('name') or app.table('topic', Type)")
     if table._changes._graph is not stream._graph:
         raise ConfigError(f"{what}: a table of another pipeline cannot take part; name its source in @app.pipeline")
@@ -254,6 +275,10 @@ def check_same_keys(streams: "Sequence[Stream[Any, Any]]", operator: str) -> Non
     """
     first = streams[0]
     for other in streams[1:]:
+        if is_table(other):
+            raise ConfigError(
+                f"{first._what(operator)}: that is a table, not a stream; write table.changes() for the stream of its changes"
+            )
         given = getattr(other, "_graph", None)
         if given is None:
             raise ConfigError(f"{first._what(operator)}: {other!r} is not a stream of this pipeline")
@@ -263,6 +288,11 @@ def check_same_keys(streams: "Sequence[Stream[Any, Any]]", operator: str) -> Non
             raise ConfigError(
                 f"{first._what(operator)}: keys differ, {_name(first._key_type)} and {_name(other._key_type)}; use key_by first"
             )
+
+
+def is_table(thing: object) -> bool:
+    """Return whether it is a `Table`, which this module cannot name."""
+    return hasattr(thing, "_origin")
 
 
 def inputs_of(streams: "Sequence[Stream[Any, Any]]") -> tuple[tuple[Node, int], ...]:

@@ -28,6 +28,9 @@ class Source(Stream[Any, Any]):
             raise ConfigError(f"source {topic!r}: {name}() belongs inside a pipeline; use the stream that @app.pipeline(...) hands in")
         return object.__getattribute__(self, name)
 
+    def _stands_in(self) -> str:
+        return f"source {self.spec.topic!r}"
+
     def open(self, graph: PipelineGraph, shared: dict[Any, Any]) -> Any:
         """Return what the pipeline function gets: the stream of this source within one pipeline."""
         node = graph.add(Node("source", self.spec.topic, key_type=self.spec.key_type, value_type=self.spec.codec.type, source=self.spec))

@@ -24,6 +24,7 @@ from engine.errors import ConfigError
 from engine.graph import MakeOperator, Node, Sink
 from engine.joins import check_same_keys, inputs_of, pair_type
 from engine.keys import key_codec
+from engine.missing import GROUPS_HINTS, TABLE_HINTS, Hinted
 from engine.operators.base import OperatorContext
 from engine.operators.foreign_key import Asks, ForeignKeyJoin, ForeignKeys, Subscriptions
 from engine.operators.stateless import Map
@@ -65,7 +66,7 @@ class RowChanges(Protocol[K_co, V_co]):
     def _record_type(self) -> tuple[K_co, RowChange[V_co]]: ...
 
 
-class Table(Generic[K, V]):
+class Table(Hinted, Generic[K, V]):
     """Keyed state that hands on its changes.
 
     Args:
@@ -76,6 +77,8 @@ class Table(Generic[K, V]):
         broadcast: Every task holds all rows.
         upgrade: Makes what fits out of rows that were stored with another type.
     """
+
+    _is, _hints = "a table", TABLE_HINTS
 
     def __init__(
         self,
@@ -143,7 +146,9 @@ class Table(Generic[K, V]):
         """
         changes = self._partitioned(name)
         if not isinstance(other, Table):
-            raise ConfigError(f"{changes._what(name)}: {other!r} is not a table")
+            is_stream = " a stream; make a table of it, stream.table('name'), or let it look into this one: stream.lookup(table)"
+            told = f"that is{is_stream}" if hasattr(other, "_node") else f"{other!r} is not a table"
+            raise ConfigError(f"{changes._what(name)}: {told}")
         others = other._partitioned(name)
         if on is not None:
             return _join_on_foreign_key(self, other, on, how, name)
@@ -174,6 +179,9 @@ class Table(Generic[K, V]):
         rows = self._partitioned("to")._then("map", lambda context: Map(context, lambda change: change[1]), value_type=self._value_type)
         return rows.to(topic, codec=cast("Codec[Any] | None", codec), compacted=compacted)
 
+    def _stands_in(self) -> str:
+        return self._changes._stands_in()
+
     def _step(self, kind: str, step: Step, value_type: Any) -> "Table[K, Any]":
         changes = self._changes
         if not self._broadcast:
@@ -197,12 +205,17 @@ class Table(Generic[K, V]):
         return self._changes
 
 
-class GroupedTable(Generic[K, V]):
+class GroupedTable(Hinted, Generic[K, V]):
     """A table by groups; `aggregate` says what comes out of each."""
+
+    _is, _hints = "a table by groups", GROUPS_HINTS
 
     def __init__(self, changes: "Stream[K, Any]", value_type: Any) -> None:
         self._changes = changes
         self._value_type = value_type
+
+    def _stands_in(self) -> str:
+        return self._changes._stands_in()
 
     @overload
     def aggregate(self, *, into: type[S], key_as: str = ..., **aggregates: Aggregate) -> "Table[K, S]": ...

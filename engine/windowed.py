@@ -6,6 +6,7 @@ from engine.agg import Aggregate
 from engine.codecs import JsonCodec
 from engine.errors import ConfigError
 from engine.graph import SideSpec
+from engine.missing import WINDOWED_HINTS, Hinted
 from engine.operators.combine import combining
 from engine.operators.window import WindowSpec, window_operator
 from engine.triggers import Trigger
@@ -19,8 +20,10 @@ V = TypeVar("V")
 S = TypeVar("S")
 
 
-class WindowedStream(Generic[K, V]):
+class WindowedStream(Hinted, Generic[K, V]):
     """A stream cut into windows; `aggregate` says what comes out of each."""
+
+    _is, _hints = "a stream in windows", WINDOWED_HINTS
 
     def __init__(self, stream: "Stream[K, V]", window: Window, lateness_ms: int, late_to: str | None, trigger: Trigger | None) -> None:
         self._stream = stream
@@ -28,6 +31,9 @@ class WindowedStream(Generic[K, V]):
         self._lateness_ms = lateness_ms
         self._late_to = late_to
         self._trigger = trigger
+
+    def _stands_in(self) -> str:
+        return self._stream._stands_in()
 
     @overload
     def aggregate(

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from engine.durations import Duration, duration_ms
 from engine.errors import ConfigError
-from engine.functions import check_function, refuse_async
+from engine.functions import check_function
 
 
 class Span(NamedTuple):
@@ -166,14 +166,16 @@ def session(gap: Duration | Callable[[Any], int], ends_with: Callable[[Any], obj
     """Return windows that close after a gap without records.
 
     Args:
-        gap: A duration, or a function of a value that gives milliseconds.
+        gap: A duration, or a function of a value that gives milliseconds. What it gives is known only with the value: a record for
+            which it is no whole number, or less than 0, is a bad record, and goes to the dead letters with that reason (`on_error="fail"`
+            ends the worker instead).
         ends_with: Predicate of a value. The record that fulfils it is the last of its session, which then is
             [first record, that record + 1 ms) and does not wait for the gap. Records are put in order of event time for it.
     """
     if ends_with is not None:
         check_function(ends_with, "ends_with of windows.session")
     if callable(gap):
-        refuse_async(gap, "gap of windows.session")
+        check_function(gap, "gap of windows.session", "a duration, or a function of the value that gives milliseconds")
         return SessionWindow(gap, ends_with)
     return SessionWindow(duration_ms(gap, "gap of windows.session", minimum_ms=1), ends_with)
 

@@ -231,7 +231,7 @@ def reduce(
         merge: (earlier total, later total) -> total; needed for sessions, which can meet.
     """
     for argument in (function, *(() if merge is None else (merge,))):
-        check_function(argument, "agg.reduce", "a function of the total and a value")
+        check_function(argument, "agg.reduce", "a function of the total and a value", arguments=2)
     declared = return_type(function)
     stored = declared if declared is not Any or initial is None or type(initial) in (list, dict, set, tuple) else type(initial)
     return Aggregate(
