@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from engine import Context, Record, Sink, Stream, Timer, ValueState, agg, bounded, cep, windows
+from engine import Context, MapState, Record, Sink, Stream, Timer, ValueState, agg, bounded, cep, windows
 from engine.plan import Plan
 from engine.topology import Topology
 
@@ -48,6 +48,26 @@ class Click(msgspec.Struct, frozen=True):
     user: str
     page: str
     ts: int
+
+
+class Note(msgspec.Struct, frozen=True):
+    """A record of the third source, of users that no other pipeline has heard of: their state is edited and erased."""
+
+    note_id: int
+    user: str
+    ts: int
+
+
+class Tally:
+    """Counts the notes of a user, from what an edit has put on, and those since the user was erased."""
+
+    count = ValueState(int, default=0)
+    notes = MapState(int, int)
+
+    def on_record(self, record: Record[str, Note], ctx: Context) -> list[dict[str, Any]]:
+        self.count.set(self.count.get() + 1)
+        self.notes[record.value.note_id] = record.timestamp_ms
+        return [{"note_id": record.value.note_id, "count": self.count.get(), "notes": len(self.notes)}]
 
 
 class Numbers:
@@ -90,11 +110,13 @@ class AppChoice:
 
     Attributes:
         idle: The input ends in silence, and idleness closes the windows; otherwise a last record does in each partition.
+        tally: There is a pipeline beside the others whose state is edited and erased (`tests.simulation.commands`).
     """
 
     partitions: int
     pipelines: tuple[str, ...]
     idle: bool
+    tally: bool = False
 
 
 def make_plan(choice: AppChoice) -> Plan:
@@ -154,7 +176,14 @@ def make_plan(choice: AppChoice) -> Plan:
         windowed = real.window(windows.tumbling("3s"), lateness="1s", late_to="pages-late")
         return windowed.aggregate(n=agg.count(), ids=agg.sum("click_id")).to("pages")
 
-    return topology.plan(only=choice.pipelines)
+    if choice.tally:
+        notes = topology.source("notes", Note, key="user", time="ts", watermark=bounded("5s", idle=idle))
+
+        @pipeline(notes)
+        def tally(notes: Stream[str, Note]) -> Sink:
+            return notes.process(Tally, name="tally").to("tally")
+
+    return topology.plan(only=[*choice.pipelines, *(["tally"] if choice.tally else [])])
 
 
 def is_real(order: Order) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from tests.simulation.adversary import Adversary
 from tests.simulation.loop import SimulationLoop
 from tests.simulation.process import task_factory
-from tests.simulation.verdict import check, check_closed, check_stores, expected_of
+from tests.simulation.verdict import check, check_closed, check_stores, expected_of, read_rows
 from tests.simulation.world import World
 
 COMMAND = "python -m tests.simulation --seeds 1 --first {seed} --trace"
@@ -57,6 +57,7 @@ async def _play(world: World) -> None:
     await asyncio.sleep(1.0)  # for what comes out too often
     await world.stop_all()
     world.errors += check(world.broker, world.plan, world.ledger, expected_of(world.broker, world.plan))
+    world.errors += world.commands.check(world.ledger, read_rows(world.broker, "tally"))
     world.errors += check_stores(world.ledger, world.processes) + check_closed(world.processes)
 
 
@@ -68,6 +69,7 @@ async def _feed(world: World) -> None:
         if world.choice.idle and step == silent_from:
             traffic.silent = frozenset(number for number in range(world.choice.partitions) if random.random() < 0.5)
         traffic.send_some()
+        world.commands.send_some()
         await asyncio.sleep(random.random() * 0.5)
     if not world.choice.idle:
         traffic.end()

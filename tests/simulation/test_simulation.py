@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.app import Order
+from tests.simulation.commands import explains
 from tests.simulation.oracle import Expected, Sent, expect
 from tests.simulation.run import run_seed
 
@@ -53,3 +54,14 @@ def test_oracle_parts_sessions_and_pairs_what_is_next_to_each_other() -> None:
 
 def _sent(offset: int, order_id: int, amount: int, kind: str, ts: int) -> Sent:
     return Sent("orders", 0, offset, Order(order_id, "ann", "EUR", amount, kind, ts))
+
+
+def test_commands_that_were_lost_or_obeyed_twice_explain_no_results() -> None:
+    assert explains([1_000], [(1, 1), (1_001, 2)], (1_001, 2)), "between the two"
+    assert explains([1_000], [(1, 1), (2, 2)], (1_000, 2)), "after both"
+    assert explains([1_000, None], [(1, 1), (1, 1)], (1, 1)), "both between the two"
+    assert not explains([1_000], [(1, 1), (2, 2)], (2, 2)), "lost"
+    assert not explains([1_000], [(1_001, 1), (1_001, 2)], (1_001, 2)), "twice"
+    assert not explains([1_000, None], [(1, 1), (1_001, 2)], (1_001, 2)), "in another order"
+    assert not explains([None], [(1, 1), (1, 2)], (1, 2)), "erased by half"
+    assert not explains([1_000], [(1, 1), (1_001, 2)], (1_002, 2)), "the state is another"

@@ -2,6 +2,7 @@
 
 import asyncio
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -12,13 +13,14 @@ from engine.testing.clock import LoopClock, virtual_loop
 from engine.topics import TopicSpec
 from state.store import Position
 from tests.simulation.app import PIPELINES, AppChoice, make_plan
+from tests.simulation.commands import Commands
 from tests.simulation.disk import Bucket, Disk
 from tests.simulation.ledger import Ledger
 from tests.simulation.loop import Trace
 from tests.simulation.network import Weather
 from tests.simulation.process import Process
 from tests.simulation.traffic import Traffic
-from tests.simulation.verdict import expected_of, is_complete
+from tests.simulation.verdict import Spans, expected_of, is_complete
 
 HEALS_WITHIN_S = 120.0
 
@@ -30,6 +32,7 @@ class World:
         errors: What has been found wrong so far.
         folder: For files; whoever made the world cleans it up.
         processes: All that ever ran, in the order in which they began.
+        spans: What of the outputs does not count, once a savepoint has been restored.
         furthest_ms: The furthest that any wall clock was ever ahead.
     """
 
@@ -40,9 +43,11 @@ class World:
         chosen = random.sample(PIPELINES, random.choice([2, 3, 4]))
         pipelines = tuple(name for name in PIPELINES if name in chosen)
         self.choice = AppChoice(random.choice([1, 2, 2, 3]), pipelines, idle=random.random() < 0.3)
+        self._own = Random(f"{seed} commands and savepoints")
+        self.choice = replace(self.choice, tally=self._own.random() < 0.4)
         self.plan = make_plan(self.choice)
         self.broker = MemoryBroker(self.clock)
-        for name in ("orders", "clicks"):
+        for name in ("orders", "clicks", *(["notes"] if self.choice.tally else [])):
             self.broker.create_topic(TopicSpec(name, self.choice.partitions))
         for spec in self.plan.topic_specs():
             if spec.create:
@@ -50,6 +55,8 @@ class World:
         self.weather = Weather(self.clock, Random(f"{seed} weather"))
         self.traffic = Traffic(self.broker, self.clock, self.choice, Random(f"{seed} traffic"))
         self.ledger = Ledger(self.broker, self.plan)
+        self.commands = Commands(self.broker, self.clock, self.plan, self._own, self.trace.say)
+        self.spans: Spans | None = None
         self.errors: list[str] = []
         self.processes: list[Process] = []
         self.disks: dict[str, Disk] = {}
@@ -97,7 +104,7 @@ class World:
             process.clock.offset_ms = self.furthest_ms
         expected = expected_of(self.broker, self.plan)
         deadline_s = now_s + HEALS_WITHIN_S
-        while not (is_complete(self.broker, expected) and self._is_read()):
+        while not (is_complete(self.broker, expected, self.spans) and self._is_read()):
             self.find_failures()
             if self.errors:
                 return
@@ -112,9 +119,10 @@ class World:
         self.start(f"healer-{len(self.processes)}").clock.offset_ms = self.furthest_ms
 
     def _is_read(self) -> bool:
-        """Return whether the sources have been read to their ends, and that is committed."""
+        """Return whether the sources and the commands have been read to their ends, and that is committed."""
         group = self.broker.group(self.plan.app_id).offsets
-        partitions = [TopicPartition(topic, number) for topic in self.plan.sources for number in range(self.choice.partitions)]
+        topics = [*self.plan.sources, self.plan.control_topic]
+        partitions = [TopicPartition(topic, number) for topic in topics for number in range(self.choice.partitions)]
         return all(group.get(partition, 0) == self.broker.log(partition).high_watermark for partition in partitions)
 
     def find_failures(self) -> None:
