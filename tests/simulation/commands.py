@@ -31,13 +31,12 @@ STEP = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A command that was given: a number to count on from, or None for an erasure; and where it stands in its user's partition."""
+    """A command that was given: a number to count on from, or None for an erasure; and where it stands in the control partitions."""
 
     id: str
     user: str
     value: int | None
-    numbers: tuple[int, ...]
-    offset: int
+    offsets: Mapping[int, int]
 
 
 class Commands:
@@ -74,42 +73,45 @@ class Commands:
         name, value = f"command-{count}", None if self._random.random() < 0.4 else count * STEP
         command = Delete(id=name, key=user.encode()) if value is None else Put(id=name, state=STATE, key=user, value=value)
         self._say(f"{name}: user {user} is {'erased' if value is None else f'put to {value}'}")
-        numbers = tuple(partitions_for(command, self._catalog, self._plan.partitions))
+        numbers = partitions_for(command, self._catalog, self._plan.partitions)
         columns = OutputColumns([self._clock.now_ms()], [name.encode()], [encode_command(command)])
         ends = self._broker.produce({TopicPartition(self._plan.control_topic, number): columns for number in numbers})
-        own = TopicPartition(self._plan.control_topic, partition_of(user.encode(), self._plan.partitions))
-        self._given.append(Given(name, user, value, numbers, ends[own] - 1))
+        self._given.append(Given(name, user, value, {partition.partition: end - 1 for partition, end in ends.items()}))
 
     # -- what must come of them
 
-    def check(self, ledger: Ledger, rows: Rows, read_up_to: Mapping[int, int] | None = None) -> list[str]:
+    def check(self, ledger: Ledger, rows: Rows, seen: Mapping[int, int] | None = None) -> list[str]:
         """Return what is wrong.
 
         Args:
             rows: Of the tally, by user.
-            read_up_to: Of the control partitions; commands behind that do not count, since a savepoint from before them was restored.
+            seen: How far the savepoint that was restored has seen of each control partition: what stands behind that, such as an erasure,
+                was obeyed once more in the life that began with it, like the records of the sources.
         """
         if "tally" not in self._plan.graphs:
             return []
-        errors = self._check_audit()
+        errors = self._check_audit({} if seen is None else seen)
         for user, notes in self._notes.items():
             found = rows.get(user, [])
             if [row[0] for row in found] != notes:
                 errors.append(f"tally, user {user}: notes {[row[0] for row in found]} instead of {notes}")
                 continue
             number = partition_of(user.encode(), self._plan.partitions)
-            given = [one for one in self._given if one.user == user and (read_up_to is None or one.offset < read_up_to[number])]
+            given = [one for one in self._given if one.user == user]
             results, end = [(row[1], row[2]) for row in found], self._state(ledger, number, user)
             if not explains([one.value for one in given], results, end):
                 told = [(one.id, one.value) for one in given]
                 errors.append(f"tally, user {user}: commands {told} do not explain results {results} and state {end}")
         return errors
 
-    def _check_audit(self) -> list[str]:
+    def _check_audit(self, seen: Mapping[int, int]) -> list[str]:
         batch = self._broker.read(TopicPartition(self._plan.audit_topic, 0), 0)
         reports = [msgspec.json.decode(value or b"", type=Report) for value in batch.values]
         found = Counter((report.id, report.task, report.kind) for report in reports if report.id.startswith("command-"))
-        wanted = Counter((one.id, number, "delete" if one.value is None else "put") for one in self._given for number in one.numbers)
+        wanted = Counter[tuple[str, int, str]]()
+        for one in self._given:
+            for number, offset in one.offsets.items():
+                wanted[one.id, number, "delete" if one.value is None else "put"] += 2 if offset >= seen.get(number, offset + 1) else 1
         return [] if found == wanted else [f"the audit has {found - wanted} too many, and lacks {wanted - found}"]
 
     def _state(self, ledger: Ledger, number: int, user: str) -> tuple[int, int]:

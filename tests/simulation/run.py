@@ -8,6 +8,7 @@ from typing import Any
 from tests.simulation.adversary import Adversary
 from tests.simulation.loop import SimulationLoop
 from tests.simulation.process import task_factory
+from tests.simulation.savepoints import Savepoints
 from tests.simulation.verdict import check, check_closed, check_stores, expected_of, read_rows
 from tests.simulation.world import World
 
@@ -44,20 +45,41 @@ async def _run(seed: int) -> Outcome:
 
 
 async def _play(world: World) -> None:
-    adversary = Adversary(world)
+    adversary, savepoints = Adversary(world), Savepoints(world, world.own)
     for number in range(world.random.choice([1, 2, 3])):
         world.start(f"w{number}")
+    savepoints.start()
     await _under(adversary, _feed(world))
+    await savepoints.stop()
     await world.heal("everything that was in time")
-    if not world.errors:
+    if not world.errors and not savepoints.taken:
         world.traffic.send_late(6)
         world.weather.calm = False
         await _under(adversary, asyncio.sleep(world.random.random() * 4))
         await world.heal("everything that was late")
+    await _end(world, None)
+    if savepoints.taken and not world.errors:
+        await _live_again(world, savepoints)
+
+
+async def _live_again(world: World, savepoints: Savepoints) -> None:
+    """Go on from a savepoint: once more all the input behind it, under further faults."""
+    seen = await savepoints.restore()
+    adversary = Adversary(world)
+    for number in range(world.own.choice([1, 2])):
+        world.start(f"w{number}").clock.offset_ms = world.furthest_ms
+    world.weather.calm = False
+    await _under(adversary, asyncio.sleep(world.own.random() * 6))
+    await world.heal(f"everything, from {savepoints.taken[-1].manifest.name} on")
+    await _end(world, seen)
+
+
+async def _end(world: World, commands_seen: dict[int, int] | None) -> None:
+    """Stop everything, and note what is wrong."""
     await asyncio.sleep(1.0)  # for what comes out too often
     await world.stop_all()
-    world.errors += check(world.broker, world.plan, world.ledger, expected_of(world.broker, world.plan))
-    world.errors += world.commands.check(world.ledger, read_rows(world.broker, "tally"))
+    world.errors += check(world.broker, world.plan, world.ledger, expected_of(world.broker, world.plan), world.spans)
+    world.errors += world.commands.check(world.ledger, read_rows(world.broker, "tally", world.spans), commands_seen)
     world.errors += check_stores(world.ledger, world.processes) + check_closed(world.processes)
 
 

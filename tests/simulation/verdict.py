@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import msgspec
 
-from engine.operators.repartition import Control
+from engine.operators.repartition import BARRIER_HEADERS, Control
 from engine.plan import Plan
 from engine.records import RecordBatch, TopicPartition
 from engine.runtime.transport.memory_broker import MemoryBroker
@@ -125,8 +125,8 @@ def _check_controls(broker: MemoryBroker, topic: str) -> list[str]:
     errors = []
     for batch in read_all(broker, topic):
         reached: dict[int, int] = {}
-        for key, value in zip(batch.keys, batch.values, strict=True):
-            if key is None:
+        for key, value, headers in zip(batch.keys, batch.values, batch.headers, strict=True):
+            if key is None and headers != BARRIER_HEADERS:
                 control = msgspec.json.decode(value or b"", type=Control)
                 if control.watermark < reached.get(control.upstream, control.watermark):
                     errors.append(f"{topic}-{batch.partition}: upstream {control.upstream} went back to {control.watermark}")

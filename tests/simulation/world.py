@@ -2,11 +2,13 @@
 
 import asyncio
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 from engine.errors import UnavailableError
+from engine.plan import Plan
 from engine.records import TopicPartition
 from engine.runtime.transport.memory_broker import MemoryBroker
 from engine.testing.clock import LoopClock, virtual_loop
@@ -31,7 +33,8 @@ class World:
     Attributes:
         errors: What has been found wrong so far.
         folder: For files; whoever made the world cleans it up.
-        processes: All that ever ran, in the order in which they began.
+        own: Random numbers for what is not part of the app's traffic.
+        processes: All that ever ran in this epoch, in the order in which they began.
         spans: What of the outputs does not count, once a savepoint has been restored.
         furthest_ms: The furthest that any wall clock was ever ahead.
     """
@@ -43,8 +46,8 @@ class World:
         chosen = random.sample(PIPELINES, random.choice([2, 3, 4]))
         pipelines = tuple(name for name in PIPELINES if name in chosen)
         self.choice = AppChoice(random.choice([1, 2, 2, 3]), pipelines, idle=random.random() < 0.3)
-        self._own = Random(f"{seed} commands and savepoints")
-        self.choice = replace(self.choice, tally=self._own.random() < 0.4)
+        self.own = Random(f"{seed} commands and savepoints")
+        self.choice = replace(self.choice, tally=self.own.random() < 0.4)
         self.plan = make_plan(self.choice)
         self.broker = MemoryBroker(self.clock)
         for name in ("orders", "clicks", *(["notes"] if self.choice.tally else [])):
@@ -55,7 +58,7 @@ class World:
         self.weather = Weather(self.clock, Random(f"{seed} weather"))
         self.traffic = Traffic(self.broker, self.clock, self.choice, Random(f"{seed} traffic"))
         self.ledger = Ledger(self.broker, self.plan)
-        self.commands = Commands(self.broker, self.clock, self.plan, self._own, self.trace.say)
+        self.commands = Commands(self.broker, self.clock, self.plan, self.own, self.trace.say)
         self.spans: Spans | None = None
         self.errors: list[str] = []
         self.processes: list[Process] = []
@@ -77,6 +80,20 @@ class World:
         self.trace.say(f"{name} starts")
         process.start()
         return process
+
+    def begin_again(self, plan: Plan, cuts: Mapping[TopicPartition, int]) -> None:
+        """Go on in another epoch, on other disks; of the outputs, what lies between the cuts and now does not count."""
+        ends = self.output_ends()
+        self.spans = {partition: (cut, ends[partition]) for partition, cut in cuts.items()}
+        self.plan, self.ledger = plan, Ledger(self.broker, plan)
+        self.processes, self.disks = [], {}
+
+    def output_ends(self) -> dict[TopicPartition, int]:
+        """Return where the outputs end."""
+        topics = [*self.plan.outputs, self.plan.dead_letter_topic]
+        counts = self.broker.partition_counts(topics)
+        partitions = [TopicPartition(topic, number) for topic in topics for number in range(counts.get(topic, 0))]
+        return {partition: self.broker.log(partition).last_stable_offset for partition in partitions}
 
     def running(self) -> list[Process]:
         """Return the processes that run."""
@@ -123,7 +140,14 @@ class World:
         group = self.broker.group(self.plan.app_id).offsets
         topics = [*self.plan.sources, self.plan.control_topic]
         partitions = [TopicPartition(topic, number) for topic in topics for number in range(self.choice.partitions)]
-        return all(group.get(partition, 0) == self.broker.log(partition).high_watermark for partition in partitions)
+        ends = {partition: self.broker.log(partition).high_watermark for partition in partitions}
+        if any(group.get(partition, 0) != end for partition, end in ends.items()):
+            return False
+        if self.spans is None:
+            return True
+        self.ledger.follow()  # what the group was told may be from before the savepoint was restored
+        known = [self.ledger.offsets(number) for number in range(self.choice.partitions)]
+        return all(not end or known[partition.partition].get(partition.topic) == end for partition, end in ends.items())
 
     def find_failures(self) -> None:
         """Note what has ended or stopped against its will."""
