@@ -1,6 +1,7 @@
 """One round: a broker, workers, traffic, the plan's faults, and the verdict."""
 
 import asyncio
+import re
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -29,7 +30,7 @@ _TURNS = 5
 _PATIENT = {"broker.session.timeout.ms": "15000"}
 """A frozen broker must not lose its partitions for it, since nobody else could lead them: Kafka 4.3.1 forgets the markers of
 transactions whose partition has no leader at that moment, and the transaction stays open there for ever (KAFKA-20734)."""
-_DISK_FULL = "the store did not take a commit"
+_DISK_FULL = r"task (\d+): (?:dropped|could not be opened): .*cannot be (?:written|opened)"
 _ZOMBIE = "a newer producer owns|member_id was not recognized|generation id is not +current|revoked: "
 
 Say = Callable[[str], None]
@@ -184,13 +185,14 @@ class Round:
         return await self._away(step, victim, line.cut, line.mend)
 
     async def _full_disk(self, step: Step, victim: Worker) -> tuple[float, set[int]]:
-        numbers, hit_s, mark = victim.numbers(), time.time(), victim.said()
+        hit_s, mark = time.time(), victim.said()
         victim.fill_disk()
         if await victim.until_said(_DISK_FULL, mark, 30.0) is None:
             self.outcome.failures.append(f"{step}: {victim.name} did not say that its disk takes no more")
         await asyncio.sleep(2 * step.down_s)
+        hit = {int(number) for number in re.findall(_DISK_FULL, victim.text(mark))}  # not those that had nothing to commit meanwhile
         victim.free_disk()
-        return hit_s, numbers
+        return hit_s, hit
 
     async def _away(self, step: Step, victim: Worker, leave: Callable[[], None], come_back: Callable[[], None]) -> tuple[float, set[int]]:
         """Keep a worker away until all its tasks run elsewhere; let it go on, and see that it was a zombie and found out."""
