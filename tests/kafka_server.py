@@ -29,7 +29,7 @@ from types import TracebackType
 from typing import Self
 
 from tests import child_process
-from tests.maven import java_command
+from tests.maven import JavaMissing, jars, java_command, java_program
 from tests.ports import free_port, free_ports
 
 VERSION = "4.3.1"
@@ -39,18 +39,11 @@ _STORE_PASSWORD = "changeit"
 _READY = "Kafka Server started"
 _START_TIMEOUT_S = 90.0
 
-_POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>tests</groupId><artifactId>kafka-server</artifactId><version>1</version>
-  <dependencies>
-    <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-api</artifactId><version>2.0.17</version></dependency>
-    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{VERSION}</version></dependency>
-    <dependency>
-      <groupId>org.apache.logging.log4j</groupId><artifactId>log4j-slf4j2-impl</artifactId><version>2.24.3</version>
-    </dependency>
-  </dependencies>
-</project>
-"""
+_JARS = [
+    "org.slf4j:slf4j-api:2.0.17",  # Maven would take 1.7.36, with which nothing is logged
+    f"org.apache.kafka:kafka_2.13:{VERSION}",
+    "org.apache.logging.log4j:log4j-slf4j2-impl:2.24.3",
+]
 _LOG4J = """appender.out.type = Console
 appender.out.name = out
 appender.out.layout.type = PatternLayout
@@ -60,10 +53,6 @@ rootLogger.appenderRef.out.ref = out
 logger.server.name = kafka.server.KafkaRaftServer
 logger.server.level = INFO
 """
-
-
-class KafkaMissing(RuntimeError):
-    """No Kafka can be run here: Java, keytool, Maven or the download is missing; the message says which."""
 
 
 class KafkaServer:
@@ -118,12 +107,12 @@ class KafkaServer:
         """Run the broker and return when it answers.
 
         Raises:
-            KafkaMissing: Java, Maven or the jars are not to be had.
+            JavaMissing: Java, Maven or the jars are not to be had.
             RuntimeError: It did not come up; the message ends with its log.
         """
         assert self._process is None, "already started"
         java = java_program()
-        class_path = jars(java)
+        class_path = jars(f"jars-{VERSION}", _JARS, cache=CACHE)
         if self._folder is None:
             self._ports = free_ports(3)
             self.line_ports = [free_port() for _ in self._lines]
@@ -265,61 +254,13 @@ def broker_settings(folder: Path, ports: Sequence[int], keystore: Path) -> dict[
     return settings
 
 
-def java_program() -> str:
-    """Return the path of `java`: JAVA_HOME's, else the first on the path.
-
-    Raises:
-        KafkaMissing: There is none.
-    """
-    home = os.environ.get("JAVA_HOME")
-    found = shutil.which("java", path=f"{home}/bin" if home else None) or shutil.which("java")
-    if found is None:
-        raise KafkaMissing("no Kafka for tests: `java` (17 or newer) is neither in JAVA_HOME nor on the path")
-    return found
-
-
-def jars(java: str) -> str:
-    """Return the broker's class path, fetching the jars on first use; slf4j-api comes first, else nothing is logged."""
-    folder = CACHE / f"jars-{VERSION}"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            _fetch_jars(folder)
-    found = sorted(folder.glob("*.jar"), key=lambda jar: (not jar.name.startswith("slf4j-api"), jar.name))
-    return ":".join(str(jar) for jar in found)
-
-
-def _fetch_jars(folder: Path) -> None:
-    maven = shutil.which("mvn")
-    if maven is None:
-        raise KafkaMissing("no Kafka for tests: `mvn` is not on the path, and its jars are not in .cache/kafka yet")
-    with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-        pom = Path(scratch, "pom.xml")
-        pom.write_text(_POM)
-        command = [
-            maven,
-            "-q",
-            "-B",
-            "-f",
-            str(pom),
-            "dependency:copy-dependencies",
-            "-DincludeScope=runtime",
-            f"-DoutputDirectory={scratch}/jars",
-        ]
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
-        if done.returncode != 0:
-            raise KafkaMissing(f"no Kafka for tests: Maven could not fetch it:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-        Path(scratch, "jars").rename(folder)
-
-
 def certificates(java: str) -> Path:
     """Return the broker's key store, made on first use; its own certificate is the authority, in `ca.pem` beside it."""
     folder = CACHE / "tls"
     store, authority = folder / "server.p12", folder / "ca.pem"
     keytool = shutil.which("keytool", path=str(Path(java).resolve().parent)) or shutil.which("keytool")
     if keytool is None:
-        raise KafkaMissing("no Kafka for tests: `keytool`, a part of the JDK, is not there")
+        raise JavaMissing("no Kafka for tests: `keytool`, a part of the JDK, is not there")
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if authority.exists():

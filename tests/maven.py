@@ -1,4 +1,4 @@
-"""Java programs for tests: a JVM that is new enough, and what Maven fetches once into `.cache/cdc`."""
+"""Java programs for tests: a JVM that is new enough, and what Maven fetches once into `.cache`."""
 
 import fcntl
 import os
@@ -64,20 +64,22 @@ def _candidates() -> Iterator[str]:
         return
 
 
-def jars(name: str, coordinates: Sequence[str]) -> str:
+def jars(name: str, coordinates: Sequence[str], *, cache: Path = CACHE) -> str:
     """Return the class path of Maven coordinates "group:artifact:version" with all that they need, kept under a name.
+
+    slf4j-api comes first: a library may bring another version along, with which nothing is logged.
 
     Raises:
         JavaMissing: They cannot be fetched.
     """
-    folder = CACHE / name
-    with _locked():
+    folder = cache / name
+    with _locked(cache):
         if not folder.exists():
             wanted = "".join(
                 f"<dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId><version>{version}</version></dependency>"
                 for group, artifact, version in (each.split(":") for each in coordinates)
             )
-            with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+            with tempfile.TemporaryDirectory(dir=cache) as scratch:
                 Path(scratch, "pom.xml").write_text(
                     '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion><groupId>tests</groupId>'
                     f"<artifactId>{name}</artifactId><version>1</version><dependencies>{wanted}</dependencies></project>"
@@ -90,7 +92,8 @@ def jars(name: str, coordinates: Sequence[str]) -> str:
                     f"-DoutputDirectory={scratch}/jars",
                 )
                 Path(scratch, "jars").rename(folder)
-    return ":".join(sorted(map(str, folder.glob("*.jar"))))
+    found = sorted(folder.glob("*.jar"), key=lambda jar: (not jar.name.startswith("slf4j-api"), jar.name))
+    return ":".join(map(str, found))
 
 
 def archive(name: str, coordinates: str) -> Path:
@@ -101,7 +104,7 @@ def archive(name: str, coordinates: str) -> Path:
     """
     folder = CACHE / name
     group, artifact, version, packaging, classifier = coordinates.split(":")
-    with _locked():
+    with _locked(CACHE):
         if not folder.exists():
             local = Path.home() / ".m2" / "repository" / group.replace(".", "/") / artifact / version
             file = local / f"{artifact}-{version}-{classifier}.{packaging}"
@@ -117,9 +120,9 @@ def archive(name: str, coordinates: str) -> Path:
 
 
 @contextmanager
-def _locked() -> Iterator[None]:
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "lock").open("w") as lock:
+def _locked(cache: Path) -> Iterator[None]:
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -127,7 +130,7 @@ def _locked() -> Iterator[None]:
 def _maven(*arguments: str) -> None:
     program = shutil.which("mvn")
     if program is None:
-        raise JavaMissing("`mvn` is not on the path, and what it would fetch is not in .cache/cdc yet")
+        raise JavaMissing("`mvn` is not on the path, and what it would fetch is not in .cache yet")
     done = subprocess.run([program, "-q", "-B", *arguments], capture_output=True, text=True, timeout=_FETCH_TIMEOUT_S, check=False)
     if done.returncode != 0:
         raise JavaMissing(f"Maven could not fetch {arguments[-1]}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")

@@ -24,7 +24,8 @@ from tests.bench.state_size import LIMIT_MIB, StateSizes, run_state_sizes
 from tests.bench.throughput import Rate, run_control, run_job
 from tests.bench.topics import make_topics, send_orders
 from tests.bench.workload import answers
-from tests.kafka_server import VERSION, KafkaMissing, KafkaServer
+from tests.kafka_server import VERSION, KafkaServer
+from tests.maven import JavaMissing
 
 JOBS = ("A0", "A", "B", "C")
 
@@ -247,7 +248,7 @@ def main() -> int:
     server = KafkaServer(heap_mb=1_024, measured=True)
     try:
         server.start()
-    except KafkaMissing as error:
+    except JavaMissing as error:
         say(f"NO BENCH: {error}")
         return 2
     try:

@@ -27,7 +27,8 @@ from engine.runtime.transport.kafka import KafkaSettings, KafkaTransport
 from engine.topics import TopicSpec
 from tests.bench.restore import value_of
 from tests.chaos.worker import Worker
-from tests.kafka_server import KafkaMissing, KafkaServer
+from tests.kafka_server import KafkaServer
+from tests.maven import JavaMissing
 
 VISITS, SEEN = TopicPartition("visits", 0), TopicPartition("seen", 0)
 TEXT_BYTES = 70
@@ -186,7 +187,7 @@ def main() -> int:
     server = KafkaServer(heap_mb=768, measured=True)
     try:
         server.start()
-    except KafkaMissing as error:
+    except JavaMissing as error:
         print(f"NO BENCH: {error}")
         return 2
     try:

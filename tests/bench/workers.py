@@ -19,7 +19,8 @@ from tests.bench.measured import Measured, cpu_seconds
 from tests.bench.throughput import compare, settings
 from tests.bench.topics import CommittedReader, make_topics, send_orders
 from tests.bench.workload import Answers, answers
-from tests.kafka_server import KafkaMissing, KafkaServer
+from tests.kafka_server import KafkaServer
+from tests.maven import JavaMissing
 
 _POLL_S = 0.2
 _QUIET_S = 3.0
@@ -90,7 +91,7 @@ def main() -> int:
     server = KafkaServer(heap_mb=1_024, measured=True)
     try:
         server.start()
-    except KafkaMissing as error:
+    except JavaMissing as error:
         print(f"NO BENCH: {error}")
         return 2
     try:

@@ -14,7 +14,8 @@ from pathlib import Path
 from tests.chaos.outcome import Outcome, Summary
 from tests.chaos.plan import FAULTS, make_plan
 from tests.chaos.round import Round, Say
-from tests.kafka_server import CACHE, KafkaMissing
+from tests.kafka_server import CACHE
+from tests.maven import JavaMissing
 
 LOGS = CACHE.parent / "chaos"
 
@@ -101,7 +102,7 @@ def main() -> int:
     say = partial(print, file=sys.stderr if chosen.json else sys.stdout, flush=True)
     try:
         outcomes = asyncio.run(run_rounds(chosen, say))
-    except KafkaMissing as error:
+    except JavaMissing as error:
         say(f"NO CHAOS: {error}")
         return 2
     summary = Summary.of(outcomes)

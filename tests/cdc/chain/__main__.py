@@ -23,7 +23,7 @@ from tests.cdc.chain.postgres import Postgres
 from tests.cdc.chain.shop import TABLES, TOPICS, Writer, create_shop, start_connector
 from tests.cdc.chain.shown import compare, follow, wait_for_copy
 from tests.chaos.worker import Worker
-from tests.kafka_server import KafkaMissing, KafkaServer
+from tests.kafka_server import KafkaServer
 from tests.maven import JavaMissing
 
 
@@ -45,7 +45,7 @@ def main() -> int:
             return _run(stack, options, say)
     except KeyboardInterrupt:
         say("stopped: nothing that was started runs any more")
-    except (KafkaMissing, JavaMissing) as error:
+    except JavaMissing as error:
         print(f"the chain cannot be run here: {error}", file=sys.stderr)
         return 1
     return 0

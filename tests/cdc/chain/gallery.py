@@ -12,6 +12,7 @@ import gzip
 import json
 import sys
 import urllib.request
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -73,22 +74,16 @@ def _capture(folder: Path, broker: str, postgres: Postgres, connect: Connect, ap
         for name, (mode, encoding) in names.items():
             connect.put(name, _config(postgres, name, mode, encoding, apicurio))
             connect.wait_streaming(name, postgres)
-            until(f"{name} has its snapshot", lambda name=name: len(asyncio.run(_records(broker, name))) >= snapshot)  # type: ignore[misc]
+            until(f"{name} has its snapshot", lambda name=name: len(asyncio.run(records_of(broker, name))) >= snapshot)  # type: ignore[misc]
         for table, columns in TABLES.items():
             for statement in inserts(table, columns, 101):
                 connection.execute(statement)
-        said = {table: _said(connection, truth(table, columns)) for table, columns in TABLES.items()}
+        told = {table: said(connection, truth(table, columns)) for table, columns in TABLES.items()}
     columns_of = {table: {f"c_{column.name}": column.type for column in columns} for table, columns in TABLES.items()}
-    _write(folder / "truth.json.gz", json.dumps({"columns": columns_of, "rows": said}, ensure_ascii=False))
-    for name, (mode, encoding) in names.items():
-        until(f"{name} has everything", lambda name=name: len(asyncio.run(_records(broker, name))) >= 2 * snapshot)  # type: ignore[misc]
-        records = asyncio.run(_records(broker, name))
-        binary = encoding == "avro"
-        _write(folder / f"{name}.jsonl.gz", "".join(_line(record, binary) for record in records))
-        if binary:
-            ids = sorted({int.from_bytes(raw[1:5], "big") for record in records for raw in (record["key"], record["value"]) if raw})
-            schemas = {schema_id: _schema(apicurio, schema_id) for schema_id in ids}
-            _write(folder / f"{mode}.avro.schemas.json.gz", json.dumps(schemas))
+    write(folder / "truth.json.gz", json.dumps({"columns": columns_of, "rows": told}, ensure_ascii=False))
+    for name, (_, encoding) in names.items():
+        until(f"{name} has everything", lambda name=name: len(asyncio.run(records_of(broker, name))) >= 2 * snapshot)  # type: ignore[misc]
+        save(folder, name, asyncio.run(records_of(broker, name)), apicurio if encoding == "avro" else None)
 
 
 def _config(postgres: Postgres, name: str, mode: str, encoding: str, apicurio: ApicurioServer) -> dict[str, str]:
@@ -98,18 +93,28 @@ def _config(postgres: Postgres, name: str, mode: str, encoding: str, apicurio: A
     return config | ({"value.converter.schemas.enable": "false"} if encoding == "json" else {})
 
 
-def _said(connection: Any, query: str) -> list[dict[str, Any]]:
+def save(folder: Path, name: str, records: list[dict[str, Any]], apicurio: ApicurioServer | None) -> None:
+    """Write a capture; of Avro records their schemas too."""
+    write(folder / f"{name}.jsonl.gz", "".join(_line(record, apicurio is not None) for record in records))
+    if apicurio is not None:
+        ids = sorted({int.from_bytes(raw[1:5], "big") for record in records for raw in (record["key"], record["value"]) if raw})
+        write(folder / f"{name}.schemas.json.gz", json.dumps({schema_id: _schema(apicurio, schema_id) for schema_id in ids}))
+
+
+def said(connection: Any, query: str) -> list[dict[str, Any]]:
+    """Return the rows of a query by the names of their columns."""
     cursor = connection.execute(query)
     names = [column.name for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
-async def _records(broker: str, prefix: str) -> list[dict[str, Any]]:
+async def records_of(broker: str, prefix: str, tables: Iterable[str] = TABLES) -> list[dict[str, Any]]:
+    """Return the records of the topics of some tables, by partition and offset."""
     transport = make_transport(broker, group="")
     await transport.start()
     found: list[dict[str, Any]] = []
     try:
-        for table in TABLES:
+        for table in tables:
             topic = f"{prefix}.public.{table}"
             count = (await transport.partition_counts([topic])).get(topic, 0)
             partitions = [TopicPartition(topic, number) for number in range(count)]
@@ -143,7 +148,8 @@ def _schema(apicurio: ApicurioServer, schema_id: int) -> Any:
         return json.loads(json.loads(answer.read())["schema"])
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
+    """Write a file compressed, always alike."""
     path.write_bytes(gzip.compress(text.encode(), mtime=0))
     print(f"{path.name} {path.stat().st_size}", flush=True)
 
