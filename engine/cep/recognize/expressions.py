@@ -41,10 +41,16 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A compiled expression; `local` says that its row and rows before it in the stream decide, whatever the match."""
+    """A compiled expression.
+
+    Attributes:
+        local: Its row and rows before it in the stream decide, whatever the match.
+        plain: It only asks for fields of its row: what `field` gives is all that gets the view.
+    """
 
     get: Expression
     local: bool
+    plain: bool
 
 
 class Compiler:
@@ -67,6 +73,7 @@ class Compiler:
         self._span = Span(0, 0)
         self._own: int | None = None
         self._local = True
+        self._plain = True
         self._argument: list[Labels | None] | None = None
 
     def compile(self, span: Span, *, own: int | None = None) -> Compiled:
@@ -77,9 +84,9 @@ class Compiler:
         Raises:
             ConfigError: It cannot be evaluated; the message points at the place.
         """
-        self._span, self._own, self._local = span, own, True
+        self._span, self._own, self._local, self._plain = span, own, True, True
         get = self._expression(parse_expression(self._clause, span))
-        return Compiled(get, self._local)
+        return Compiled(get, self._local, self._plain)
 
     # -- trees
 
@@ -193,6 +200,7 @@ class Compiler:
             return field
         if labels is None or self._is_present(labels):
             return field
+        self._plain = False
         return _moved(self._position("LAST", 0, labels, final=False), 0, field)
 
     _on_dot = _on_column
@@ -215,6 +223,7 @@ class Compiler:
     # -- functions of the match
 
     def _call(self, node: Node) -> Expression:
+        self._plain = False
         name, arguments = call_of(node)
         word, _, rest = name.partition("_")
         final = word == "FINAL" and rest in (*_NAVIGATION, *AGGREGATES)

@@ -176,6 +176,21 @@ def fields_getter(value_type: Any) -> Field:
     return field
 
 
+def values_getter(value_type: Any) -> Field:
+    """Return how plain expressions read the fields of a type where they get the value itself instead of a view.
+
+    The event time is none of a value's fields, so asked for it, it raises LookupError too.
+    """
+
+    def field(path: str) -> Expression:
+        getter = _getter(value_type, path)
+        if getter is None:
+            raise LookupError(f"the records have no field {path!r}")
+        return getter
+
+    return field
+
+
 def _getter(value_type: Any, path: str) -> Callable[[Any], Any] | None:
     """Return what reads a field, None if the type has none of that name. In values without declared fields a missing one is NULL."""
     if path == EVENT_TIME and not fields_of(value_type):

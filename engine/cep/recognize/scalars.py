@@ -15,9 +15,21 @@ from engine.cep.recognize.view import Expression, View
 Function = Callable[..., Any]
 
 
+class Constant:
+    """An expression that is always the same."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __call__(self, view: View) -> Any:
+        return self.value
+
+
 def constant(value: Any) -> Expression:
     """Return an expression that is always the same."""
-    return lambda view: value
+    return Constant(value)
 
 
 def strict(function: Function, parts: Sequence[Expression]) -> Expression:
@@ -27,6 +39,9 @@ def strict(function: Function, parts: Sequence[Expression]) -> Expression:
         return lambda view: None if (value := only(view)) is None else function(value)
     if len(parts) == 2:
         left, right = parts
+        if isinstance(right, Constant) and right.value is not None:
+            known = right.value
+            return lambda view: None if (first := left(view)) is None else function(first, known)
 
         def both(view: View) -> Any:
             first = left(view)

@@ -12,7 +12,7 @@ from engine.cep.linear import linear_matcher
 from engine.cep.matcher import RECORDS_MAX, Matcher, NfaMatcher, Shape
 from engine.cep.nfa import compile_pattern
 from engine.cep.recognize.measures import Recognized
-from engine.cep.recognize.recognizer import Recognizer, fields_getter
+from engine.cep.recognize.recognizer import Recognizer
 from engine.cep.rules.expressions import Expressions
 from engine.cep.rules.pattern import make_pattern, make_skip, names_of
 from engine.cep.rules.rule import Rule, check_rule
@@ -81,7 +81,7 @@ def _from_sql(rule: Rule, sql: str, frame: Frame) -> CompiledRule:
 def _from_pattern(rule: Rule, frame: Frame) -> CompiledRule:
     assert rule.pattern is not None
     names = list(names_of(rule.pattern.stages))
-    expressions = Expressions(names, fields_getter(frame.value_type))
+    expressions = Expressions(names, frame.value_type)
     pattern, skip = make_pattern(rule.pattern, expressions), make_skip(rule.skip)
     shape = _shape(rule, expressions, pattern.stage_names)
     limits: dict[str, Any] = {"value_type": frame.value_type, "max_partials": frame.max_partials, "on_too_many": frame.on_too_many}

@@ -14,9 +14,9 @@ from typing import Any
 
 from engine.cep.conditions import PartialMatch, TakenBy
 from engine.cep.recognize.clause import Span
-from engine.cep.recognize.expressions import Compiler, Field, Names
+from engine.cep.recognize.expressions import Compiler, Names
 from engine.cep.recognize.lexer import Clause
-from engine.cep.recognize.recognizer import EVENT_TIME
+from engine.cep.recognize.recognizer import EVENT_TIME, fields_getter, values_getter
 from engine.cep.recognize.view import View, initial_accs, next_accs
 from engine.errors import ConfigError, RecordError
 
@@ -28,18 +28,19 @@ class Expressions:
 
     Args:
         stages: Names of all stages, those of negations too.
-        field: How to read a field of a record.
+        value_type: Type of the records.
     """
 
-    def __init__(self, stages: Sequence[str], field: Field) -> None:
+    def __init__(self, stages: Sequence[str], value_type: Any) -> None:
         names = [stage.upper() for stage in stages]
         if len(set(names)) < len(names):
             raise RecordError(f"two stages differ only by capitals: {', '.join(stages)}")
         self._names = Names(tuple(names), {})
         self._labels = {stage: label for label, stage in enumerate(stages)}
-        self._field = field
+        self._field = fields_getter(value_type)
+        self._field_of_value = values_getter(value_type)
 
-    def condition(self, stage: str, sql: str, what: str) -> Callable[..., bool]:
+    def condition(self, stage: str, sql: str, what: str) -> Callable[..., Any]:
         """Return a condition of a stage, as `f(value)` where the record alone decides, else as `f(value, match)`."""
         compiler = self._compiler(sql, what)
         label = self._labels[stage]
@@ -47,17 +48,11 @@ class Expressions:
             compiled = compiler.compile(Span(0, len(sql)), own=label)
         except ConfigError as error:
             raise _refused(what, error) from error
+        if compiled.plain and EVENT_TIME not in sql:
+            # The record alone decides, and nothing of a view is asked for but it.
+            return Compiler(Clause(sql), self._names, self._field_of_value).compile(Span(0, len(sql)), own=label).get
         get, labels, view = compiled.get, self._labels, View()
         view.closed = True
-
-        if compiled.local and not compiler.folds and EVENT_TIME not in sql:
-
-            def alone(value: Any) -> bool:
-                view.row = (0, value, 0)
-                view.rows = (view.row,)
-                return bool(get(view))
-
-            return alone
 
         def with_match(value: Any, match: PartialMatch) -> bool:
             _lay_out(view, [*match.path(), (stage, match.timestamp_ms, value)], labels, compiler)

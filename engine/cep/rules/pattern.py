@@ -1,6 +1,7 @@
 """A rule's pattern in JSON, as a pattern of the algebra. What the algebra refuses is refused here, with the stage in the message."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from engine.cep import skip as skips
 from engine.cep.pattern import Pattern, begin
@@ -94,6 +95,6 @@ def _quantified(pattern: Pattern, spec: StageSpec, expressions: Expressions) -> 
     return pattern if spec.within is None else pattern.within(spec.within, between="previous_and_current")
 
 
-def _condition(spec: StageSpec, sql: str, word: str, expressions: Expressions) -> Callable[..., bool]:
+def _condition(spec: StageSpec, sql: str, word: str, expressions: Expressions) -> Callable[..., Any]:
     assert spec.stage is not None
     return expressions.condition(spec.stage, sql, f"{word} of stage {spec.stage!r}")

@@ -5,9 +5,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from engine.cep.conditions import PartialMatch
 from engine.cep.matcher import Found
 from engine.cep.rules import parse_rule
 from engine.cep.rules.compiled import Frame, compile_rule
+from engine.cep.rules.expressions import Expressions
 from engine.errors import RecordError
 from tests.engine.cep.rules_world import Event, rule, stage
 
@@ -139,3 +141,26 @@ def test_rule_in_sql_needs_no_key_and_no_order_and_may_name_the_right_ones() -> 
     clause = "MEASURES A.cents AS a, B.cents AS b PATTERN (A B) DEFINE A AS kind = 'a', B AS kind = 'b'"
     assert fields_of(sql(clause), "a:1@1 b:2@2") == [{"a": 1, "b": 2}]
     assert fields_of(sql(f"PARTITION BY user ORDER BY ts, cents {clause}"), "a:1@1 b:2@2") == [{"user": "ann", "a": 1, "b": 2}]
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("cents > 5", [False, True]),
+        ("5 < cents", [False, True]),
+        ("a.cents + 1 >= 6 AND NOT kind IN ('x', 'y')", [True, True]),
+        ("note IS NULL OR LENGTH(note) = 2", [True, True]),
+        ("note = 'hi'", [None, True]),
+        ("NULL > cents OR cents BETWEEN 6 AND 9", [None, True]),
+        ("CASE WHEN cents = 5 THEN kind = 'k' ELSE FALSE END", [True, False]),
+        ("TRUE", [True, True]),
+    ],
+)
+def test_rule_condition_on_the_record_alone_gives_what_it_gives_in_a_match(sql: str, expected: list[bool | None]) -> None:
+    records = [Event("u", "k", 5, 1), Event("u", "k", 7, 1, "hi")]
+    expressions = Expressions(["a"], Event)
+    alone = expressions.condition("a", sql, "where")
+    with_match = expressions.condition("a", f"({sql}) AND COUNT(a.*) = 1", "where")
+    assert [alone(record) for record in records] == expected
+    looks = [PartialMatch("u", 1, record, ["a"]) for record in records]
+    assert [with_match(record, look) for record, look in zip(records, looks, strict=True)] == [value is True for value in expected]
