@@ -247,7 +247,7 @@ def _check_lookup(stream: "Stream[Any, Any]", table: "Table[Any, Any]", how: str
     what = stream._what(name)
     if hasattr(table, "_node"):
         raise ConfigError(
-            f"{what}: that is a stream, not a table; make one of it, stream.table('name'), or declare it with app.table('topic', Type). "
+            f"{what}: a stream is not a table; make one of it, stream.table('name'), or declare it with app.table('topic', Type). "
             "Two streams meet by join(other, within=...)"
         )
     if not is_table(table):

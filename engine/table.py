@@ -146,8 +146,8 @@ class Table(Hinted, Generic[K, V]):
         """
         changes = self._partitioned(name)
         if not isinstance(other, Table):
-            is_stream = " a stream; make a table of it, stream.table('name'), or let it look into this one: stream.lookup(table)"
-            told = f"that is{is_stream}" if hasattr(other, "_node") else f"{other!r} is not a table"
+            mend = "; make one of it, stream.table('name'), or let it look into this one: stream.lookup(table)"
+            told = f"a stream is not a table{mend}" if hasattr(other, "_node") else f"{other!r} is not a table"
             raise ConfigError(f"{changes._what(name)}: {told}")
         others = other._partitioned(name)
         if on is not None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from hypothesis import strategies as st
 from msgspec import Struct
 
 from engine.records import TopicPartition
@@ -27,6 +28,13 @@ class Purchase(Struct, frozen=True):
     order_id: str
     user_id: str | None
     ts: int
+
+
+FAILURES = st.sampled_from(["", "", "", "restart", "crash"])
+USERS = st.tuples(
+    st.just("users"), st.sampled_from("abc"), st.sampled_from(["rome", "oslo", "bonn", None]), st.integers(-3, 3), st.booleans()
+)
+ORDERS = st.tuples(st.just("orders"), st.sampled_from("uvwxyz"), st.sampled_from(["a", "b", "c", None]), st.just(0), st.booleans())
 
 
 def world(declare: Callable[[Any, Any], Any], *, delay: str = "1h", versions: str | None = None) -> Topology:

@@ -1,6 +1,5 @@
 """Window operators must give what the oracle gives, in the same order, however the input is cut and whenever the worker restarts."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -9,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import agg, triggers, windows
-from engine.agg import Aggregate
 from engine.block import MAX_TIME, MIN_TIME
 from engine.errors import ConfigError
 from engine.operators.window import WindowSpec, window_operator
@@ -17,132 +15,22 @@ from engine.testing.harness import OperatorHarness, Out
 from engine.triggers import Trigger
 from engine.windows import SessionWindow, Window
 from tests.effort import examples
-from tests.engine.operators.window_oracle import Input, Oracle, fraction
-
-
-class Reading(msgspec.Struct, frozen=True):
-    """A record's value."""
-
-    number: int
-    part: float
-
-
-def reading(number: int) -> Reading:
-    """Return a value."""
-    return Reading(number, fraction(number))
-
-
-AGGREGATES: dict[str, Aggregate] = {
-    "count": agg.count(),
-    "total": agg.sum("number"),
-    "parts": agg.sum("part"),
-    "first": agg.first("number"),
-    "last": agg.last("number"),
-    "low": agg.min("number"),
-    "high": agg.max("number"),
-    "kinds": agg.distinct("number"),
-}
-
-
-@st.composite
-def streams(draw: st.DrawFn) -> list[Input]:
-    """Draw records of three keys, out of order, with a watermark before each that never goes back."""
-    records = []
-    watermark = draw(st.integers(-5, 5))
-    for _ in range(draw(st.integers(0, 30))):
-        timestamp_ms = watermark + draw(st.integers(-12, 25))
-        records.append(Input(draw(st.sampled_from(["a", "b", "ä"])), draw(st.integers(0, 3)), timestamp_ms, watermark))
-        watermark += draw(st.sampled_from([0, 0, 0, 1, 2, 7, 30]))
-    return records
-
-
-@st.composite
-def fixed_windows(draw: st.DrawFn) -> windows.FixedWindow:
-    """Draw a tumbling or hopping window."""
-    size = draw(st.integers(1, 15))
-    every = draw(st.integers(1, size)) if draw(st.booleans()) else size
-    return windows.FixedWindow(size, every, draw(st.integers(1 - every, every - 1)))
-
-
-def spans_of(window: Window) -> Any:
-    """Return the oracle's idea of a window."""
-    if isinstance(window, windows.FixedWindow):
-        size, every, offset = window.size_ms, window.every_ms, window.offset_ms
-        return lambda t, n: [(s, s + size) for s in range(t - size + 1, t + 1) if (s - offset) % every == 0]
-    assert isinstance(window, SessionWindow)
-    gap = window.gap_ms
-    return (lambda t, n: [(t, t + gap_by_number(reading(n)))]) if callable(gap) else (lambda t, n: [(t, t + gap)])
-
-
-def gap_by_number(value: Reading) -> int:
-    """A gap that depends on the value; 0 for some."""
-    return value.number * 4
-
-
-def drive(
-    harness: OperatorHarness,
-    inputs: Sequence[Input],
-    watermark: int,
-    cuts: Sequence[int],
-    restarts: Sequence[bool],
-    *,
-    careful: bool = False,
-) -> None:
-    """Feed records in blocks of the given sizes, the rest in one; restart before a block where asked."""
-    at, number = 0, 0
-    harness.careful = careful
-    while True:
-        size = cuts[number] if number < len(cuts) else len(inputs)
-        block = inputs[at : at + size]
-        at += len(block)
-        end = inputs[at].before if at < len(inputs) else watermark
-        records = [(record.key, reading(record.number), record.timestamp_ms) for record in block]
-        if careful:
-            # As a task replays: time first, then the record by itself.
-            for record, row in zip(block, records, strict=True):
-                harness.advance(record.before)
-                harness.feed(*row)
-            harness.advance(end)
-        else:
-            harness.feed_block(records, before=[record.before for record in block], watermark=end)
-        if number < len(restarts) and restarts[number]:
-            harness.snapshot_and_restore()
-            harness.careful = careful
-        number += 1
-        if at >= len(inputs):
-            return
-
-
-def results_of(outs: Sequence[Out]) -> list[tuple[Any, ...]]:
-    """Return results as the oracle writes them, with the time at which they fired."""
-    found = []
-    for out in outs:
-        row = out.value
-        assert out.key == row["key"]
-        assert out.timestamp_ms == row["window_end"] - 1
-        found.append((row["key"], row["window_start"], row["window_end"], *(row[name] for name in AGGREGATES), out.before + 1))
-    return found
-
-
-def check(spec: WindowSpec, oracle: Oracle, inputs: list[Input], end: int, cuts: list[int], restarts: list[bool]) -> None:
-    """Compare the operator with the oracle: cut, restarted, one by one, and careful."""
-    oracle.run(inputs, end)
-    ways = [(cuts, restarts, False), ([], [], False), ([1] * len(inputs), [True] * len(inputs), False), (cuts, restarts, True)]
-    for sizes, stops, careful in ways:
-        harness = OperatorHarness(window_operator(spec))
-        drive(harness, inputs, end, sizes, stops, careful=careful)
-        late = [
-            (side.key, side.value.number, side.timestamp_ms, tuple(int(value) for _, value in side.headers))
-            for side in harness.take_sides()
-        ]
-        assert results_of(harness.take()) == oracle.results
-        assert late == [(key, number, time_ms, (*span, before)) for key, number, time_ms, span, before in oracle.late]
-        assert harness.counters["late_records"] == len(oracle.late)
-        assert not harness.failed
-
-
-CUTS = st.lists(st.integers(0, 9), max_size=12)
-RESTARTS = st.lists(st.booleans(), max_size=12)
+from tests.engine.operators.window_oracle import Input, Oracle
+from tests.engine.operators.window_world import (
+    AGGREGATES,
+    CUTS,
+    RESTARTS,
+    Reading,
+    check,
+    drive,
+    fixed_windows,
+    gap_by_number,
+    make,
+    results_of,
+    rows,
+    spans_of,
+    streams,
+)
 
 
 @settings(max_examples=examples(50), deadline=None)
@@ -204,17 +92,6 @@ def test_triggers_any_cut_equals_oracle(
         drive(harness, inputs, end, sizes, stops, careful=careful)
         assert [row[:-1] for row in results_of(harness.take())] == [row[:-1] for row in oracle.results]
         assert harness.counters["late_records"] == len(oracle.late)
-
-
-def rows(harness: OperatorHarness, *names: str) -> list[tuple[Any, ...]]:
-    """Return what came out: key, chosen fields, timestamp."""
-    return [(out.key, *(out.value[name] for name in names), out.timestamp_ms) for out in harness.take()]
-
-
-def make(window: Window, **options: Any) -> OperatorHarness:
-    """Return a harness for a window over plain numbers that counts and sums them up."""
-    aggregates = {"n": agg.count(), "total": agg.sum(lambda value: value)}
-    return OperatorHarness(window_operator(WindowSpec(window, aggregates, value_type=int, **options)))
 
 
 def test_window_into_struct_makes_it() -> None:
@@ -307,96 +184,6 @@ def test_hopping_reduce_without_merge_sees_every_window_in_order_of_arrival() ->
     harness.feed_block([("k", "x", 7), ("k", "y", 6), ("k", "z", 12)])
     harness.advance(MAX_TIME)
     assert rows(harness, "window_start", "text") == [("k", 0, "xy", 9), ("k", 5, "xyz", 14), ("k", 10, "z", 19)]
-
-
-# -- sliding
-
-
-@settings(max_examples=examples(50), deadline=None)
-@given(streams(), st.integers(1, 12), st.integers(0, 9), CUTS, RESTARTS)
-def test_sliding_any_cut_equals_oracle(inputs: list[Input], size: int, lateness: int, cuts: list[int], restarts: list[bool]) -> None:
-    expected: list[tuple[Any, ...]] = []
-    late: list[Input] = []
-    in_time: list[Input] = []
-    for record in inputs:
-        reached = record.timestamp_ms + size - 1 + lateness <= record.before
-        (late if reached else in_time).append(record)
-    # The window at a record's time sees what was there when the watermark reached it, if the record itself was.
-    for key, time_ms in {(record.key, record.timestamp_ms) for record in in_time}:
-        due = time_ms + lateness
-        seen = [r for r in in_time if r.key == key and time_ms - size < r.timestamp_ms <= time_ms and r.before < due]
-        if any(record.timestamp_ms == time_ms for record in seen):
-            expected.append((due, key.encode(), key, sum(record.number for record in seen), len(seen), time_ms))
-    expected.sort()
-    for sizes, stops in ((cuts, restarts), ([], []), ([1] * len(inputs), [True] * len(inputs))):
-        spec = WindowSpec(
-            windows.sliding(f"{size}ms"), {"n": agg.count(), "total": agg.sum("number")}, lateness, "late", value_type=Reading
-        )
-        harness = OperatorHarness(window_operator(spec))
-        drive(harness, inputs, MAX_TIME, sizes, stops)
-        assert rows(harness, "total", "n") == [row[2:] for row in expected]
-        assert [(side.key, side.timestamp_ms) for side in harness.take_sides()] == [(record.key, record.timestamp_ms) for record in late]
-
-
-# -- count
-
-
-@settings(max_examples=examples(50), deadline=None)
-@given(streams(), st.integers(1, 6), st.integers(1, 6), CUTS, RESTARTS)
-def test_count_any_cut_equals_oracle(inputs: list[Input], n: int, every: int, cuts: list[int], restarts: list[bool]) -> None:
-    every = min(n, every)
-    expected = []
-    for at, record in enumerate(inputs):
-        seen = [other for other in inputs[: at + 1] if other.key == record.key]
-        if len(seen) >= n and (len(seen) - n) % every == 0:
-            times = [other.timestamp_ms for other in seen[-n:]]
-            expected.append((record.key, min(times), max(times) + 1, sum(other.number for other in seen[-n:]), record.before, max(times)))
-    for sizes, stops in ((cuts, restarts), ([], []), ([1] * len(inputs), [True] * len(inputs))):
-        spec = WindowSpec(windows.count(n, every), {"total": agg.sum("number")}, value_type=Reading)
-        harness = OperatorHarness(window_operator(spec))
-        drive(harness, inputs, MAX_TIME, sizes, stops)
-        found = [
-            (out.key, out.value["window_start"], out.value["window_end"], out.value["total"], out.before, out.timestamp_ms)
-            for out in harness.take()
-        ]
-        assert found == expected
-
-
-# -- sessions that a record ends
-
-
-@settings(max_examples=examples(50), deadline=None)
-@given(streams(), st.integers(1, 12), CUTS, RESTARTS)
-def test_session_ends_with_any_cut_equals_oracle(inputs: list[Input], gap: int, cuts: list[int], restarts: list[bool]) -> None:
-    in_time = [record for record in inputs if record.timestamp_ms > record.before]
-    expected = []
-    for key in sorted({record.key for record in in_time}):
-        ordered = sorted((record for record in in_time if record.key == key), key=lambda record: record.timestamp_ms)
-        sessions: list[list[Input]] = []
-        for record in ordered:
-            if sessions:
-                last = sessions[-1][-1].timestamp_ms
-                ended = any(other.number == 3 and other.timestamp_ms < record.timestamp_ms for other in sessions[-1])
-            if not sessions or ended or record.timestamp_ms >= last + gap:
-                sessions.append([])
-            sessions[-1].append(record)
-        for session in sessions:
-            last = session[-1].timestamp_ms
-            end = last + 1 if any(record.number == 3 for record in session) else last + gap
-            expected.append((end - 1, key.encode(), key, session[0].timestamp_ms, end, sum(record.number for record in session)))
-    expected.sort()
-    for sizes, stops, careful in (
-        (cuts, restarts, False),
-        ([], [], False),
-        ([1] * len(inputs), [True] * len(inputs), False),
-        ([], [], True),
-    ):
-        window = windows.session(f"{gap}ms", ends_with=lambda value: value.number == 3)
-        harness = OperatorHarness(window_operator(WindowSpec(window, {"total": agg.sum("number")}, late_to="late", value_type=Reading)))
-        drive(harness, inputs, MAX_TIME, sizes, stops, careful=careful)
-        found = [(out.key, out.value["window_start"], out.value["window_end"], out.value["total"]) for out in harness.take()]
-        assert found == [row[2:] for row in expected]
-        assert harness.counters["late_records"] == len(inputs) - len(in_time) == len(harness.sides)
 
 
 # -- everything, and the wall clock
