@@ -32,7 +32,7 @@ from cdc.fitting import Declared
 from cdc.framing import FoundSchemas, Opener, Payload, Schemas, StoredSchemas, unknown_ids
 from cdc.reading import base64_bytes
 from cdc.rows import PLACEHOLDER, RowType
-from cdc.unwrapped import read_unwrapped
+from cdc.unwrapped import read_unwrapped, unwrapped_position
 from engine.codecs import Decoded
 from engine.errors import ConfigError, RecordError
 from engine.records import Headers, RecordBatch
@@ -132,7 +132,7 @@ class DebeziumCodec(Generic[R]):
             RecordError: Neither of them, or a value that does not fit.
         """
         if raw is None:
-            return self._tombstone(raw_key, headers) if self._unwrapped else None
+            return self._tombstone(raw_key, headers) if self._unwrapped or _deletes(headers) else None
         payload = self._values.open(raw, headers)
         value = payload.value
         if isinstance(value, dict):
@@ -210,6 +210,8 @@ class DebeziumCodec(Generic[R]):
     def _other(self, topic: str, payload: Payload, raw_key: bytes | None, raw: bytes, headers: Headers) -> Change[R] | None:
         """What is not an envelope: an unwrapped row, a heartbeat, or nothing for this codec."""
         value = payload.value
+        if value is None and (self._unwrapped or _deletes(headers)):
+            return self._tombstone(raw_key, headers)  # as JsonConverter writes it with schemas
         if not isinstance(value, dict):
             raise RecordError("the record's value is null or not an object: neither a change nor a tombstone")
         key = self._keys.open(raw_key, headers).value if raw_key is not None else None
@@ -228,11 +230,15 @@ class DebeziumCodec(Generic[R]):
             op_header=None if op is None else header_text(op),
             marked=self._rows.marks.may_be_in(raw),
             keys=(self._header_key(headers, "__debezium.oldkey"), self._header_key(headers, "__debezium.newkey")),
+            headers=headers,
         )
 
     def _tombstone(self, raw_key: bytes | None, headers: Headers) -> Change[R] | None:
         key = self._key(raw_key, headers)
-        return None if key is None else Change(op=Op.DELETE, key=key, new_key=self._header_key(headers, "__debezium.newkey"))
+        if key is None:
+            return None
+        new_key = self._header_key(headers, "__debezium.newkey")
+        return Change(op=Op.DELETE, key=key, new_key=new_key, position=unwrapped_position({}, headers))
 
     def select(self, name: str) -> Compiled:
         """Return the selector of a column of the row, or, where the row has none of that name, of a field of the change.
@@ -264,6 +270,12 @@ class DebeziumCodec(Generic[R]):
     def encode_column(self, values: Sequence[Change[R]]) -> list[bytes | None]:
         """Return the records that Debezium would write for these changes, as JSON without schemas."""
         return [None if value is None else encode_change(value) for value in values]
+
+
+def _deletes(headers: Headers) -> bool:
+    """Whether headers say that the record is a delete: the unwrapped form with its operation in a header."""
+    op = header(headers, "__op")
+    return op is not None and header_text(op) == Op.DELETE.value
 
 
 def _column_getter(get: Callable[[Any], Any], key_column: str | None) -> Callable[[Change[Any]], Any]:

@@ -22,7 +22,7 @@ import base64
 import binascii
 from collections.abc import Callable
 from datetime import timedelta
-from decimal import Decimal
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from struct import pack
 from typing import Any, Literal
 from uuid import UUID
@@ -37,6 +37,7 @@ Wire = Literal["json", "avro"]
 _FLOAT_MAX = 3.4028235677973362e38  # what rounds to the largest of 4 bytes
 _FLOAT_NORMAL = 1.1754943508222875e-38  # smaller ones have fewer digits
 _NEGATIVE_SCALE = 1_000  # PostgreSQL's largest; Debezium adds 2,048 to a negative one
+_EXACTLY = Context(prec=MAX_PREC, Emin=MIN_EMIN, Emax=MAX_EMAX, traps=[])
 _INT64 = ((1 << 63) - 1, -(1 << 63))
 _TIMESTAMPS = {
     "io.debezium.time.Timestamp": "ms",
@@ -201,9 +202,8 @@ def decimal_reader(scale: int, binary: Callable[[Any], bytes]) -> Callable[[Any]
 
 
 def scaled(unscaled: int, scale: int) -> Decimal:
-    """Return unscaled / 10 ** scale, exactly, whatever the context's precision."""
-    digits = tuple(map(int, str(abs(unscaled))))
-    return Decimal((int(unscaled < 0), digits, -scale))
+    """Return unscaled / 10 ** scale, exactly, whatever the context's precision and however many digits."""
+    return _EXACTLY.scaleb(Decimal(unscaled), -scale)
 
 
 def variable_decimal(value: dict[str, Any]) -> Decimal:

@@ -78,6 +78,9 @@ CASES: dict[str, tuple[dict[str, Any], Any, Any]] = {
         of("int64", "org.apache.kafka.connect.data.Timestamp"), -1, naive(1969, 12, 31, 23, 59, 59, 999_000),
     ),
     "date as ISO": (of("string", "io.debezium.time.IsoDate"), "2026-02-28Z", date(2026, 2, 28)),
+    "numeric of 20,000 digits": (
+        of("bytes", DECIMAL, parameters={"scale": "1000"}), unscaled(10**20_000 + 7), Decimal("1" + "0" * 19_000 + "." + "0" * 999 + "7"),
+    ),
     "bigint": (of("int64"), 2**63 - 1, 2**63 - 1),
     "double": (of("double"), "-Infinity", float("-inf")),
 }  # fmt: skip

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import gzip
 import json
+import lzma
 import sys
 import urllib.request
 from collections.abc import Iterable
@@ -93,12 +94,12 @@ def _config(postgres: Postgres, name: str, mode: str, encoding: str, apicurio: A
     return config | ({"value.converter.schemas.enable": "false"} if encoding == "json" else {})
 
 
-def save(folder: Path, name: str, records: list[dict[str, Any]], apicurio: ApicurioServer | None) -> None:
+def save(folder: Path, name: str, records: list[dict[str, Any]], apicurio: ApicurioServer | None, packed: str = "gz") -> None:
     """Write a capture; of Avro records their schemas too."""
-    write(folder / f"{name}.jsonl.gz", "".join(_line(record, apicurio is not None) for record in records))
+    write(folder / f"{name}.jsonl.{packed}", "".join(_line(record, apicurio is not None) for record in records))
     if apicurio is not None:
         ids = sorted({int.from_bytes(raw[1:5], "big") for record in records for raw in (record["key"], record["value"]) if raw})
-        write(folder / f"{name}.schemas.json.gz", json.dumps({schema_id: _schema(apicurio, schema_id) for schema_id in ids}))
+        write(folder / f"{name}.schemas.json.{packed}", json.dumps({schema_id: _schema(apicurio, schema_id) for schema_id in ids}))
 
 
 def said(connection: Any, query: str) -> list[dict[str, Any]]:
@@ -150,7 +151,7 @@ def _schema(apicurio: ApicurioServer, schema_id: int) -> Any:
 
 def write(path: Path, text: str) -> None:
     """Write a file compressed, always alike."""
-    path.write_bytes(gzip.compress(text.encode(), mtime=0))
+    path.write_bytes(lzma.compress(text.encode()) if path.suffix == ".xz" else gzip.compress(text.encode(), mtime=0))
     print(f"{path.name} {path.stat().st_size}", flush=True)
 
 
