@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from engine.inputs import RepartitionInput
-from engine.operators.repartition import BARRIER_HEADERS, Barrier
+from engine.operators.repartition import BARRIER_HEADERS, Barrier, RepartitionSink
 
 if TYPE_CHECKING:
     from engine.task import Task
@@ -43,6 +43,9 @@ class Cut:
             for topic, upstream in run.upstream_of.items():
                 if topic not in self._sent and all(self._is_drained(source) for source in upstream):
                     self._sent.add(topic)
+                    for operator in run.operators.values():
+                        if isinstance(operator, RepartitionSink) and operator.topic == topic:
+                            operator.tell_all()  # told behind the barrier, it would close windows behind the cut of the stage that reads it
                     self._send(topic)
                 done = done and topic in self._sent
             done = done and all(self._is_drained(source) for source in run.inputs.values())

@@ -86,7 +86,7 @@ class RepartitionSink(Operator):
         self._codec = key_codec(node.key_type)
         self._typed = node.value_type is not Any
         self._encode = untyped.encoder(node.value_type)
-        self._topic = topic
+        self.topic = topic
         self._outputs = outputs
         self._epoch = epoch
         self._upstreams = context.run.task.plan.partitions
@@ -114,8 +114,8 @@ class RepartitionSink(Operator):
     def _send_everywhere(self, block: Block) -> None:
         timestamp_ms, value = block.timestamps[0], self._encode(block.values[0])
         headers = [EVERYWHERE_HEADER] if timestamp_ms >= 0 else [EVERYWHERE_HEADER, (CLAMPED_HEADER, b"%d" % timestamp_ms)]
-        for partition in range(self._outputs.partition_count(self._topic)):
-            self._outputs.add_to(self._topic, partition, max(0, timestamp_ms), None, value, tuple(headers))
+        for partition in range(self._outputs.partition_count(self.topic)):
+            self._outputs.add_to(self.topic, partition, max(0, timestamp_ms), None, value, tuple(headers))
 
     def _send(self, block: Block) -> None:
         if not len(block):
@@ -127,29 +127,34 @@ class RepartitionSink(Operator):
         if min(timestamps) <= 0:
             headers = [((CLAMPED_HEADER, b"%d" % timestamp_ms),) if timestamp_ms < 0 else () for timestamp_ms in timestamps]
             timestamps = [max(0, timestamp_ms) for timestamp_ms in timestamps]
-        self._outputs.add(self._topic, keys, list(map(self._encode, block.values)), timestamps, headers, placed_by)
+        self._outputs.add(self.topic, keys, list(map(self._encode, block.values)), timestamps, headers, placed_by)
 
     def before_commit(self) -> None:
         now_ms = self.context.now_ms
         said = (self._watermark, self.context.inputs_idle(0))
         if self._watermark == MIN_TIME and not said[1]:
             return
-        targets = self._outputs.partitions_with_records(self._topic)
+        targets = self._outputs.partitions_with_records(self.topic)
         prompt = self.context.run.task.prompt_watermarks or said[1] or self._watermark == MAX_TIME
         if prompt or self._last_round_ms is None or not 0 <= now_ms - self._last_round_ms < _QUIET_MS:
             self._last_round_ms = now_ms
-            targets = list(range(self._outputs.partition_count(self._topic)))
+            targets = list(range(self._outputs.partition_count(self.topic)))
         control = msgspec.json.encode(Control(1, self._epoch, self.context.partition, self._upstreams, *said))
         for partition in targets:
             if self._said.get(partition) != said:
                 self._said[partition] = said
-                self._outputs.add_to(self._topic, partition, max(0, self._watermark), None, control, CONTROL_HEADERS)
+                self._outputs.add_to(self.topic, partition, max(0, self._watermark), None, control, CONTROL_HEADERS)
 
-        self._untold = any(self._said.get(partition) != said for partition in range(self._outputs.partition_count(self._topic)))
+        self._untold = any(self._said.get(partition) != said for partition in range(self._outputs.partition_count(self.topic)))
+
+    def tell_all(self) -> None:
+        """Tell every partition the watermark now, so that it stands before what is written next, such as a barrier."""
+        self._last_round_ms = None
+        self.before_commit()
 
     def untold(self) -> Untold | None:
         """Return which partition knows least of the time that this task has reached, None if all know it."""
-        known, partition = min((self._said.get(other, _NOTHING)[0], other) for other in range(self._outputs.partition_count(self._topic)))
+        known, partition = min((self._said.get(other, _NOTHING)[0], other) for other in range(self._outputs.partition_count(self.topic)))
         return None if known >= self._watermark else Untold(partition, known, self._watermark)
 
     def next_wall_clock_ms(self) -> int | None:

@@ -4,10 +4,12 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from engine.control import Delete, Put
 from engine.errors import ConfigError, FencedError, StateError, UnavailableError
+from engine.operators.repartition import BARRIER_HEADERS, Barrier, Control
 from engine.records import TopicPartition
 from engine.restoring import Words
 from engine.runtime.lifecycle import Phase
@@ -114,6 +116,28 @@ async def test_savepoint_restored_goes_on_where_it_was_taken(tmp_path: Path) -> 
     await world.until(**{f"page-{n}": 8 for n in range(5)})
     assert again.runner.plan.changelog_topic == "app-changelog-2"
     await again.stop()
+
+
+@virtual_time
+async def test_savepoint_watermarks_stand_before_the_barriers(tmp_path: Path) -> None:
+    """Told behind them, a watermark would close windows behind the cut, and the restored app would close them again."""
+    world = World(numbering(3, repartition=True))
+    worker = world.worker()
+    for n in range(20):
+        world.click(f"user-{n}", page=f"page-{n % 5}")
+        await asyncio.sleep(0.05)
+    await take(world, tmp_path, stop=True)
+    barriers = 0
+    for batch in world.read("app-number-numbering-repartition-1"):
+        ended: set[int] = set()
+        for key, value, headers in zip(batch.keys, batch.values, batch.headers, strict=True):
+            if headers == BARRIER_HEADERS:
+                ended.add(msgspec.json.decode(value or b"", type=Barrier).upstream)
+            elif key is None:
+                assert msgspec.json.decode(value or b"", type=Control).upstream not in ended
+        barriers += len(ended)
+    assert barriers == 9
+    await worker.stop()
 
 
 @pytest.mark.parametrize("repartition", [False, True])
