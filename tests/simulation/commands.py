@@ -52,6 +52,10 @@ class Commands:
         self._given: list[Given] = []
         self._catalog = catalog_of(plan)
 
+    def go_on_with(self, plan: Plan) -> None:
+        """Send to the app as it is from now on."""
+        self._plan, self._catalog = plan, catalog_of(plan)
+
     def send_some(self) -> None:
         """Send a few notes, and now and then a command."""
         if "tally" not in self._plan.graphs:

@@ -6,11 +6,12 @@
 
 When the last cut is reported, and before anybody is told to go on, all tasks stand still with everything committed: the outputs up to there
 belong to the savepoint. So these and what comes out of the second life must together be what must come out, nothing lost and
-nothing doubled, whatever the first life did after the cut; and of the commands, those count that the savepoint has seen.
+nothing doubled, whatever the first life did after the cut; commands behind the cut are obeyed in both. In some seeds the last savepoint is
+the end of the first life, when all sources are read to their ends; the second one has more partitions, and more traffic.
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -21,6 +22,7 @@ from engine.runtime.savepoint_taking import Wish, take_savepoint
 from engine.runtime.transport.memory import MemoryTransport
 from state.remote import open_folder
 from state.savepoint import Manifest, verify_savepoint
+from tests.simulation.app import make_plan
 from tests.simulation.world import World
 
 SHARE = 0.3
@@ -41,10 +43,20 @@ class Savepoints:
         self._world = world
         self._random = random
         self.wanted = random.random() < SHARE
+        can_grow = not world.choice.idle and not {"waits", "pages"} & set(world.choice.pipelines)  # each partition has its own time there
+        self.grow_to = world.choice.partitions + random.choice([1, 3]) if self.wanted and can_grow and random.random() < 0.5 else None
         self.taken: list[Taken] = []
         self._folder = Path(world.folder.name) / "savepoints"
         self._ends: dict[TopicPartition, int] = {}
         self._acting: asyncio.Task[None] | None = None
+
+    async def end_epoch(self) -> None:
+        """Take the savepoint that is the end of the epoch; everything that was sent has been read."""
+        for number in range(10):
+            await self._take(f"last-{number}", stop=True)
+            if self.taken and self.taken[-1].manifest.name.startswith("last"):
+                return
+        self._world.errors.append("no savepoint could be taken though nothing goes wrong")
 
     def start(self) -> None:
         """Begin to take savepoints, if this seed has any."""
@@ -66,10 +78,10 @@ class Savepoints:
             number += 1
             await self._take(f"savepoint-{number}")
 
-    async def _take(self, name: str) -> None:
+    async def _take(self, name: str, *, stop: bool = False) -> None:
         world = self._world
-        timeout_s = self._random.choice([0.5, 2.0, 8.0])
-        wish = Wish(name, str(self._folder), who="sim", cut_timeout_s=timeout_s, write_timeout_s=5.0)
+        timeout_s = 20.0 if stop else self._random.choice([0.5, 2.0, 8.0])
+        wish = Wish(name, str(self._folder), who="sim", stop=stop, cut_timeout_s=timeout_s, write_timeout_s=5.0)
         try:
             manifest = await take_savepoint(self._client(), world.plan, wish, world.clock, self._at_the_cut)
         except StreamForgeError as error:
@@ -86,13 +98,15 @@ class Savepoints:
         self._ends = world.output_ends()
         world.trace.say("every task has its cut")
 
-    async def restore(self) -> dict[int, int]:
-        """Begin the second life of the world, from the last savepoint; return how far into the control topic it has seen."""
+    async def restore(self) -> dict[int, int] | None:
+        """Begin the second life of the world, from the last savepoint; return how far into the control topic it has seen, None for all."""
         world, taken = self._world, self.taken[-1]
         folder = open_folder(self._folder / taken.manifest.name)
         if verify_savepoint(folder) != taken.manifest:
             world.errors.append(f"{taken.manifest.name} has changed since it was taken")
-        restored = await restore_savepoint(self._client(), world.plan, folder, world.clock)
+        plan = world.plan if self.grow_to is None else make_plan(replace(world.choice, partitions=self.grow_to))
+        restored = await restore_savepoint(self._client(), plan, folder, world.clock, grow=self.grow_to is not None)
         world.trace.say(f"{taken.manifest.name} is restored: epoch {restored.epoch.epoch}")
-        world.begin_again(world.plan.in_epoch(restored.epoch.epoch), taken.ends)
-        return {part.number: part.offsets[world.plan.control_topic] for part in taken.manifest.parts}
+        seen = {part.number: part.offsets[plan.control_topic] for part in taken.manifest.parts}
+        world.begin_again(plan.in_epoch(restored.epoch.epoch), taken.ends)
+        return seen if self.grow_to is None else None

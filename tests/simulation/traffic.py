@@ -77,9 +77,9 @@ class Traffic:
         for _ in range(count):
             self.order(self.random.choice(USERS), "late", EPOCH_MS - AGO_MS + self.random.randrange(10_000))
 
-    def end(self) -> None:
-        """Send a last record to each partition, by which every window closes."""
-        ts = self.now_ms() + AGO_MS
+    def end(self, ahead_ms: int = AGO_MS) -> None:
+        """Send a record that means nothing to each partition, so that none is behind another; so far ahead that every window closes."""
+        ts = self.now_ms() + ahead_ms
         for partition in range(self.choice.partitions):
             self._ids += 2
             order = msgspec.json.encode(Order(self._ids // 2 * 2 + 1, "user-0", "EUR", 0, "end", ts))

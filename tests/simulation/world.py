@@ -20,6 +20,7 @@ from tests.simulation.disk import Bucket, Disk
 from tests.simulation.ledger import Ledger
 from tests.simulation.loop import Trace
 from tests.simulation.network import Weather
+from tests.simulation.oracle import Expected
 from tests.simulation.process import Process
 from tests.simulation.traffic import Traffic
 from tests.simulation.verdict import Spans, expected_of, is_complete
@@ -60,6 +61,7 @@ class World:
         self.ledger = Ledger(self.broker, self.plan)
         self.commands = Commands(self.broker, self.clock, self.plan, self.own, self.trace.say)
         self.spans: Spans | None = None
+        self.is_rescaled = False
         self.errors: list[str] = []
         self.processes: list[Process] = []
         self.disks: dict[str, Disk] = {}
@@ -82,8 +84,13 @@ class World:
         return process
 
     def begin_again(self, plan: Plan, cuts: Mapping[TopicPartition, int]) -> None:
-        """Go on in another epoch, on other disks; of the outputs, what lies between the cuts and now does not count."""
+        """Go on in another epoch, on other disks, perhaps with more partitions; of the outputs, what lies between the cuts and now does
+        not count."""
         ends = self.output_ends()
+        self.is_rescaled = plan.partitions != self.plan.partitions
+        self.choice = self.traffic.choice = replace(self.choice, partitions=plan.partitions)
+        self.broker.add_partitions(dict.fromkeys({"orders", "clicks"} - set(plan.sources), plan.partitions))  # sent to all the same
+        self.commands.go_on_with(plan)
         self.spans = {partition: (cut, ends[partition]) for partition, cut in cuts.items()}
         self.plan, self.ledger = plan, Ledger(self.broker, plan)
         self.processes, self.disks = [], {}
@@ -106,21 +113,24 @@ class World:
 
     # -- coming to rest
 
-    async def heal(self, what: str) -> None:
-        """Let no more faults happen, and wait until everything is done."""
-        self.trace.say(f"no more faults, until there is {what}")
+    def _calm_down(self) -> None:
         self.weather.calm = True
         now_s = self.clock.monotonic_s()
         for process in self.processes:
             process.bomb, process.full_disk = None, False
             process.line.cut_ends_s = process.line.mute_ends_s = 0.0
             process.line.thaws_s = min(process.line.thaws_s, now_s)
+
+    async def heal(self, what: str) -> None:
+        """Let no more faults happen, and wait until everything is done."""
+        self.trace.say(f"no more faults, until there is {what}")
+        self._calm_down()
         if self.random.random() < 0.3:
             self._start_healer()
         for process in self.processes:
             process.clock.offset_ms = self.furthest_ms
-        expected = expected_of(self.broker, self.plan)
-        deadline_s = now_s + HEALS_WITHIN_S
+        expected = self.expected()
+        deadline_s = self.clock.monotonic_s() + HEALS_WITHIN_S
         while not (is_complete(self.broker, expected, self.spans) and self._is_read()):
             self.find_failures()
             if self.errors:
@@ -129,6 +139,22 @@ class World:
                 self.errors.append(f"after {HEALS_WITHIN_S} s without a fault there is not {what}")
                 return
             if not self.running():  # the last one was about to stop, or has not found the broker
+                self._start_healer()
+            await asyncio.sleep(0.5)
+
+    def expected(self) -> Expected:
+        """Return what must come out of what was sent so far."""
+        return expected_of(self.broker, self.plan, is_rescaled=self.is_rescaled)
+
+    async def until_read(self) -> None:
+        """Let no more faults happen, and wait until everything that was sent has been read."""
+        self._calm_down()
+        deadline_s = self.clock.monotonic_s() + HEALS_WITHIN_S
+        while not self._is_read():
+            if self.clock.monotonic_s() > deadline_s:
+                self.errors.append(f"after {HEALS_WITHIN_S} s without a fault not everything is read")
+                return
+            if not self.running():
                 self._start_healer()
             await asyncio.sleep(0.5)
 
@@ -141,7 +167,9 @@ class World:
         topics = [*self.plan.sources, self.plan.control_topic]
         partitions = [TopicPartition(topic, number) for topic in topics for number in range(self.choice.partitions)]
         ends = {partition: self.broker.log(partition).high_watermark for partition in partitions}
-        if any(group.get(partition, 0) != end for partition, end in ends.items()):
+        if any(
+            group.get(partition, 0) != end for partition, end in ends.items() if self.spans is None or partition.topic in self.plan.sources
+        ):
             return False
         if self.spans is None:
             return True
