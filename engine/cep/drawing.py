@@ -48,7 +48,7 @@ class _Drawing:
             self.boxes.append(f"{indent}end")
             return name
         name = f"s{number}"
-        text = stage.name.replace('"', "#quot;")
+        text = _escaped(stage.name)
         text = f"no {text}" if stage.is_not else " ".join([text, *_quantifiers(stage)])
         self.boxes.append(f'{indent}{name}{{{{"{text}"}}}}' if stage.is_not else f'{indent}{name}["{text}"]')
         return name
@@ -65,6 +65,14 @@ def _quantifiers(stage: Stage) -> Iterator[str]:
         yield "greedy"
     if stage.until is not None:
         yield "until"
+    if stage.step_limit_ms is not None:
+        yield f"within {_duration(stage.step_limit_ms)} of the one before"
+
+
+def _escaped(name: str) -> str:
+    """Return a name so that a quoted label shows it as it is, on one line."""
+    odd = {letter: f"#{ord(letter)};" for letter in name if letter in "#<>&`" or not letter.isprintable()} | {'"': "#quot;"}
+    return "".join(odd.get(letter, letter) for letter in name)
 
 
 def _duration(limit_ms: int) -> str:

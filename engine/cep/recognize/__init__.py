@@ -42,7 +42,10 @@ def match_recognize(sql: str) -> Recognizer:
     """
     if not isinstance(sql, str):
         raise ConfigError(f"match_recognize({sql!r}): the text of a clause is needed")
-    return Recognizer(sql)
+    try:
+        return Recognizer(sql)
+    except RecursionError:
+        raise ConfigError("match_recognize, line 1, column 1: parentheses or operators nest too deeply; write it in fewer levels") from None
 
 
 __all__ = ["Recognizer", "match_recognize"]

@@ -161,6 +161,8 @@ class Compiler:
 
     def _on_in(self, node: Node) -> Expression:
         value, *others = self._parts(node, "this", "expressions")
+        if not others:
+            self._fail(node, f"{node.sql()}: IN needs a value to compare with")
         return scalars.one_of(value, others)
 
     def _on_case(self, node: Node) -> Expression:
@@ -302,13 +304,13 @@ class Compiler:
         return self._own is not None and self._own in labels
 
     def _aggregate(self, node: Node, name: str, arguments: list[Node], *, final: bool) -> Expression:
-        if len(arguments) != 1:
+        if len(arguments) != 1 or arguments[0] is None:
             self._fail(node, f"{name} takes one argument")
         argument, aggregate = arguments[0], AGGREGATES[name]
         if self._own is not None and name == "ARRAY_AGG":
             self._fail(node, "ARRAY_AGG is for MEASURES: a condition has no use for it")
         if kind_of(argument) == "Distinct":
-            if name != "COUNT" or len(argument.expressions) != 1:
+            if name != "COUNT" or len(argument.expressions) != 1 or argument.expressions[0].is_star:
                 self._fail(node, f"DISTINCT is for COUNT of one expression: {node.sql()}")
             argument, aggregate = argument.expressions[0], COUNT_DISTINCT
         labels: Labels | None = None

@@ -11,7 +11,7 @@ from engine.cep.recognize.clause import Column, Query, parse_clause
 from engine.cep.recognize.expressions import Compiler, Field, Names
 from engine.cep.recognize.matcher import Plan, RowMatcher
 from engine.cep.recognize.measures import Measures
-from engine.cep.recognize.row_pattern import text_of
+from engine.cep.recognize.row_pattern import text_of, variables_of
 from engine.cep.recognize.view import Expression
 from engine.errors import ConfigError
 from engine.selectors import compile_selector, fields_of
@@ -39,7 +39,10 @@ class Recognizer:
         if not self.query.order_by and not placed:
             self._fail(0, "ORDER BY is needed: rows are matched in the order of their event time")
         query = self.query
-        self._automaton = compile_row_pattern(query.pattern, query.variables)
+        try:
+            self._automaton = compile_row_pattern(query.pattern, query.variables)
+        except ConfigError as error:
+            self._fail(next(variables_of(query.pattern)).at, str(error).removeprefix("match_recognize: "))
         self._names = Names(query.variables, {name: self._labels(*members) for name, members in query.subsets.items()})
         self._check_skip(self._automaton)
         self._plan(lambda path: lambda view: None, dict)

@@ -133,7 +133,7 @@ def _bounds(cursor: Cursor) -> tuple[int, int | None]:
     least = _count(cursor)
     if cursor.accept(","):
         most = _count(cursor)
-        least = 0 if least is None else least
+        least = 0 if least is None and most is not None else least
     else:
         most = least
     cursor.expect("}")
@@ -156,6 +156,8 @@ def _primary(cursor: Cursor, *, excluded: bool) -> RowPattern | None:
     token = cursor.token
     if cursor.at("PERMUTE", "("):
         return _permute(cursor, excluded=excluded)
+    if token.word == "PERMUTE":
+        cursor.clause.fail(token.end, "PERMUTE is followed by its parts, such as PERMUTE(A, B); a variable of that name stands in quotes")
     if token.kind in ("name", "quoted"):
         cursor.take()
         return Variable(unquoted(token), excluded, token.start)
@@ -181,6 +183,8 @@ def _permute(cursor: Cursor, *, excluded: bool) -> RowPattern:
     cursor.expect("(")
     parts = [_sequence(cursor, excluded=excluded)]
     while cursor.accept(","):
+        if cursor.at(")"):
+            cursor.fail("a part of PERMUTE is expected here; for no row at all write ()")
         parts.append(_sequence(cursor, excluded=excluded))
     cursor.expect(")")
     if len(parts) > PERMUTE_MAX:

@@ -153,22 +153,29 @@ def _line(one: Listed) -> str:
 
 
 def _ask(workers: Sequence[str], path: str, token: str | None) -> dict[str, Any]:
-    """Ask workers until one has the partition.
+    """Ask workers until one has the partition; one that cannot be reached is passed over.
 
     Raises:
         ConfigError: The question is none, or not allowed; or no worker that was asked has the partition.
-        UnavailableError: A worker cannot be reached.
+        UnavailableError: That may be because one of them cannot be reached.
     """
     problem = ""
+    missing: UnavailableError | None = None
     for worker in workers:
         if urllib.parse.urlsplit(worker).scheme not in ("http", "https"):
             raise ConfigError(f"--worker {worker}: an address such as http://127.0.0.1:6066 is needed")
-        status, answer = _get(worker.rstrip("/") + path, token)
+        try:
+            status, answer = _get(worker.rstrip("/") + path, token)
+        except UnavailableError as error:
+            missing = error
+            continue
         if status == 200:
             return answer
         problem = str(answer.get("error", f"status {status}"))
         if status not in (421, 503):
             raise ConfigError(f"{worker}: {problem}")
+    if missing is not None:
+        raise UnavailableError(f"{problem}; {missing}" if problem else str(missing)) from missing
     raise ConfigError(f"{problem} (asked: {', '.join(workers)}; name the other workers by --worker)")
 
 

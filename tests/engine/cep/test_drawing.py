@@ -1,6 +1,14 @@
 """Patterns as Mermaid flowcharts."""
 
-from engine import cep
+import re
+
+import pytest
+from hypothesis import given, settings
+
+from engine import ConfigError, cep
+from tests.effort import examples
+from tests.engine.cep.test_words import sequences
+from tests.engine.cep.word_oracle import Item, pattern_of
 
 
 def test_draw_shows_stages_negations_groups_and_the_limit() -> None:
@@ -26,3 +34,54 @@ def test_draw_shows_stages_negations_groups_and_the_limit() -> None:
 
 def test_draw_greedy_loop_with_an_end() -> None:
     assert 's0["a {1,} ? greedy until"]' in cep.draw(cep.begin("a").one_or_more().greedy().until(lambda v: v).optional())
+
+
+NAMES = ["two words", 'quo"ted', "[square]", "{curly} (round)", "end", "a-->b", "#35;", "two\nlines", "<b>&amp;`", "ünï", "no x"]
+LABEL = r'"(?:[^"\n<>`#&]|#\w+;)+"'
+BOX = re.compile(rf"  +(?:(?P<box>s\d+)(?:\[{LABEL}\]|\{{\{{{LABEL}\}}\}})|subgraph (?P<group>g\d+)\[{LABEL}\]|(?P<end>end))")
+ARROW = re.compile(r"  ([sg]\d+) -->\|(?:not )?(?:next|followed by)(?: any)?\| ([sg]\d+)")
+LIMIT = re.compile(rf"  limit>{LABEL}\]")
+
+
+def check_structure(text: str) -> None:
+    """Every line is a box, a frame that is closed, an arrow between what stands before it, or the limit at the end."""
+    head, *lines = text.splitlines()
+    assert head == "flowchart LR" and text.endswith("\n")
+    known: set[str | None] = set()
+    depth = limits = 0
+    for line in lines:
+        if arrow := ARROW.fullmatch(line):
+            assert depth == 0 and set(arrow.groups()) <= known
+        elif box := BOX.fullmatch(line):
+            name = box["box"] or box["group"]
+            assert name is None or name not in known
+            known.add(name)
+            depth += (box["group"] is not None) - (box["end"] is not None)
+        else:
+            assert LIMIT.fullmatch(line), line
+            limits += 1
+    assert depth == 0 and limits <= 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_draw_stage_names_of_any_letters_leave_the_structure_whole(name: str) -> None:
+    inner = cep.begin(f"{name} in a group").times(2, 3).consecutive().not_followed_by(f"{name} not").next("last")
+    pattern = cep.begin(name).one_or_more().allow_combinations().followed_by_any(cep.begin(inner).optional().followed_by("z")).times(2)
+    text = cep.draw(pattern.not_next(f"{name}!").followed_by("end of it").within("90s"))
+    check_structure(text)
+    shown = re.sub(r"#(\d+);", lambda code: chr(int(code[1])), text.replace("#quot;", '"'))
+    assert f'["{name} {{1,}} combinations"]' in shown and f'{{{{"no {name}!"}}}}' in shown
+
+
+@settings(max_examples=examples(60), deadline=None)
+@given(sequences(3))
+def test_draw_every_pattern_has_a_structure_and_all_its_stages(sequence: tuple[Item, ...]) -> None:
+    try:
+        pattern = pattern_of(sequence, 4)
+    except ConfigError:
+        return
+    text = cep.draw(pattern)
+    check_structure(text)
+    for stage in pattern.flat():
+        words = [f"no {stage.name}"] if stage.is_not else [stage.name, *[word for word in ("greedy", "until") if getattr(stage, word)]]
+        assert all(word in text for word in words)

@@ -103,6 +103,21 @@ def test_clause_says_as_little_as_possible() -> None:
         (f"{HEAD} PATTERN (A /* oops)", "/*", "never closed"),
         (f"{HEAD} PATTERN (A{{1000}}{{2}})", "{2", "a quantifier already"),
         (f"{HEAD} PATTERN (A{{1001}})", "1001", "up to 1,000"),
+        (f"{HEAD} PATTERN (A{{,}})", "{", "needs a number"),
+        (f"{HEAD} PATTERN (PERMUTE(A,))", "))", "a part of PERMUTE is expected"),
+        (f"{HEAD} PATTERN (PERMUTE A)", " A)", "stands in quotes"),
+        (f"{HEAD} PATTERN (A{{1000}} B{{1000}} C)", "A{", "more than 2,000 places"),
+        ("", "", "PATTERN is expected here, not the end"),
+        (";", ";", "PATTERN is expected here"),
+        ("MATCH_RECOGNIZE (PATTERN (A)", "", "is expected here, not the end"),
+        (f"{HEAD} PATTERN (A | | B)", "| B", "a pattern variable is expected"),
+        (f"{HEAD} PATTERN (A{{1.5}})", "1.5", "whole number"),
+        (f"{HEAD} PATTERN (A) LIMIT 3", "LIMIT", "not expected here"),
+        (f"{HEAD} PATTERN (A) WITHIN 5 MINUTES", "5", "INTERVAL is expected"),
+        (f"{HEAD} MEASURES A.amount PATTERN (A)", "PATTERN", "AS is expected"),
+        (f"{HEAD} AFTER MATCH SKIP PAST FIRST ROW PATTERN (A)", "FIRST", "LAST is expected"),
+        (f"{HEAD} ALL ROW PER MATCH PATTERN (A)", "ROW", "ROWS is expected"),
+        ("PARTITION BY LOWER(user_id) ORDER BY ts PATTERN (A)", "(user", "not expected|is expected"),
         ("ORDER BY ts PATTERN (A)", "ORDER", "PARTITION BY is needed"),
         ("PARTITION BY user_id PATTERN (A)", "PARTITION", "ORDER BY is needed"),
     ],
@@ -138,6 +153,11 @@ def test_pattern_may_have_an_alternative_without_rows() -> None:
         ("amount IN (SELECT 1)", "amount", "is not supported here"),
         ("TRIM(LEADING 'x' FROM amount) = ''", "'x'", "is not supported here"),
         ("MIN(A.amount, 2) = 1", "MIN", "takes one argument"),
+        ("COUNT() = 1", "COUNT", "takes one argument"),
+        ("COUNT(DISTINCT *) = 1", "COUNT", "DISTINCT is for COUNT of one expression"),
+        ("amount IN ()", "amount", "IN needs a value"),
+        ("amount > CURRENT_TIMESTAMP", "amount", "is not supported here"),
+        ("amount > ?", "amount", "is not supported here"),
     ],
 )
 def test_expression_that_cannot_be_is_refused_at_its_place(expression: str, word: str, message: str) -> None:
@@ -172,3 +192,16 @@ def test_all_rows_of_values_without_fields_are_refused() -> None:
 def test_text_is_needed() -> None:
     with pytest.raises(ConfigError, match="the text of a clause"):
         cep.match_recognize(7)  # type: ignore[arg-type]  # on purpose
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "PATTERN (" + "(" * 3_000 + "A" + ")" * 3_000 + ")",
+        "PATTERN (A) DEFINE A AS " + "(" * 3_000 + "amount" + ")" * 3_000 + " > 1",
+        "PATTERN (A) DEFINE A AS " + "amount + " * 5_000 + "1 > 2",
+    ],
+)
+def test_clause_that_nests_too_deeply_is_refused(rest: str) -> None:
+    with pytest.raises(ConfigError, match=r"line 1, column 1: .* nest too deeply"):
+        cep.match_recognize(f"{HEAD} {rest}")
