@@ -24,6 +24,8 @@ from engine.keys import key_codec
 from engine.operators.base import Operator
 from engine.operators.undeclared import refuse_structs
 from engine.outputs import Outputs
+from engine.records import Headers
+from engine.tracing import trace_headers
 
 if TYPE_CHECKING:
     from engine.graph import Node
@@ -114,6 +116,8 @@ class RepartitionSink(Operator):
     def _send_everywhere(self, block: Block) -> None:
         timestamp_ms, value = block.timestamps[0], self._encode(block.values[0])
         headers = [EVERYWHERE_HEADER] if timestamp_ms >= 0 else [EVERYWHERE_HEADER, (CLAMPED_HEADER, b"%d" % timestamp_ms)]
+        for traced in trace_headers(block) or ():
+            headers += traced
         for partition in range(self._outputs.partition_count(self.topic)):
             self._outputs.add_to(self.topic, partition, max(0, timestamp_ms), None, value, tuple(headers))
 
@@ -122,10 +126,11 @@ class RepartitionSink(Operator):
             return
         placed_by = list(map(self._codec.wire, block.keys))
         keys = placed_by if self._codec.encode is self._codec.wire else list(map(self._codec.encode, block.keys))
-        headers = None
+        headers = trace_headers(block)
         timestamps = block.timestamps
         if min(timestamps) <= 0:
-            headers = [((CLAMPED_HEADER, b"%d" % timestamp_ms),) if timestamp_ms < 0 else () for timestamp_ms in timestamps]
+            clamped: list[Headers] = [((CLAMPED_HEADER, b"%d" % timestamp_ms),) if timestamp_ms < 0 else () for timestamp_ms in timestamps]
+            headers = clamped if headers is None else [(*ours, *theirs) for ours, theirs in zip(clamped, headers, strict=True)]
             timestamps = [max(0, timestamp_ms) for timestamp_ms in timestamps]
         self._outputs.add(self.topic, keys, list(map(self._encode, block.values)), timestamps, headers, placed_by)
 

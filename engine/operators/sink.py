@@ -9,6 +9,7 @@ from engine.keys import key_codec, wire_bytes
 from engine.operators.base import Operator, OperatorContext
 from engine.outputs import Outputs
 from engine.records import Headers
+from engine.tracing import trace_headers
 
 if TYPE_CHECKING:
     from engine.graph import Node
@@ -37,7 +38,8 @@ class TopicSink(Operator):
             encoded: list[bytes | None] = [None if key is None else key_bytes(key) for key in keys]
         else:
             encoded = list(map(key_bytes, keys))
-        self._outputs.add(self._topic, encoded, self._codec.encode_column(block.values), kafka_times(block.timestamps))
+        values = self._codec.encode_column(block.values)
+        self._outputs.add(self._topic, encoded, values, kafka_times(block.timestamps), trace_headers(block))
 
 
 def encode_side(

@@ -38,7 +38,8 @@ class Transactions:
         self._shell = shell
         self._opened = opened
         self._changelog = TopicPartition(shell.plan.changelog_topic, number)
-        self._offsets = opened.positions  # where a worker that was killed has left the group's behind
+        known = opened.task.positions.items()  # a worker that was killed has left the group's behind them
+        self._offsets = {partition: offset for partition, offset in known if offset is not None}
         self._reported: dict[TopicPartition, int] = {}
         self._reported_s = float("-inf")
         self._committed_s = 0.0
