@@ -8,10 +8,15 @@ It is the working time of the thread that counts, as long as the wall clock show
 processes take on a busy machine is no reason for smaller pieces: each has a price of its own, so that the machine would only become
 busier (300,000 orders beside a load of ten processes went through in pieces of 127 records).
 
-Results never depend on it (design rule 5).
+Producers that send often make batches of a few records, and each of those has its price too: those that wait are joined.
+
+Results never depend on either (design rule 5).
 """
 
-from engine.records import RecordBatch
+from collections.abc import Callable, Sequence
+from itertools import chain
+
+from engine.records import HeaderColumn, RecordBatch
 from engine.source_rows import ROWS
 
 FIRST_RECORDS = 1_024
@@ -57,3 +62,25 @@ def cut_piece(batch: RecordBatch, start: int, size: int) -> RecordBatch:
     if rows is not None:
         piece.attached[ROWS] = rows.cut(start, stop)
     return piece
+
+
+def join_batches(batches: Sequence[RecordBatch]) -> RecordBatch:
+    """Return batches of one partition, each of which goes on where the one before ends, as one; nothing may be attached to them."""
+    first, last = batches[0], batches[-1]
+    if len(batches) == 1:
+        return first
+    read_headers: Callable[[], HeaderColumn] | None = None
+    if any(batch.read_headers is not None for batch in batches):
+        read_headers = lambda: list(chain.from_iterable(batch.headers for batch in batches))  # noqa: E731  # typed above
+    return RecordBatch(
+        first.topic,
+        first.partition,
+        list(chain.from_iterable(batch.offsets for batch in batches)),
+        list(chain.from_iterable(batch.timestamps for batch in batches)),
+        list(chain.from_iterable(batch.keys for batch in batches)),
+        list(chain.from_iterable(batch.values for batch in batches)),
+        position=first.position,
+        next_offset=last.next_offset,
+        high_watermark=last.high_watermark,
+        read_headers=read_headers,
+    )

@@ -20,10 +20,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.records import RecordBatch, TopicPartition
+from engine.runtime.cutting import join_batches
 from engine.runtime.metrics import TaskMetrics
 from engine.runtime.transport.protocol import Transport
 
 log = logging.getLogger(__name__)
+
+JOINED_RECORDS = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,21 @@ class Intake:
     def pop(self, partition: TopicPartition | None = None) -> RecordBatch | EndOfInput:
         """Remove and return what is first of an input, or of all of them by arrival; there must be something."""
         return self._queues[self.heads()[0] if partition is None else partition].popleft().item
+
+    def take(self, partition: TopicPartition) -> RecordBatch | EndOfInput:
+        """Remove and return what is first of an input; small batches come together with those right behind them."""
+        queue = self._queues[partition]
+        item = queue.popleft().item
+        if isinstance(item, EndOfInput) or item.attached:
+            return item
+        batches, count = [item], len(item)
+        while queue and isinstance(follower := queue[0].item, RecordBatch):
+            count += len(follower)
+            if count > JOINED_RECORDS or follower.attached:
+                break
+            batches.append(follower)
+            queue.popleft()
+        return join_batches(batches)
 
     def expected(self, partition: TopicPartition) -> int:
         """Return the offset with which an input goes on."""

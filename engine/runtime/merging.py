@@ -58,7 +58,7 @@ class Merging:
         for partition in heads:
             group = self._groups.get(partition.topic)
             if group is None:
-                return self._intake.pop(partition)
+                return self._intake.take(partition)
             mates = [head for head in heads if self._groups.get(head.topic) == group]
             if mates[0] is not partition:
                 continue  # looked at already: it waits
@@ -70,7 +70,7 @@ class Merging:
     def _merge(self, task: Task, mates: Sequence[TopicPartition], now_s: float) -> RecordBatch | EndOfInput | None:
         """Take from the one of several inputs whose next record is the earliest."""
         if len(mates) == 1 and not self._candidates(task, mates[0]):
-            return self._intake.pop(mates[0])
+            return self._intake.take(mates[0])
         times = {partition: self._times(task, partition) for partition in mates}
         first = min(mates, key=lambda partition: times[partition][0])
         if self._must_wait(task, first, times[first][0], now_s):

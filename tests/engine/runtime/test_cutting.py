@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.records import RecordBatch
-from engine.runtime.cutting import LEAST_RECORDS, PieceSize, cut_piece
+from engine.runtime.cutting import LEAST_RECORDS, PieceSize, cut_piece, join_batches
 
 
 def test_piece_size_fast_pieces_grow_at_most_twofold() -> None:
@@ -61,9 +61,11 @@ def test_cut_piece_pieces_together_are_the_batch(steps: list[int], sizes: list[i
         "t", 0, offsets, offsets, [b"k"] * len(offsets), [b"v"] * len(offsets), position=100, next_offset=end, read_headers=lambda: headers
     )
     start, position, seen = 0, 100, []
+    pieces = []
     for size in sizes + [1] * len(offsets):
         piece = cut_piece(batch, start, size)
         assert piece.position == position
+        pieces.append(piece)
         position = piece.next_offset
         seen += list(zip(piece.offsets, piece.headers, strict=True))
         start += len(piece)
@@ -71,3 +73,6 @@ def test_cut_piece_pieces_together_are_the_batch(steps: list[int], sizes: list[i
             break
     assert seen == list(zip(offsets, headers, strict=True))
     assert position == end
+    joined = join_batches(pieces)
+    for column in ("offsets", "timestamps", "keys", "values", "headers", "position", "next_offset"):
+        assert getattr(joined, column) == getattr(batch, column), column

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from engine.records import RecordBatch, TopicPartition
-from engine.runtime.intake import Intake
+from engine.runtime.intake import JOINED_RECORDS, EndOfInput, Intake
 from engine.runtime.metrics import TaskMetrics
 from engine.testing.clock import virtual_time
 
@@ -119,3 +119,29 @@ async def test_intake_partition_that_is_held_keeps_its_order_and_takes_no_room()
     assert calls.made == [("resume", (CLICKS,)), ("pause", (CLICKS,))]  # and full again
     items = [intake.pop() for _ in range(len(intake))]
     assert [item.position if isinstance(item, RecordBatch) else "end" for item in items] == [6, 8, "end", 9]
+
+
+def test_intake_small_batches_that_wait_are_taken_together() -> None:
+    intake, _ = opened(records_max=100_000)
+    for position in range(5, 25, 4):
+        intake.offer(batch(position, 4))
+    intake.offer(batch(25, JOINED_RECORDS))
+    intake.end(["clicks"])
+    taken = intake.take(CLICKS)
+    assert isinstance(taken, RecordBatch)
+    assert (taken.position, list(taken.offsets), taken.next_offset) == (5, list(range(5, 25)), 25)
+    large = intake.take(CLICKS)
+    assert isinstance(large, RecordBatch) and (large.position, len(large)) == (25, JOINED_RECORDS)
+    assert intake.take(CLICKS) == EndOfInput("clicks")
+
+
+def test_intake_batch_that_was_looked_at_is_taken_alone() -> None:
+    intake, _ = opened()
+    for position in (5, 7, 9):
+        intake.offer(batch(position, 2))
+    peeked = intake.peek(CLICKS)
+    assert isinstance(peeked, RecordBatch)
+    peeked.attached["rows"] = "what was read of it"
+    assert intake.take(CLICKS) is peeked
+    rest = intake.take(CLICKS)
+    assert isinstance(rest, RecordBatch) and (rest.position, rest.next_offset) == (7, 11)
