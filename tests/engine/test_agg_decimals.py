@@ -14,7 +14,11 @@ from engine import App, Stream, agg
 from engine.agg.folding import Folding, ResultRows
 from engine.agg.retracting import RetractingFolding
 from engine.errors import ConfigError, RecordError
+from engine.keys import key_codec
 from engine.testing import TestDriver
+from state.memory import MemoryStore
+from state.overlay import TaskState
+from state.values import msgpack_codec, raw_codec
 from tests.effort import examples
 
 NAN, INFINITY = Decimal("NaN"), Decimal("Infinity")
@@ -115,35 +119,16 @@ def test_aggregates_of_decimals_over_a_table_forget_the_rows_that_go(declared: b
     aggregates = {name: each for name, each in ALL.items() if name not in ("about", "top")}
     values: list[Any] = rows if declared else [{"amount": r.amount, "maybe": r.maybe, "mixed": r.mixed} for r in rows]
     folding = RetractingFolding(aggregates, Row if declared else dict[str, Any], key_as="key", into=None, what="test")
-    cells = Cells()
+    cells = TaskState(MemoryStore()).mapped("values", key_codec(str), raw_codec, msgpack_codec(int))
     total = folding.empty
     for value in values:
-        total = folding.change(total, value, True, cells, "k")  # type: ignore[arg-type]
+        total = folding.change(total, value, True, cells, "k")
     kept = gone.draw(st.lists(st.sampled_from(range(len(rows))), min_size=1, unique=True))
     for number, value in enumerate(values):
         if number not in kept:
-            total = folding.change(total, value, False, cells, "k")  # type: ignore[arg-type]
+            total = folding.change(total, value, False, cells, "k")
     found = folding.row("k", total)
     check({**found, "about": found["kinds"], "top": expected([rows[n] for n in kept])["top"]}, [rows[n] for n in kept])
-
-
-class Cells:
-    """What `state.maps.MapCells` does, in a dict."""
-
-    def __init__(self) -> None:
-        self.all: dict[tuple[Any, bytes], int] = {}
-
-    def get(self, key: Any, sub: bytes) -> int | None:
-        return self.all.get((key, sub))
-
-    def put(self, key: Any, sub: bytes, value: int) -> None:
-        self.all[key, sub] = value
-
-    def delete(self, key: Any, sub: bytes) -> None:
-        self.all.pop((key, sub), None)
-
-    def items(self, key: Any) -> list[tuple[bytes, int]]:
-        return [(sub, value) for (other, sub), value in self.all.items() if other == key]
 
 
 def of_amounts(aggregate: Any, *texts: str) -> Any:
