@@ -169,6 +169,7 @@ async def test_jsonschema_a_record_that_does_not_fit_is_refused(registry: Regist
     assert "schema 1: not a valid Payment" in str(found.errors[0])
 
 
+@pytest.mark.thorough
 async def test_debezium_fetches_its_schemas_before_a_batch_is_decoded(registry: Registry) -> None:
     """Schemas of the capture are registered anew; ids differ from the captured ones, so the records are given the new ids."""
     ids = {}

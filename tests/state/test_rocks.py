@@ -226,6 +226,7 @@ def test_load_is_there_afterwards_and_reads_as_usual(tmp_path: Path) -> None:
     again.close()
 
 
+@pytest.mark.thorough
 def test_load_that_ends_with_the_process_leaves_an_earlier_position_and_what_belongs_to_it(tmp_path: Path) -> None:
     program = f"""
 import os

@@ -95,6 +95,7 @@ def test_run_with_several_files_of_a_topic_reads_them_one_after_the_other(tmp_pa
     assert [record["value"]["ts"] for record in read(tmp_path / "out" / "late.jsonl")] == [0]
 
 
+@pytest.mark.thorough
 def test_run_of_its_own_output_reads_it_again(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "in.jsonl", [click("ann", 0), click("ann", 60_000), click("ann", 1)])
     app = write_app(tmp_path)
@@ -132,6 +133,7 @@ def test_run_with_a_function_that_raises_keeps_the_other_records(tmp_path: Path)
     assert "ZeroDivisionError" in read(tmp_path / "out" / "clicks-dlq.jsonl")[0]["headers"]["error"]
 
 
+@pytest.mark.thorough
 def test_run_again_over_clean_input_removes_the_old_dead_letters(tmp_path: Path) -> None:
     app = write_app(tmp_path)
     bad = write_lines(tmp_path / "bad.jsonl", [click("ann", 0), {}])

@@ -3,6 +3,8 @@
 import asyncio
 from dataclasses import replace
 
+import pytest
+
 from engine.records import TopicPartition
 from engine.runtime.committing import IDLE_S, REPORT_S
 from engine.testing.clock import virtual_time
@@ -25,6 +27,7 @@ def group_offset(world: World) -> int | None:
     return world.broker.group("app").offsets.get(CLICKS)
 
 
+@pytest.mark.thorough
 @virtual_time
 async def test_group_offsets_go_along_every_few_seconds_and_the_changelog_has_them_each_time() -> None:
     world, script = World(numbering(partitions=1)), Script({})

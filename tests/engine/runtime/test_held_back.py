@@ -82,6 +82,7 @@ async def test_time_that_stands_still_each_time_ends_the_worker(monkeypatch: pyt
     assert worker.runner.metrics.task(0).stalls == 3
 
 
+@pytest.mark.thorough
 @virtual_time
 @pytest.mark.parametrize("idle", [None, "5s", "90s"])
 async def test_time_of_a_quiet_source_is_left_alone(idle: str | None) -> None:

@@ -143,6 +143,7 @@ async def test_not_ready_until_the_tasks_run() -> None:
     await worker.stop()
 
 
+@pytest.mark.thorough
 async def test_loop_guard_ends_a_process_whose_loop_does_not_go_round(caplog: pytest.LogCaptureFixture) -> None:
     ended = threading.Event()
     statuses: list[int] = []
