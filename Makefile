@@ -51,7 +51,8 @@ test-long: .venv/.made ## the same with many more examples, and the slow tests
 	@TEST_EFFORT=long $(BIN)/python -m pytest --hypothesis-seed=$(SEED) $(ARGS)
 
 check: .venv/.made ## what to run before each commit: style, types and the fast tests, in under a minute
-	@$(MAKE) -j2 lint types fast
+	@echo "seed $(SEED); again: make check SEED=$(SEED)"
+	@$(MAKE) -j2 lint types fast SEED=$(SEED)
 
 lint:
 	@$(BIN)/ruff check --quiet .
@@ -61,7 +62,7 @@ types:
 	@$(BIN)/mypy --no-error-summary $(PACKAGES)
 
 fast:
-	@TEST_EFFORT=check $(BIN)/python -m pytest -q -x -n 2 -m "not kafka and not cdc and not slow and not thorough" \
+	@TEST_EFFORT=check $(BIN)/python -m pytest -q -x -n 2 --hypothesis-seed=$(SEED) -m "not kafka and not cdc and not slow and not thorough" \
 		--ignore=tests/simulation --ignore=tests/chaos --ignore=tests/mutants --ignore=tests/agents --ignore=tests/test_readme.py
 
 cdc: .venv/.made ## PostgreSQL, Debezium, Kafka, a registry and the shop's pipelines on loopback, until Ctrl-C: make cdc ARGS="--seconds 60"

@@ -9,7 +9,7 @@
     everything()                  all records of a key, for ever
 
 A window [start, end) holds a record if start <= timestamp < end. It is complete when the watermark reaches end - 1. A session is
-[first record, last record + gap); two that touch (one ends where the other begins) are one.
+[first record, last record + gap); two that touch (one ends where the other begins) are one, but for those with `ends_with`.
 
 Source: Akidau et al., "The Dataflow Model", VLDB 2015, section 2.2.
 """
@@ -170,7 +170,8 @@ def session(gap: Duration | Callable[[Any], int], ends_with: Callable[[Any], obj
             which it is no whole number, or less than 0, is a bad record, and goes to the dead letters with that reason (`on_error="fail"`
             ends the worker instead).
         ends_with: Predicate of a value. The record that fulfils it is the last of its session, which then is
-            [first record, that record + 1 ms) and does not wait for the gap. Records are put in order of event time for it.
+            [first record, that record + 1 ms) and does not wait for the gap. Records are put in order of event time for it, so that a
+            session has closed when the next record comes that is as far away as the gap: sessions that only touch stay apart here.
     """
     if ends_with is not None:
         check_function(ends_with, "ends_with of windows.session")

@@ -54,7 +54,8 @@ def sessions(gap: int, ends: bool) -> Callable[[list[Reading]], list[tuple[int, 
     def parts(readings: list[Reading]) -> list[tuple[int, int, list[Reading]]]:
         found: list[list[Reading]] = []
         for r in sorted(readings, key=lambda r: r.ts):
-            new = not found or r.ts - found[-1][-1].ts > gap  # sessions that touch are one, as in Flink
+            # Sessions that touch are one, as in Flink; with `ends_with` records come in order, and the first has closed by then.
+            new = not found or r.ts - found[-1][-1].ts >= gap + (not ends)
             if not new and ends and any(o.number == ENDS and o.ts < r.ts for o in found[-1]):
                 new = True
             if new:
@@ -253,10 +254,20 @@ def test_count_windows_over_partitions_take_so_many_records_of_a_key_in_the_orde
     assert found == expected
 
 
-def test_sessions_that_touch_are_one() -> None:
-    with TestDriver(app(windows.session("6ms")), partitions=PARTITIONS) as driver:
-        for partition, ts in ((0, 1_000), (0, 992), (1, 998)):
+def sessions_of(window: Window, times: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """Return (start, end, readings) of the sessions of readings at (partition, time)."""
+    with TestDriver(app(window), partitions=PARTITIONS) as driver:
+        for partition, ts in times:
             driver.send("readings", Reading("a", ts % 7, ts), key=str(ts), partition=partition)
         driver.advance("3m")
-        (session,) = driver.read("out")
-        assert (session.value["window_start"], session.value["window_end"], session.value["n"]) == (992, 1_006, 3)
+        return sorted((row["window_start"], row["window_end"], row["n"]) for row in (record.value for record in driver.read("out")))
+
+
+def test_sessions_that_touch_are_one() -> None:
+    assert sessions_of(windows.session("6ms"), [(0, 1_000), (0, 992), (1, 998)]) == [(992, 1_006, 3)]
+
+
+def test_sessions_with_an_end_that_touch_stay_apart() -> None:
+    window = windows.session("6ms", ends_with=lambda reading: reading.number == ENDS)
+    assert sessions_of(window, [(0, 1_004), (0, 998)]) == [(998, 1_004, 1), (1_004, 1_005, 1)]
+    assert sessions_of(window, [(0, 1_000), (0, 992), (1, 998)]) == [(992, 998, 1), (998, 1_006, 2)]
