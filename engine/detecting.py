@@ -55,10 +55,12 @@ class DetectOptions:
     history: int = 0
 
     def check(self, what: str) -> None:
-        """Refuse limits that are none, and a length of the history that is none."""
+        """Refuse limits that are none, what is to happen beyond them that is not known, and a length of the history that is none."""
         for option, limit in (("max_partials", self.max_partials), ("max_records", self.max_records)):
             if type(limit) is not int or limit < 1:
                 raise ConfigError(f"{what}: {option}={limit!r}: a positive number is needed")
+        if self.on_too_many not in ("drop_oldest", "drop_newest", "fail"):
+            raise ConfigError(f"{what}: on_too_many={self.on_too_many!r} is not known; use 'drop_oldest', 'drop_newest' or 'fail'")
         if type(self.history) is not int or not 0 <= self.history <= HISTORY_MAX:
             raise ConfigError(f"{what}: history={self.history!r}: how many matches and near misses to keep of a key, 0 to {HISTORY_MAX}")
 

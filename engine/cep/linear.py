@@ -17,7 +17,7 @@ records of the first run are all there is to keep.
 """
 
 from collections.abc import Callable, Sequence
-from itertools import repeat
+from itertools import accumulate, repeat, takewhile
 from typing import Any
 
 import msgspec
@@ -25,11 +25,10 @@ import msgspec
 from engine.cep.conditions import predicate_of, wants_match
 from engine.cep.explain import Explained
 from engine.cep.match import Match
-from engine.cep.matcher import NEVER, Found, Matcher, OnTooMany, Shape
+from engine.cep.matcher import NEVER, RECORDS_MAX, Found, Matcher, OnTooMany, Shape, give_up
 from engine.cep.pattern import Pattern, Stage
 from engine.cep.skip import Skip
 from engine.cep.story import failed, matched, timed_out
-from engine.errors import RecordError
 
 Taken = tuple[int, Any]
 Run = tuple[Taken, ...]
@@ -43,6 +42,7 @@ def linear_matcher(
     *,
     value_type: Any = Any,
     max_partials: int = 10_000,
+    max_records: int = RECORDS_MAX,
     on_too_many: OnTooMany = "drop_oldest",
     shape: Shape | None = None,
 ) -> Matcher | None:
@@ -50,9 +50,10 @@ def linear_matcher(
     if skip.kind not in ("none", "to_next", "past_last") or not all(map(_is_plain, pattern.stages)):
         return None
     stage = pattern.stages[0]
-    if len(pattern.stages) == 1 and stage.inner == "relaxed" and stage.least - 1 <= max_partials:
+    if len(pattern.stages) == 1 and stage.inner == "relaxed" and stage.least - 1 <= min(max_partials, max_records):
         return RepetitionMatcher(pattern, skip, value_type=value_type, shape=shape)
-    return LinearMatcher(pattern, skip, value_type=value_type, max_partials=max_partials, on_too_many=on_too_many, shape=shape)
+    limits: Any = {"max_partials": max_partials, "max_records": max_records, "on_too_many": on_too_many}
+    return LinearMatcher(pattern, skip, value_type=value_type, shape=shape, **limits)
 
 
 class RepetitionMatcher:
@@ -149,7 +150,7 @@ class RepetitionMatcher:
 
 
 class LinearMatcher:
-    """The matcher for linear patterns; the arguments are those of `NfaMatcher`."""
+    """The matcher for linear patterns; the arguments are those of `NfaMatcher`, but records are counted each time that they matter."""
 
     def __init__(
         self,
@@ -158,6 +159,7 @@ class LinearMatcher:
         *,
         value_type: Any = Any,
         max_partials: int = 10_000,
+        max_records: int = RECORDS_MAX,
         on_too_many: OnTooMany = "drop_oldest",
         shape: Shape | None = None,
     ) -> None:
@@ -165,7 +167,8 @@ class LinearMatcher:
         self._steps = [step for stage in pattern.stages for step in _steps_of(stage)]
         self._within_ms = pattern.limit_ms
         self._past_last = skip.kind == "past_last"
-        self._max_partials = max_partials
+        self._max_partials, self._max_records = max_partials, max_records
+        self._few = max_records // max(len(self._steps) - 1, 1)  # no more runs than that hold too many records
         self._on_too_many = on_too_many
         self._parts: list[tuple[str, int, int]] = []
         for stage in pattern.stages:
@@ -210,7 +213,9 @@ class LinearMatcher:
                 else:
                     alive.append((taken,))
             if len(alive) > most:
-                self._give_up(alive, key, found)
+                give_up(alive, most, "partial matches", most, self._on_too_many, key, found)
+            if len(alive) > self._few:
+                self._hold_less(alive, key, found)
             if finished:
                 if past_last:
                     self._emit(key, finished[:1], timestamp_ms, found)
@@ -272,15 +277,12 @@ class LinearMatcher:
             values = [value for _, value in run]
             found.matches.append(Match(key, run[0][0], now_ms, {name: values[low:high] for name, low, high in parts}))
 
-    def _give_up(self, alive: list[Run], key: Any, found: Found) -> None:
-        surplus = len(alive) - self._max_partials
-        if self._on_too_many == "fail":
-            raise RecordError(f"key {key!r} has more than {self._max_partials} partial matches of the pattern (max_partials)")
-        found.dropped_partials += surplus
-        if self._on_too_many == "drop_oldest":
-            del alive[:surplus]
-        else:
-            del alive[self._max_partials :]
+    def _hold_less(self, alive: list[Run], key: Any, found: Found) -> None:
+        """Give runs up until the records that they hold are within the limit."""
+        held = accumulate(map(len, reversed(alive) if self._on_too_many == "drop_oldest" else alive))
+        kept = sum(1 for _ in takewhile(self._max_records.__ge__, held))
+        if kept < len(alive):
+            give_up(alive, kept, "records in partial matches", self._max_records, self._on_too_many, key, found)
 
 
 def _explained(run: Run, parts: Sequence[tuple[str, int, int]], within_ms: int | None) -> Explained:

@@ -81,6 +81,25 @@ class Matcher(Protocol):
     def decode(self, raw: bytes) -> Any: ...
 
 
+def give_up(alive: list[Any], kept: int, what: str, limit: int, on_too_many: OnTooMany, key: Any, found: Found) -> None:
+    """Forget partial matches, sorted by their first record, until so many are kept.
+
+    Args:
+        what: Of what there are more than `limit`: "partial matches" or "records in partial matches".
+    Raises:
+        RecordError: `on_too_many` is "fail".
+    """
+    if on_too_many == "fail":
+        option = "max_partials" if what == "partial matches" else "max_records"
+        raise RecordError(f"key {key!r} has more than {limit} {what} of the pattern ({option})")
+    surplus = len(alive) - kept
+    found.dropped_partials += surplus
+    if on_too_many == "drop_oldest":
+        del alive[:surplus]
+    else:
+        del alive[kept:]
+
+
 class NfaMatcher:
     """The matcher for any pattern.
 
@@ -205,7 +224,7 @@ class NfaMatcher:
         if not alive and not now.waiting and not finished:
             return EMPTY
         if len(alive) > self._max_partials:
-            self._give_up(alive, len(alive) - self._max_partials, key, found, f"{self._max_partials} partial matches", "max_partials")
+            give_up(alive, self._max_partials, "partial matches", self._max_partials, self._on_too_many, key, found)
         # By the number of the record, so that batches and restarts change nothing.
         if event[0] % max(self._max_records // (8 * len(alive) + 8), 1) == 0:
             self._hold_less(alive, [*now.waiting, *finished], key, found)
@@ -263,16 +282,7 @@ class NfaMatcher:
                 break
             kept += 1
         if kept < len(alive):
-            self._give_up(alive, len(alive) - kept, key, found, f"{self._max_records} records in partial matches", "max_records")
-
-    def _give_up(self, alive: list[Partial], surplus: int, key: Any, found: Found, limit: str, option: str) -> None:
-        if self._on_too_many == "fail":
-            raise RecordError(f"key {key!r} has more than {limit} of the pattern ({option})")
-        found.dropped_partials += surplus
-        if self._on_too_many == "drop_oldest":
-            del alive[:surplus]
-        else:
-            del alive[-surplus:]
+            give_up(alive, kept, "records in partial matches", self._max_records, self._on_too_many, key, found)
 
     # -- matches
 

@@ -75,12 +75,11 @@ def detect_operator(
         raise ConfigError("detect(timeouts_to=…): without a limit nothing runs out of time; give the pattern one with within(…)")
     if timeouts_to is not None and timeouts_to == late_to:
         raise ConfigError(f"detect: timeouts_to and late_to are the same topic {late_to!r}; give each its own")
-    _check_limits(max_partials, max_records, on_too_many)
-    limits: Any = {"value_type": value_type, "max_partials": max_partials, "on_too_many": on_too_many}
+    limits: Any = {"value_type": value_type, "max_partials": max_partials, "max_records": max_records, "on_too_many": on_too_many}
     found: Matcher | None = None
     if matcher == "best" and timeouts_to is None:
         found = linear_matcher(pattern, skip, **limits)
-    chosen: Matcher = found or NfaMatcher(automaton, skip, timeouts=timeouts_to is not None, max_records=max_records, **limits)
+    chosen: Matcher = found or NfaMatcher(automaton, skip, timeouts=timeouts_to is not None, **limits)
     within_ms = automaton.within_ms or PENDING_MS
     pane_ms = min(max(within_ms // 256, PENDING_MS), 3_600_000)
 
@@ -99,14 +98,6 @@ def detect_operator(
         )
 
     return make
-
-
-def _check_limits(max_partials: int, max_records: int, on_too_many: OnTooMany) -> None:
-    for option, limit in (("max_partials", max_partials), ("max_records", max_records)):
-        if type(limit) is not int or limit < 1:
-            raise ConfigError(f"detect({option}={limit!r}): a positive number is needed")
-    if on_too_many not in ("drop_oldest", "drop_newest", "fail"):
-        raise ConfigError(f"detect(on_too_many={on_too_many!r}) is not known; use 'drop_oldest', 'drop_newest' or 'fail'")
 
 
 class Detect(Operator):

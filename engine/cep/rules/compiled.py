@@ -84,10 +84,10 @@ def _from_pattern(rule: Rule, frame: Frame) -> CompiledRule:
     expressions = Expressions(names, frame.value_type)
     pattern, skip = make_pattern(rule.pattern, expressions), make_skip(rule.skip)
     shape = _shape(rule, expressions, pattern.stage_names)
-    limits: dict[str, Any] = {"value_type": frame.value_type, "max_partials": frame.max_partials, "on_too_many": frame.on_too_many}
+    limits: Any = {"max_partials": frame.max_partials, "max_records": frame.max_records, "on_too_many": frame.on_too_many}
+    options = {"value_type": frame.value_type, "shape": shape, **limits}
     automaton = compile_pattern(pattern, skip)
-    general = NfaMatcher(automaton, skip, shape=shape, max_records=frame.max_records, **limits)
-    matcher = linear_matcher(pattern, skip, shape=shape, **limits) or general
+    matcher = linear_matcher(pattern, skip, **options) or NfaMatcher(automaton, skip, **options)
     return CompiledRule(rule, matcher, automaton.within_ms)
 
 

@@ -150,3 +150,23 @@ def test_fast_path_max_partials_fails_if_asked() -> None:
     assert matcher is not None
     with pytest.raises(RecordError, match="max_partials"):
         matcher.run(None, "k", [(1, "x"), (2, "y")], 2, Found())
+
+
+@pytest.mark.parametrize("on_too_many", ["drop_oldest", "drop_newest"])
+def test_fast_path_max_records_bounds_what_a_key_holds(on_too_many: Any) -> None:
+    pattern = cep.begin("s", fits("a")).followed_by("t", fits("b")).times(3).followed_by("u", fits("c"))
+    matcher = linear_matcher(pattern, cep.skip.none, max_records=10, on_too_many=on_too_many)
+    assert isinstance(matcher, LinearMatcher)
+    found = Found()
+    state = matcher.run(None, "k", [(at, (at, letter)) for at, letter in enumerate("aaaabbaaa")], 9, found)
+    assert state is not None and sum(map(len, state)) <= 10
+    begun = [run[0][0] for run in state]
+    assert begun == ([2, 3, 6, 7, 8] if on_too_many == "drop_oldest" else [0, 1, 2, 6])
+    assert found.dropped_partials == 7 - len(begun)
+
+
+def test_fast_path_max_records_fails_if_asked() -> None:
+    matcher = linear_matcher(cep.begin("a").times(3), cep.skip.none, max_records=1, on_too_many="fail")
+    assert isinstance(matcher, LinearMatcher), "the one for repetitions would hold two"
+    with pytest.raises(RecordError, match=r"more than 1 records in partial matches of the pattern \(max_records\)"):
+        matcher.run(None, "k", [(0, "a"), (1, "b")], 1, Found())

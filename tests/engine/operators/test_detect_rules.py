@@ -160,6 +160,8 @@ def test_rules_that_count_over_crash_and_restart(store: Any) -> None:
         ({"on_too_many": "drop_newest"}, "not for rules"),
         ({"max_partials": 0}, "a positive number"),
         ({"max_records": 0}, "max_records=0"),
+        ({"max_records": True}, "max_records=True"),
+        ({"on_too_many": "shout"}, "is not known"),
     ],
 )
 def test_rules_with_what_does_not_suit_them_is_refused(options: dict[str, Any], words: str) -> None:
