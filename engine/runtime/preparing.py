@@ -8,7 +8,7 @@ codec refuses that record.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol, runtime_checkable
 
 from engine.errors import UnavailableError
@@ -100,11 +100,21 @@ async def _prepare_sink(codec: PreparesSink, topic: str, limits: Limits, deadlin
 
 
 class Preparing:
-    """Prepares batches of the sources that need it, while their task goes on with all that is no input."""
+    """Prepares batches of the sources that need it, while their task goes on with all that is no input.
 
-    def __init__(self, plan: Plan, limits: Limits) -> None:
-        self._codecs = {topic: spec.codec for topic, spec in plan.sources.items() if isinstance(spec.codec, Prepares)}
+    Args:
+        codecs: Of the topics whose batches are prepared.
+    """
+
+    def __init__(self, codecs: Mapping[str, Prepares], limits: Limits) -> None:
+        self._codecs = codecs
         self._limits = limits
+
+    @classmethod
+    def of(cls, plan: Plan, limits: Limits) -> "Preparing | None":
+        """Return what prepares the batches of an app, None if no source needs it."""
+        codecs = {topic: spec.codec for topic, spec in plan.sources.items() if isinstance(spec.codec, Prepares)}
+        return cls(codecs, limits) if codecs else None
 
     async def ready(self, batch: RecordBatch, meanwhile: Callable[[], Awaitable[bool]]) -> bool:
         """Return True when a batch can be decoded, False as soon as nobody wants it any more.

@@ -54,6 +54,12 @@ def batch() -> RecordBatch:
     return RecordBatch("in", 0, [0], [0], [b"k"], [b"v"], position=0, next_offset=1)
 
 
+def preparing(codec: Awaited) -> Preparing:
+    made = Preparing.of(plan_of(codec=codec), LIMITS)
+    assert made is not None
+    return made
+
+
 async def never() -> bool:
     raise AssertionError("it takes no time")
 
@@ -61,12 +67,16 @@ async def never() -> bool:
 @pytest.mark.parametrize("failures", [0, 3])
 async def test_preparing_a_batch_is_ready_once_its_codec_is(failures: int) -> None:
     codec = Awaited(failures)
-    assert await Preparing(plan_of(codec=codec), LIMITS).ready(batch(), never)
+    assert await preparing(codec).ready(batch(), never)
     assert codec.calls == failures + 1
 
 
-async def test_preparing_without_such_a_codec_is_ready_at_once() -> None:
-    assert await Preparing(plan_of(value_type=str), LIMITS).ready(batch(), never)
+def test_preparing_is_nothing_where_no_codec_needs_it() -> None:
+    assert Preparing.of(plan_of(value_type=str), LIMITS) is None
+
+
+async def test_preparing_a_topic_without_such_a_codec_is_ready_at_once() -> None:
+    assert await Preparing({"other": Stuck(0)}, LIMITS).ready(batch(), never)
 
 
 class Stuck(Awaited):
@@ -89,7 +99,7 @@ async def test_preparing_lets_its_task_go_on_and_ends_as_soon_as_nobody_wants_th
         asked.append(codec.cancelled)
         return len(asked) < 3
 
-    assert not await Preparing(plan_of(codec=codec), LIMITS).ready(batch(), meanwhile)
+    assert not await preparing(codec).ready(batch(), meanwhile)
     assert asked == [False, False, False] and codec.cancelled
 
 
@@ -100,7 +110,7 @@ async def test_preparing_what_goes_wrong_meanwhile_is_raised_and_leaves_nothing_
         raise UnavailableError("a commit failed")
 
     with pytest.raises(UnavailableError, match="a commit failed"):
-        await Preparing(plan_of(codec=codec), LIMITS).ready(batch(), meanwhile)
+        await preparing(codec).ready(batch(), meanwhile)
     assert codec.cancelled
 
 
