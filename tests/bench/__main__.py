@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import dataclasses
 import json
-import logging
 import os
 import platform
 import subprocess
@@ -15,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from tests.bench.baseline import read_baseline, shortfalls, verdicts, write_baseline
+from tests.bench.broker import measured_broker
 from tests.bench.changes import measure
 from tests.bench.latency import Latency, run_latency
 from tests.bench.measured import ROOT, cores, pin
@@ -25,7 +25,6 @@ from tests.bench.throughput import Rate, run_control, run_job
 from tests.bench.topics import make_topics, send_orders
 from tests.bench.workload import answers
 from tests.kafka_server import VERSION, KafkaServer
-from tests.maven import JavaMissing
 
 JOBS = ("A0", "A", "B", "C")
 
@@ -243,18 +242,9 @@ def tell_restores(say: Callable[[str], None], restores: Restores) -> None:
 def main() -> int:
     """Run the bench; return the exit status."""
     chosen = options()
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it reports each retry on a topic that has just been made
     say = partial(print, file=sys.stderr if chosen.json else sys.stdout, flush=True)
-    server = KafkaServer(heap_mb=1_024, measured=True)
-    try:
-        server.start()
-    except JavaMissing as error:
-        say(f"NO BENCH: {error}")
-        return 2
-    try:
+    with measured_broker(say) as server:
         found = asyncio.run(run(chosen, server, say))
-    finally:
-        server.stop()
     decodings = measure(chosen.changes) if chosen.changes else []
     for each in decodings:
         say(

@@ -12,7 +12,6 @@ Each number of seconds contains the session timeout (3 s), in which Kafka notice
 import argparse
 import asyncio
 import json
-import logging
 import os
 import re
 import sys
@@ -25,10 +24,10 @@ from pathlib import Path
 from engine.records import OutputColumns, TopicPartition
 from engine.runtime.transport.kafka import KafkaSettings, KafkaTransport
 from engine.topics import TopicSpec
+from tests.bench.broker import measured_broker
 from tests.bench.restore import value_of
 from tests.chaos.worker import Worker
 from tests.kafka_server import KafkaServer
-from tests.maven import JavaMissing
 
 VISITS, SEEN = TopicPartition("visits", 0), TopicPartition("seen", 0)
 TEXT_BYTES = 70
@@ -183,21 +182,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.recovery", description="Recovery with a large state.")
     parser.add_argument("--entries", type=int, default=500_000, help="entries of the task's state (500000)")
     chosen = parser.parse_args()
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    server = KafkaServer(heap_mb=768, measured=True)
     try:
-        server.start()
-    except JavaMissing as error:
-        print(f"NO BENCH: {error}")
-        return 2
-    try:
-        with tempfile.TemporaryDirectory(prefix="streamforge-recovery-") as folder:
+        with measured_broker(heap_mb=768) as server, tempfile.TemporaryDirectory(prefix="streamforge-recovery-") as folder:
             asyncio.run(Recovery(server, Path(folder), chosen.entries, lambda line: print(line, flush=True)).run())
     except AssertionError as error:
         print(f"recovery: wrong: {error}")
         return 1
-    finally:
-        server.stop()
     print("recovery: all right")
     return 0
 

@@ -10,17 +10,16 @@ their own, two are so many times as fast as one:
 import argparse
 import asyncio
 import contextlib
-import logging
 import sys
 import time
 from dataclasses import dataclass
 
+from tests.bench.broker import measured_broker
 from tests.bench.measured import Measured, cpu_seconds
 from tests.bench.throughput import compare, settings
 from tests.bench.topics import CommittedReader, make_topics, send_orders
 from tests.bench.workload import Answers, answers
 from tests.kafka_server import KafkaServer
-from tests.maven import JavaMissing
 
 _POLL_S = 0.2
 _QUIET_S = 3.0
@@ -87,17 +86,8 @@ def main() -> int:
     parser.add_argument("--n", type=int, default=500_000, help="number of orders (500000)")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds that a run may take (300)")
     chosen = parser.parse_args()
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    server = KafkaServer(heap_mb=1_024, measured=True)
-    try:
-        server.start()
-    except JavaMissing as error:
-        print(f"NO BENCH: {error}")
-        return 2
-    try:
+    with measured_broker() as server:
         return 0 if asyncio.run(run(server, chosen.n, chosen.timeout)) else 1
-    finally:
-        server.stop()
 
 
 if __name__ == "__main__":

@@ -8,16 +8,13 @@ All connectors see the same changes; `truth.json.xz` says what the tables held i
 import asyncio
 import json
 import sys
-from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
-from tests.apicurio_server import ApicurioServer
-from tests.cdc.chain.connect import Connect, connector
-from tests.cdc.chain.gallery import records_of, said, save, write
+from tests.cdc.chain.capture import Services, records_of, said, save, services, write
 from tests.cdc.chain.gallery_tables import Held, held, truth
 from tests.cdc.chain.postgres import Postgres
 from tests.cdc.chain.waiting import until
-from tests.kafka_server import KafkaServer
 
 _REPEATED = "(select array_agg(x order by x) from generate_series(1, 400) x)"
 LONG = [
@@ -72,44 +69,33 @@ def main() -> int:
     """Capture everything."""
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        kafka = stack.enter_context(KafkaServer())
-        postgres = stack.enter_context(Postgres())
-        apicurio = ApicurioServer().start()
-        stack.callback(apicurio.stop)
-        connect = Connect(kafka.bootstrap, heap_mb=768)
-        stack.callback(connect.stop)
-        connect.start()
-        _create(postgres)
-        broker = f"kafka://{kafka.bootstrap}"
+    with services() as running:
+        _create(running.postgres)
         for name, settings in FORMS.items():
-            connect.put(name, _config(postgres, name, apicurio) | settings)
-            connect.wait_streaming(name, postgres, timeout_s=300)
-            until(f"{name} has its snapshot", lambda name=name: len(asyncio.run(records_of(broker, name, TABLES))) >= 2 * len(TABLES))  # type: ignore[misc]
-        _change(postgres)
-        with postgres.connect() as connection:
+            running.put(name, name.rpartition(".")[2], TABLES, settings)
+            running.connect.wait_streaming(name, running.postgres, timeout_s=300)
+            until(f"{name} has its snapshot", lambda name=name: len(_records(running, name)) >= 2 * len(TABLES))  # type: ignore[misc]
+        _change(running.postgres)
+        with running.postgres.connect() as connection:
             rows = {table: said(connection, _truth(table)) for table in TABLES}
         columns = {f"c_{column.name}": column.type for column in COLUMNS}
         write(folder / "truth.json.xz", json.dumps({"columns": columns, "rows": rows}, ensure_ascii=False))
         for name in FORMS:
-            until(f"{name} has the last change", lambda name=name: _is_complete(broker, name))  # type: ignore[misc]
-            save(folder, name, asyncio.run(records_of(broker, name, TABLES)), apicurio if name.endswith(".avro") else None, "xz")
+            until(f"{name} has the last change", lambda name=name: _is_complete(running, name))  # type: ignore[misc]
+            save(folder, name, _records(running, name), running.apicurio if name.endswith(".avro") else None, "xz")
     return 0
 
 
-def _config(postgres: Postgres, name: str, apicurio: ApicurioServer) -> dict[str, str]:
-    registry = apicurio.base_url if name.endswith(".avro") else None
-    config = connector(postgres, "postgres", name, [f"public.{table}" for table in TABLES], registry=registry)
-    config |= {"heartbeat.interval.ms": "0", "provide.transaction.metadata": "false"}
-    return config | ({"value.converter.schemas.enable": "false"} if name.endswith(".json") else {})
+def _records(running: Services, name: str) -> list[dict[str, Any]]:
+    return asyncio.run(records_of(running.broker, name, TABLES))
 
 
 def _truth(table: str) -> str:
     return truth(table, COLUMNS).replace("select id, ", f"select {_key_column(table)}, ").replace("order by id", "order by 1")
 
 
-def _is_complete(broker: str, name: str) -> bool:
-    return any(b"the last" in (record["value"] or b"") for record in asyncio.run(records_of(broker, name, ["sealed"])))
+def _is_complete(running: Services, name: str) -> bool:
+    return any(b"the last" in (record["value"] or b"") for record in _records(running, name))
 
 
 def _create(postgres: Postgres) -> None:
