@@ -49,7 +49,7 @@ class RecordBatch:
         next_offset: Where to go on: past control batches and compacted holes. A batch may be empty and still move it.
         high_watermark: End of the partition as the fetch answer gave it (last stable offset under read_committed), or -1.
         read_headers: The headers column is read only when asked for; None where the batch has none.
-        attached: Whatever a reader of the batch wants to share with the next one (decoded columns).
+        attached: Whatever a reader of the batch wants to share with the next one (decoded columns); dropped when all have read it.
     """
 
     topic: str

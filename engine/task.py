@@ -137,6 +137,7 @@ class Task:
             self.control.take(batch)
         self._offsets.put(batch.topic, batch.next_offset)
         self.positions[TopicPartition(batch.topic, batch.partition)] = batch.next_offset
+        batch.attached.clear()  # what is attached refers to the batch: only the collector would free both
         self.state.forget()
 
     def process_broadcast(self, batch: RecordBatch, now_ms: int) -> None:
@@ -148,6 +149,7 @@ class Task:
             run = self.runs[name]
             source = run.broadcasts[batch.topic]
             run.feed(source, source.block(batch, now_ms))
+        batch.attached.clear()
         self._broadcasts.move(batch)
         self.state.forget()
 

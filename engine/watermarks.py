@@ -22,6 +22,7 @@ Sources: Akidau et al., "The Dataflow Model", VLDB 2015; Begoli et al., "Waterma
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -154,15 +155,7 @@ class SourceClock:
             highest = max(moving)
         self.time = SourceTime(max(start, highest - lag))
         self._restart(now_ms)
-
-        def before() -> Sequence[int]:
-            if highest - lag <= start:
-                return [start] * len(timestamps)
-            reached = list(accumulate(moving, max, initial=start + lag))
-            reached.pop()
-            return [timestamp_ms - lag for timestamp_ms in reached]
-
-        return Taken(before, ahead, {})
+        return Taken(partial(_bounded_before, moving, highest, start, lag), ahead, {})
 
     def observe(self, now_ms: int, quiet: bool) -> None:
         """Take note of the wall clock.
@@ -293,6 +286,15 @@ class Valve:
             return
         if reached > self.watermark:
             self.watermark = reached
+
+
+def _bounded_before(timestamps: Sequence[int], highest: int, start: int, lag: int) -> Sequence[int]:
+    """Return the watermark before each record; `timestamps` are those that move it, `start` is where it stood."""
+    if highest - lag <= start:
+        return [start] * len(timestamps)
+    reached = list(accumulate(timestamps, max, initial=start + lag))
+    reached.pop()
+    return [timestamp_ms - lag for timestamp_ms in reached]
 
 
 def merge_times(times: Sequence[SourceTime]) -> SourceTime:

@@ -14,6 +14,13 @@ has input at hand: then at most half of the time goes into commits, with interva
 
     interval 200 ms, commits take  40 ms      0, 200, 400 …
     interval 200 ms, commits take 300 ms      0, 300, 600 …        more input at hand: 0, 500, 1000 …
+
+The tasks of a worker are opened at the same moment, and would commit at the same moment ever after: each would wait for the work of
+all, here and at the broker. So each has a phase of its own within the interval, and reaches it with its first commits:
+
+    task 0    ●───────────●───────────●
+    task 2    ───●───────────●───────────●        multiples of the golden ratio: even gaps for any set of tasks
+    task 1    ───────●───────────●───────────●
 """
 
 from engine.runtime.shell import Limits
@@ -21,6 +28,7 @@ from engine.task import Task
 
 BUSY_S = 0.2
 IDLE_S = 0.1
+_GOLDEN = 0.618034
 _BUSY_SHARE = 4
 """With interval 0 and input at hand a task works so many times as long as its last commit took."""
 
@@ -32,9 +40,10 @@ class CommitPace:
         records: Input records since the last commit.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, number: int = 0) -> None:
         self._limits = limits
         self._interval_s = limits.commit_interval_ms / 1_000
+        self._phase_s = number * _GOLDEN % 1.0 * self._interval_s
         self._begun_s = self._committed_s = 0.0
         self.records = 0
 
@@ -67,11 +76,16 @@ class CommitPace:
     def _due_s(self, task: Task, *, more: bool) -> float:
         took_s = self._committed_s - self._begun_s
         if self._interval_s:
-            due_s = self._begun_s + self._interval_s
+            due_s = self._in_phase_s()
             return max(due_s, self._committed_s + min(took_s, self._interval_s)) if more else due_s
         if more:
             return self._committed_s + max(BUSY_S, took_s * _BUSY_SHARE)
         return self._committed_s + (0.0 if self.records or task.outputs.records else IDLE_S)
+
+    def _in_phase_s(self) -> float:
+        """Return the moment of the task's own phase that is closest to an interval after the last commit began."""
+        half_s = self._interval_s / 2
+        return self._begun_s + half_s + (self._phase_s - self._begun_s - half_s) % self._interval_s
 
 
 __all__ = ["BUSY_S", "IDLE_S", "CommitPace"]

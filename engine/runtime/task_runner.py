@@ -64,7 +64,7 @@ class TaskRunner:
         self._transactions: Transactions | None = None
         self._running: asyncio.Task[None] | None = None
         self._piece = PieceSize(shell.limits.piece_ms / 1_000, shell.limits.piece_records_max)
-        self._pace = CommitPace(shell.limits)
+        self._pace = CommitPace(shell.limits, number)
         self._counters_before: Counter[tuple[str, str, str]] = Counter()
         self._attempts = 0
         self._tick_due_s = 0.0

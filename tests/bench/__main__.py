@@ -69,7 +69,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--stages", action=argparse.BooleanOptionalAction, default=True, help="say where the time goes (yes)")
     parser.add_argument("--save-baseline", action="store_true", help="write the ratios into baseline.toml if all results are right")
     parser.add_argument("--rate", type=int, default=5_000, help="orders a second of the latency run (5000)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="how long latency is measured, after half as long to warm up (10)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how long latency is measured, after as long to warm up (10)")
+    parser.add_argument("--warm", type=float, default=30.0, help="seconds of such a load before the first latency run, for the broker (30)")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds that a job may take (300)")
     parser.add_argument("--json", action="store_true", help="print only JSON on standard output")
     found = parser.parse_args()
@@ -113,13 +114,7 @@ async def run(chosen: argparse.Namespace, server: KafkaServer, say: Callable[[st
     say("the control before and after the jobs, from here on:")
     tell(say, rates[0], rates[0])
     peers = await run_peers(chosen, server, say, rates[0], core)
-    latencies = []
-    for commit in chosen.commits if chosen.latency else []:
-        latency = await run_latency(
-            bootstrap, per_second=chosen.rate, commit=commit, warm_s=chosen.seconds / 2, measure_s=chosen.seconds, core=core
-        )
-        latencies.append(latency)
-        tell_latency(say, latency)
+    latencies = await measure_latencies(chosen, bootstrap, say, core) if chosen.latency else []
     sizes = None
     if chosen.keys:
         sizes = await run_state_sizes(bootstrap, chosen.keys, core, chosen.timeout)
@@ -201,6 +196,19 @@ def tell(say: Callable[[str], None], rate: Rate, control: Rate) -> None:
     )
     if rate.trouble:
         say(rate.trouble)
+
+
+async def measure_latencies(chosen: argparse.Namespace, bootstrap: str, say: Callable[[str], None], core: int | None) -> list[Latency]:
+    """Measure each commit interval, on a broker that has had such a load for a while: a cold JVM takes twice the time and more."""
+    latencies = []
+    if chosen.warm:
+        await run_latency(bootstrap, per_second=chosen.rate, commit="200ms", warm_s=0, measure_s=chosen.warm, core=core)
+    for commit in chosen.commits:
+        seconds = chosen.seconds
+        latency = await run_latency(bootstrap, per_second=chosen.rate, commit=commit, warm_s=seconds, measure_s=seconds, core=core)
+        latencies.append(latency)
+        tell_latency(say, latency)
+    return latencies
 
 
 def tell_latency(say: Callable[[str], None], latency: Latency) -> None:

@@ -41,10 +41,33 @@ def test_interval_is_kept_with_and_without_input(now_s: float, expected: bool, m
     assert pace_of(LIMITS, 1).is_due(task_with(1), now_s, more=more) is expected
 
 
-def test_interval_is_from_begin_to_begin() -> None:
-    pace = pace_of(LIMITS, 1, took_s=0.3)
-    assert pace.wait_s(task_with(1), 10.0) == pytest.approx(0.7)
-    assert pace.is_due(task_with(1), 10.701, more=True)
+@pytest.mark.parametrize("took_s", [0.0, 0.1, 0.4])
+def test_interval_is_from_begin_to_begin(took_s: float) -> None:
+    pace, task = CommitPace(LIMITS), task_with(1)
+    pace.restart(10.0, 10.0 + took_s)
+    assert pace.wait_s(task, 10.5) == pytest.approx(0.5)
+    assert not pace.is_due(task, 10.999, more=False)
+    assert pace.is_due(task, 11.0, more=True)
+
+
+@pytest.mark.parametrize(("number", "phase_s"), [(0, 0.0), (1, 0.618), (2, 0.236), (3, 0.854), (12, 0.416)])
+@pytest.mark.parametrize("begun_s", [10.0, 10.2, 10.49, 10.51, 10.9])
+def test_each_task_comes_to_a_phase_of_its_own_and_stays_in_it(number: int, phase_s: float, begun_s: float) -> None:
+    pace, task, commits = CommitPace(LIMITS, number), task_with(1), [begun_s]
+    pace.restart(begun_s, begun_s)
+    for _ in range(3):
+        now_s = commits[-1]
+        commits.append(now_s + pace.wait_s(task, now_s))
+        pace.restart(commits[-1], commits[-1] + 0.01)
+    assert 0.5 < commits[1] - commits[0] <= 1.5, "the first commit of a task is not far from an interval after it was opened"
+    assert [commit_s % 1.0 for commit_s in commits[1:]] == pytest.approx([phase_s] * 3, abs=0.001)
+    assert commits[2] - commits[1] == pytest.approx(1.0)
+
+
+def test_task_that_had_nothing_to_commit_commits_at_once() -> None:
+    pace = CommitPace(LIMITS, 1)
+    pace.restart(10.0, 10.0)
+    assert pace.is_due(task_with(1), 25.1, more=False)
 
 
 @pytest.mark.parametrize(("took_s", "due_s"), [(0.6, 10.6), (1.5, 11.0)])
@@ -52,7 +75,7 @@ def test_commits_that_take_long_leave_time_for_work_where_input_waits(took_s: fl
     pace, task = pace_of(LIMITS, 1, took_s=took_s), task_with(1)
     assert not pace.is_due(task, due_s - 0.01, more=True)
     assert pace.is_due(task, due_s + 0.01, more=True)
-    assert pace.is_due(task, 11.01 - took_s if took_s < 1 else 10.0, more=False)  # nothing waits: begin to begin
+    assert pace.is_due(task, due_s, more=False)
 
 
 @pytest.mark.parametrize("limits", [LIMITS, LATENCY])
