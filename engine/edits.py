@@ -55,8 +55,10 @@ def delete_key(task: "Task", wire: bytes, state: str | None) -> int:
     catalog = task.catalog()
     specs = [spec for spec in catalog.specs.values() if not spec.is_of_task and not catalog.is_whole(spec)]
     if state is not None:
-        specs = [catalog.spec(state)]
-        check_editable(catalog, specs[0])
+        check_editable(catalog, catalog.spec(state))
+        if whole := catalog.spec(state).part_of:
+            raise StateError(f"state {state!r} holds parts of {whole!r}: delete the key from that, and they go with it")
+        specs = [spec for spec in specs if state in (spec.name, spec.part_of)]
     found = [entry for spec in specs for entry in _find(task, catalog, spec, wire)]
     for entry in found:
         cells = task.state.cells(store_id(entry.spec.name))

@@ -58,6 +58,7 @@ class StateSpec:
         sub: Codec of what stands below the key (mapped only).
         merge: Makes one value of those of several tasks; None for a state of keys.
         by_hand: A person may put an entry: it says all by itself, and its operator keeps nothing elsewhere in step with it.
+        part_of: Name of the state whose values it holds parts of: a key goes from both or from none.
     """
 
     name: str
@@ -68,6 +69,7 @@ class StateSpec:
     merge: Merge | None = None
     view: View | None = None
     by_hand: bool = False
+    part_of: str = ""
 
     @property
     def is_of_task(self) -> bool:

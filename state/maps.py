@@ -69,6 +69,12 @@ class MapCells(Generic[K, S, V]):
         group = self._groups.get(key)
         (self._open(key) if group is None else group).drop()
 
+    def forget(self, key: K) -> None:
+        """Drop the map of a key from memory, unless it differs from the store."""
+        group = self._groups.get(key)
+        if group is not None and group not in self._changed:
+            del self._groups[key]
+
     def committed_places(self, decode_key: Callable[[bytes], K], after: bytes, limit: int) -> tuple[list[tuple[K, S]], bytes | None]:
         """Return (key, sub key) of up to `limit` entries that the store holds, in store order, and where to go on.
 

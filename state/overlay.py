@@ -22,6 +22,7 @@ The store must not change under the overlay but by its own changes. An entry tha
 what was there. The four kinds of cells: `state.cells`, `state.maps`, `state.timed`, `state.panes`.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from state.catalog import Catalog, Merge, StateSpec, View
@@ -71,6 +72,11 @@ class TaskState:
         self._cells: dict[bytes, tuple[str, _Cells]] = {}  # by store id
         self._parts: dict[KeyCodec[Any], KeyParts[Any]] = {}  # states with the same type of key share what they know of keys
         self._specs: dict[bytes, StateSpec] = {}
+        self._before_changes: list[Callable[[], None]] = []
+
+    def before_changes(self, function: Callable[[], None]) -> None:
+        """Call a function each time before changes are gathered: it may put what follows from other changes."""
+        self._before_changes.append(function)
 
     def keyed(self, name: str, key: KeyCodec[K], value: Codec[V], *, merge: Merge | None = None, by_hand: bool = False) -> KeyedCells[K, V]:
         """Open a state of one value a key.
@@ -85,10 +91,17 @@ class TaskState:
         self._specs[section.low] = StateSpec(name, "keyed", key, value, merge=merge, by_hand=by_hand)
         return self._add(section, KeyedCells(section, self._parts_of(key), value))
 
-    def mapped(self, name: str, key: KeyCodec[K], subkey: Codec[S], value: Codec[V], *, view: View | None = None) -> MapCells[K, S, V]:
-        """Open a state of one map a key; `view` is how its values are shown to people, who may then put entries."""
+    def mapped(
+        self, name: str, key: KeyCodec[K], subkey: Codec[S], value: Codec[V], *, view: View | None = None, part_of: str = ""
+    ) -> MapCells[K, S, V]:
+        """Open a state of one map a key.
+
+        Args:
+            view: How its values are shown to people, who may then put entries.
+            part_of: Name of the state whose values it holds parts of, "" for none.
+        """
         section = self._section(name)
-        self._specs[section.low] = StateSpec(name, "mapped", key, value, subkey, view=view, by_hand=view is not None)
+        self._specs[section.low] = StateSpec(name, "mapped", key, value, subkey, view=view, by_hand=view is not None, part_of=part_of)
         return self._add(section, MapCells(section, self._parts_of(key), subkey, value))
 
     def timed(self, name: str, key: KeyCodec[K], value: Codec[V]) -> TimedCells[K, V]:
@@ -125,6 +138,8 @@ class TaskState:
 
     def changes(self) -> list[Change]:
         """Return every entry that differs from the store, in key order; None for an entry that is to be deleted."""
+        for function in self._before_changes:
+            function()
         return [change for low in sorted(self._cells) for change in self._cells[low][1].changes()]
 
     def committed(self) -> None:

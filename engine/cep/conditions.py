@@ -18,8 +18,9 @@ from engine.functions import refuse_async
 Event = tuple[int, int, Any]
 """A record that a partial match has taken: number (its place among the records of the key), timestamp in ms, value."""
 
-Node = tuple[str, Event, Any]
-"""One step of a partial match: stage, record, and the step before it (a Node, or None at the first one). Shared between matches."""
+Node = tuple[str, Event, Any, int]
+"""One step of a partial match: stage, record, the step before it (a Node, or None at the first one), and its number among the steps
+that took the record. Shared between matches."""
 
 TakenBy = tuple[str, int, Any]
 """A record of a match as others see it: stage, timestamp in ms, value."""
@@ -68,7 +69,7 @@ class PartialMatch:
         timestamp_ms: Event time of the present record.
     """
 
-    __slots__ = ("_first_ms", "_known", "_node", "_stages", "_taken", "key", "timestamp_ms", "value")
+    __slots__ = ("_first_ms", "_known", "_node", "_stages", "_steps", "_taken", "key", "timestamp_ms", "value")
 
     def __init__(self, key: Any, timestamp_ms: int, value: Any, stages: Sequence[str]) -> None:
         self.key = key
@@ -79,6 +80,12 @@ class PartialMatch:
         self._node: Node | None = None
         self._first_ms: int | None = None
         self._taken: dict[str, list[Any]] | None = None
+        self._steps = 0
+
+    def next_step(self) -> int:
+        """Return the number of the next step that takes the record; it is for the matcher."""
+        self._steps += 1
+        return self._steps - 1
 
     def at(self, node: Node | None, first_ms: int | None) -> None:
         """Turn to another partial match; what is known of the record alone stays known."""
@@ -114,7 +121,7 @@ def path_of(node: Node | None) -> list[TakenBy]:
     """Return the records of a path, in order of time."""
     path: list[TakenBy] = []
     while node is not None:
-        stage, event, node = node
+        stage, event, node, _ = node
         path.append((stage, event[1], event[2]))
     path.reverse()
     return path
@@ -124,7 +131,7 @@ def taken_by(node: Node | None) -> dict[str, list[Any]]:
     """Return the values of each stage of a path, in order of time; stages without any are left out."""
     taken: dict[str, list[Any]] = {}
     while node is not None:
-        stage, event, node = node
+        stage, event, node, _ = node
         taken.setdefault(stage, []).append(event[2])
     for values in taken.values():
         values.reverse()

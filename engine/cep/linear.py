@@ -20,20 +20,15 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate, repeat, takewhile
 from typing import Any
 
-import msgspec
-
 from engine.cep.conditions import predicate_of, wants_match
 from engine.cep.explain import Explained
+from engine.cep.layout import Layout
+from engine.cep.linear_layout import Repeated, RepeatedLayout, Run, Runs, RunsLayout, Taken
 from engine.cep.match import Match
 from engine.cep.matcher import NEVER, RECORDS_MAX, Found, Matcher, OnTooMany, Shape, give_up
 from engine.cep.pattern import Pattern, Stage
 from engine.cep.skip import Skip
 from engine.cep.story import failed, matched, timed_out
-
-Taken = tuple[int, Any]
-Run = tuple[Taken, ...]
-Runs = tuple[Run, ...]
-"""State of a key: runs sorted by their first record, each the records taken, (timestamp in ms, value)."""
 
 
 def linear_matcher(
@@ -66,18 +61,20 @@ class RepetitionMatcher:
         self._predicate = None if stage.condition is None else predicate_of(stage.condition)
         self._within_ms = NEVER if pattern.limit_ms is None else pattern.limit_ms
         self._past_last = skip.kind == "past_last"
-        self.encode: Callable[[Run], bytes] = msgspec.msgpack.Encoder().encode
-        self.decode: Callable[[bytes], Run] = msgspec.msgpack.Decoder(tuple[tuple[int, value_type], ...]).decode
+        self.layout: Layout = RepeatedLayout(value_type, self._length)
 
     def run(
-        self, state: Run | None, key: Any, records: Sequence[Taken], until_ms: int, found: Found, begin_before_ms: int = NEVER
-    ) -> Run | None:
+        self, state: Repeated | None, key: Any, records: Sequence[Taken], until_ms: int, found: Found, begin_before_ms: int = NEVER
+    ) -> Repeated | None:
         if found.story is not None or begin_before_ms != NEVER:
             return self._run_telling(state, key, records, until_ms, found, begin_before_ms)
         predicate, within_ms, length = self._predicate, self._within_ms, self._length
         if predicate is not None:
             records = [taken for taken in records if predicate(taken[1])]
-        run = [*state, *records] if state else records
+        number, run = 0, records
+        if state:
+            number, kept = state
+            run = [*kept, *records]
         first, count = 0, len(run)
         while first + length <= count:
             last = first + length
@@ -92,19 +89,20 @@ class RepetitionMatcher:
             first += 1
         if first == count:
             return None
-        return tuple(run[first:]) if records or first else state
+        return (number + first, tuple(run[first:])) if records or first else state
 
     def _run_telling(
-        self, state: Run | None, key: Any, records: Sequence[Taken], until_ms: int, found: Found, begin_before_ms: int
-    ) -> Run | None:
+        self, state: Repeated | None, key: Any, records: Sequence[Taken], until_ms: int, found: Found, begin_before_ms: int
+    ) -> Repeated | None:
         """Do the same record by record, and tell what becomes of each run."""
-        run = [] if state is None else list(state)
+        number, run = (state[0], list(state[1])) if state else (0, [])
         predicate, within_ms, missing = self._predicate, self._within_ms, self._length - len(run)
         for taken in records:
             timestamp_ms, value = taken
             while run and timestamp_ms - run[0][0] >= within_ms:
                 self._tell_late(found, key, run)
                 del run[0]
+                number += 1
                 missing += 1
             if timestamp_ms >= begin_before_ms and not (run and run[0][0] < begin_before_ms):
                 return None
@@ -117,18 +115,16 @@ class RepetitionMatcher:
                 if found.story is not None:
                     found.story.append((key, matched(run[0][0], timestamp_ms, {self._name: [value for _, value in run]})))
                 found.matches.append(self._match(key, run))
-                if self._past_last:
-                    run.clear()
-                    missing = self._length
-                else:
-                    del run[0]
-                    missing = 1
+                gone = self._length if self._past_last else 1
+                del run[:gone]
+                number, missing = number + gone, gone
         while run and until_ms - run[0][0] >= within_ms:
             self._tell_late(found, key, run)
             del run[0]
-        if run and run[0][0] >= begin_before_ms:
+            number += 1
+        if not run or run[0][0] >= begin_before_ms:
             return None
-        return tuple(run) or None
+        return number, tuple(run)
 
     def _match(self, key: Any, run: Sequence[Taken]) -> Any:
         if self._shape is not None:
@@ -141,12 +137,13 @@ class RepetitionMatcher:
             taken = {self._name: [value for _, value in run]}
             found.story.append((key, timed_out(run[0][0], run[0][0] + self._within_ms, taken, (self._name,))))
 
-    def deadline_ms(self, state: Run) -> int:
-        return state[0][0] + self._within_ms if state and self._within_ms < NEVER else NEVER
+    def deadline_ms(self, state: Repeated) -> int:
+        return state[1][0][0] + self._within_ms if state and self._within_ms < NEVER else NEVER
 
-    def explain(self, state: Run) -> list[Explained]:
+    def explain(self, state: Repeated) -> list[Explained]:
         parts, within_ms = [(self._name, 0, self._length)], None if self._within_ms == NEVER else self._within_ms
-        return [_explained(state[first:], parts, within_ms) for first in range(len(state))]
+        records = state[1] if state else ()
+        return [_explained(records[first:], parts, within_ms) for first in range(len(records))]
 
 
 class LinearMatcher:
@@ -174,17 +171,18 @@ class LinearMatcher:
         for stage in pattern.stages:
             place = self._parts[-1][2] if self._parts else 0
             self._parts.append((stage.name, place, place + stage.least))
-        self._encode = msgspec.msgpack.Encoder().encode
-        self._decode = msgspec.msgpack.Decoder(tuple[list[tuple[int, value_type]], list[list[int]]]).decode
+        self.layout: Layout = RunsLayout(value_type)
 
     def run(
         self, state: Runs | None, key: Any, records: Sequence[Taken], until_ms: int, found: Found, begin_before_ms: int = NEVER
     ) -> Runs | None:
+        runs: Sequence[Run]
         steps, within_ms, length, past_last, most = self._steps, self._within_ms, len(self._steps), self._past_last, self._max_partials
         begins, _, _ = steps[0]
-        runs: Sequence[Run] = () if state is None else state
-        for taken in records:
-            timestamp_ms, value = taken
+        next_number, runs = state or (0, ())
+        for timestamp_ms, value in records:
+            taken = (timestamp_ms, value, next_number)
+            next_number += 1
             if within_ms is not None and runs and timestamp_ms - runs[0][0][0] >= within_ms:
                 runs = self._in_time(runs, timestamp_ms - within_ms, key, found)
             alive: list[Run] = []
@@ -225,32 +223,16 @@ class LinearMatcher:
             runs = alive
         if within_ms is not None and runs and until_ms - runs[0][0][0] >= within_ms:
             runs = self._in_time(runs, until_ms - within_ms, key, found)
-        return tuple(runs) or None
+        return (next_number, tuple(runs)) if runs else None
 
     def deadline_ms(self, state: Runs) -> int:
-        return state[0][0][0] + self._within_ms if state and self._within_ms is not None else NEVER
+        return state[1][0][0][0] + self._within_ms if state and self._within_ms is not None else NEVER
 
     def explain(self, state: Runs) -> list[Explained]:
-        return [_explained(run, self._parts, self._within_ms) for run in state]
-
-    def encode(self, state: Runs) -> bytes:
-        places: dict[int, int] = {}
-        records: list[Taken] = []
-        runs: list[list[int]] = []
-        for run in state:
-            for taken in run:
-                if id(taken) not in places:
-                    places[id(taken)] = len(records)
-                    records.append(taken)
-            runs.append([places[id(taken)] for taken in run])
-        return self._encode((records, runs))
-
-    def decode(self, raw: bytes) -> Runs:
-        records, runs = self._decode(raw)
-        return tuple(tuple(records[place] for place in run) for run in runs)
+        return [_explained(run, self._parts, self._within_ms) for run in (state[1] if state else ())]
 
     def _taken(self, run: Run) -> dict[str, list[Any]]:
-        return {name: [value for _, value in run[low:high]] for name, low, high in self._parts if low < len(run)}
+        return {name: [value for _, value, _ in run[low:high]] for name, low, high in self._parts if low < len(run)}
 
     def _in_time(self, runs: Sequence[Run], dead_ms: int, key: Any, found: Found) -> Sequence[Run]:
         alive = _alive(runs, dead_ms)
@@ -267,14 +249,14 @@ class LinearMatcher:
         found.times.extend(repeat(now_ms, len(finished)))
         if self._shape is not None:
             names = [name for name, low, high in parts for _ in range(low, high)]
-            found.matches += [self._shape(key, [(name, *one) for name, one in zip(names, run, strict=True)]) for run in finished]
+            found.matches += [self._shape(key, [(name, *one[:2]) for name, one in zip(names, run, strict=True)]) for run in finished]
             return
         if len(parts) == 1:
             name = parts[0][0]
-            found.matches += [Match(key, run[0][0], now_ms, {name: [value for _, value in run]}) for run in finished]
+            found.matches += [Match(key, run[0][0], now_ms, {name: [value for _, value, _ in run]}) for run in finished]
             return
         for run in finished:
-            values = [value for _, value in run]
+            values = [value for _, value, _ in run]
             found.matches.append(Match(key, run[0][0], now_ms, {name: values[low:high] for name, low, high in parts}))
 
     def _hold_less(self, alive: list[Run], key: Any, found: Found) -> None:
@@ -285,8 +267,8 @@ class LinearMatcher:
             give_up(alive, kept, "records in partial matches", self._max_records, self._on_too_many, key, found)
 
 
-def _explained(run: Run, parts: Sequence[tuple[str, int, int]], within_ms: int | None) -> Explained:
-    values = [value for _, value in run]
+def _explained(run: Sequence[Taken] | Run, parts: Sequence[tuple[str, int, int]], within_ms: int | None) -> Explained:
+    values = [taken[1] for taken in run]
     taken = {name: values[low:high] for name, low, high in parts if low < len(run)}
     waits_for = next(name for name, _, high in parts if len(run) < high)
     dies_ms = None if within_ms is None else run[0][0] + within_ms

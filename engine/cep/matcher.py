@@ -20,9 +20,10 @@ from typing import Any, Literal, Protocol
 
 from engine.cep.conditions import Event, Node, PartialMatch, TakenBy, path_of, taken_by
 from engine.cep.explain import Explained, stops_of, ways_on
+from engine.cep.layout import Layout
 from engine.cep.match import Match, TimedOut
 from engine.cep.nfa import Automaton
-from engine.cep.partials import EMPTY, Partial, Partials, PartialsCodec, Waiting
+from engine.cep.partials import EMPTY, Partial, Partials, PartialsLayout, Waiting
 from engine.cep.skip import Skip
 from engine.cep.states import IGNORE, PROCEED, State
 from engine.cep.story import Told, failed, matched, timed_out
@@ -53,7 +54,14 @@ class Found:
 
 
 class Matcher(Protocol):
-    """Finds a pattern in the records of one key after another. The state of a key is immutable; None for nothing kept."""
+    """Finds a pattern in the records of one key after another. The state of a key is immutable; None for nothing kept.
+
+    Attributes:
+        layout: How states are stored.
+    """
+
+    @property
+    def layout(self) -> Layout: ...
 
     def run(
         self, state: Any, key: Any, records: Sequence[tuple[int, Any]], until_ms: int, found: Found, begin_before_ms: int = NEVER
@@ -75,10 +83,6 @@ class Matcher(Protocol):
     def explain(self, state: Any) -> list[Explained]:
         """Return the partial matches of a key, by where they began."""
         ...
-
-    def encode(self, state: Any) -> bytes: ...
-
-    def decode(self, raw: bytes) -> Any: ...
 
 
 def give_up(alive: list[Any], kept: int, what: str, limit: int, on_too_many: OnTooMany, key: Any, found: Found) -> None:
@@ -132,9 +136,7 @@ class NfaMatcher:
         self._max_partials = max_partials
         self._max_records = max_records
         self._on_too_many = on_too_many
-        self._codec = PartialsCodec(automaton, value_type)
-        self.encode = self._codec.encode
-        self.decode = self._codec.decode
+        self.layout: Layout = PartialsLayout(automaton, value_type)
 
     def run(
         self,
@@ -148,6 +150,8 @@ class NfaMatcher:
         now = EMPTY if state is None else state
         for timestamp_ms, value in records:
             now = self._advance(now, key, timestamp_ms, found)
+            if not now.partials and not now.waiting:
+                now = EMPTY  # as it would be had the records before been a batch of their own
             now = self._take(now, key, timestamp_ms, value, found, may_begin=timestamp_ms < begin_before_ms)
         now = self._advance(now, key, until_ms, found)
         return now if now.partials or now.waiting else None
@@ -255,12 +259,12 @@ class NfaMatcher:
                         continue
                     if target.kind == "final":
                         finished.append(Waiting(node, first, event[1]))
-                    else:
-                        goes_on.append(Partial(target.number, node, first))
+                    elif partial is not None:
+                        goes_on.append(partial if partial.state == target.number else Partial(target.number, node, first))
                 elif target.kind == "stop":
                     stopped = True
                 else:
-                    taken: Node = (edge.source.stage, event, node)
+                    taken: Node = (edge.source.stage, event, node, look.next_step())
                     if target.kind != "final":
                         goes_on.append(Partial(target.number, taken, first))
                     if target.kind == "final" or (target.may_end and _leads_to_end(look, target)):

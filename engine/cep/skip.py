@@ -40,7 +40,7 @@ class Skip:
         of_stage: list[int] = []
         step: Node | None = node
         while step is not None:
-            stage, event, step = step
+            stage, event, step, _ = step
             numbers.append(event[0])
             if stage == self.stage:
                 of_stage.append(event[0])

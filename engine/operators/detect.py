@@ -10,6 +10,7 @@ State, all of it gone when nothing is pending or half matched:
 
     pending     records that wait for the watermark (`engine.operators.pending`)
     partials    key -> what the matcher keeps, and the time under which `deadlines` has the key
+    records, runs    what is large of it (`engine.operators.shared_buffer`)
     deadlines   panes: key -> when to look at the key again although no record came. Never later than something happens there;
                 it may be earlier, so that a deadline that moves back need not be moved in state each time
                 (plain sequences keep it more simply: `engine.operators.expiring`)
@@ -23,6 +24,7 @@ from heapq import heapify, heappop, heapreplace
 from typing import Any, Literal, cast
 
 from engine.block import Block, advance
+from engine.cep.layout import Kept
 from engine.cep.linear import LinearMatcher, RepetitionMatcher, linear_matcher
 from engine.cep.match import Match
 from engine.cep.matcher import NEVER, RECORDS_MAX, Found, Matcher, NfaMatcher, OnTooMany
@@ -34,11 +36,11 @@ from engine.errors import ConfigError
 from engine.keys import key_codec
 from engine.operators.arrivals import Arrivals, Ties
 from engine.operators.base import Operator, OperatorContext
-from engine.operators.expiring import ExpiringStates, Kept
+from engine.operators.expiring import ExpiringStates
 from engine.operators.history import History
 from engine.operators.pending import PENDING_MS, Pair
-from state.errors import StateError
-from state.values import PayloadCodec, msgpack_codec
+from engine.operators.shared_buffer import SharedBuffer
+from state.values import msgpack_codec
 
 
 def detect_operator(
@@ -124,12 +126,14 @@ class Detect(Operator):
         self._history = History(context, key_codec(key_type), history)
         key, state = key_codec(key_type), context.state
         self._arrivals = Arrivals(context, key, value_type, late_to=late_to, ties=ties)
-        self._partials = state.keyed(context.state_name("partials"), key, _kept_codec(matcher))
+        self._buffer = SharedBuffer(state, context.state_name(""), key, matcher.layout)
+        self._partials = state.keyed(context.state_name("partials"), key, self._buffer.codec)
+        self._buffer.serve(state, self._partials.get)
         self._deadlines = state.panes(context.state_name("deadlines"), key, msgpack_codec(int))
         # A history tells of what runs out when it does, not somewhat later.
         is_plain = isinstance(matcher, (LinearMatcher, RepetitionMatcher)) and not history
         step_ms = deadline_pane_ms * panes_a_step
-        self._expiring = ExpiringStates(matcher, self._partials, self._deadlines, step_ms) if is_plain else None
+        self._expiring = ExpiringStates(matcher, self._partials, self._buffer, self._deadlines, step_ms) if is_plain else None
 
     def process(self, block: Block, port: int = 0) -> None:
         """Take a block in, and give out what its watermark makes certain."""
@@ -154,18 +158,18 @@ class Detect(Operator):
 
     def _advance(self, due: Mapping[Any, list[Pair]], watermark: int, found: Found) -> None:
         """Let the matcher take the records that are due, key by key."""
-        run, get, kept_of = self._matcher.run, self._partials.get, self._kept
+        run, get, kept_of, state_of = self._matcher.run, self._partials.get, self._kept, self._buffer.state_of
         new_deadlines: dict[int, dict[Any, int]] = {}
         for key, records in due.items():
             old = get(key)
-            state = run(None if old is None else old[1], key, records, watermark, found)
+            state = run(None if old is None else state_of(key, old), key, records, watermark, found)
             kept_of(key, old, state, watermark, new_deadlines)
         self._put_deadlines(new_deadlines)
 
     def inspect(self, key: Any) -> Iterator[tuple[str, Any]]:
         kept = self._partials.get(key)
         if kept is not None and kept[1]:
-            yield "partial_matches", self._matcher.explain(kept[1])
+            yield "partial_matches", self._matcher.explain(self._buffer.state_of(key, kept))
         waiting = self._arrivals.of(key)
         if waiting:
             yield "pending", waiting
@@ -195,16 +199,19 @@ class Detect(Operator):
         """Keep the new state of a key, and see that `deadlines` has it in time."""
         if not state:
             if old is not None:
+                self._buffer.note(key, old, None)
                 self._partials.delete(key)
                 self._forget_deadline(key, old[0])
             return
         deadline_ms = self._matcher.deadline_ms(state)
         if old is not None:
             if watermark < old[0] <= deadline_ms:
-                if state is not old[1]:
+                if state is not self._buffer.state_of(key, old):
+                    self._buffer.note(key, old, state)
                     self._partials.put(key, (old[0], state))
                 return
             self._forget_deadline(key, old[0])
+        self._buffer.note(key, old, state)
         self._partials.put(key, (deadline_ms, state))
         if deadline_ms < NEVER:
             pane_time = deadline_ms // self._pane_ms
@@ -258,14 +265,14 @@ class Detect(Operator):
 
     def _next_ms(self, key: Any, records: list[Pair]) -> int:
         kept = self._partials.get(key)
-        deadline_ms = NEVER if kept is None else self._matcher.deadline_ms(kept[1])
+        deadline_ms = NEVER if kept is None else self._matcher.deadline_ms(self._buffer.state_of(key, kept))
         return min(records[0][0], deadline_ms) if records else deadline_ms
 
     def _look_again(self, key: Any, watermark: int) -> None:
         """Note the deadline of a key anew if it was noted for a time that is now past."""
         kept = self._partials.get(key)
         if kept is not None:
-            self._keep(key, kept[1], watermark)
+            self._keep(key, self._buffer.state_of(key, kept), watermark)
 
     def _keep(self, key: Any, state: Any, watermark: int) -> None:
         new_deadlines: dict[int, dict[Any, int]] = {}
@@ -278,7 +285,7 @@ class Detect(Operator):
         A record that fails has not been; a deadline that fails has passed nevertheless.
         """
         kept = self._partials.get(key)
-        state = None if kept is None else kept[1]
+        state = None if kept is None else self._buffer.state_of(key, kept)
         by_time = state is not None and self._matcher.deadline_ms(state) <= at_ms
         taken = [] if by_time else [records.pop(0)]
         new_state, went = None if by_time else state, reached
@@ -298,17 +305,3 @@ class Detect(Operator):
             new_state, went = after, before
         self._keep(key, new_state, at_ms)
         return went
-
-
-def _kept_codec(matcher: Matcher) -> PayloadCodec[Kept]:
-    """Return the codec of `Kept`: eight bytes of time, then what the matcher writes."""
-
-    def encode(kept: Kept) -> bytes:
-        return kept[0].to_bytes(8, "big", signed=True) + matcher.encode(kept[1])
-
-    def decode(raw: bytes) -> Kept:
-        if len(raw) < 8:
-            raise StateError("the state of a pattern is cut off")
-        return int.from_bytes(raw[:8], "big", signed=True), matcher.decode(raw[8:])
-
-    return PayloadCodec(encode, decode)

@@ -4,7 +4,7 @@ The matchers of plain sequences report no time-outs, so when their state runs ou
 index of deadlines need not follow each change of state:
 
 - a key stands in the index under a time rounded up to a sixteenth of the limit or so, so a whole pane of keys is due at once;
-- a key whose state ends before that keeps its place, with an empty state, and its next state finds it there.
+- a key whose state ends before that keeps its place, with an empty state (), and its next state finds it there.
 
     key "a" limit 5 min     [1 of 3]  [2 of 3]  match: ()  [1 of 3] …        one entry in the index for all of it
     its time has come       looked at: nothing there → gone; still something → entered again
@@ -16,11 +16,10 @@ deadlines over the same entries. tests/engine/operators/test_expiring.py compare
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from engine.cep.layout import Kept
 from engine.cep.matcher import NEVER, Found, Matcher
+from engine.operators.shared_buffer import SharedBuffer
 from state.overlay import KeyedCells, PaneCells
-
-Kept = tuple[int, Any]
-"""What is kept of a key: the time under which the index has it (NEVER if it has not), and the state of the matcher, () for none."""
 
 
 class ExpiringStates:
@@ -31,23 +30,30 @@ class ExpiringStates:
             an exact deadline would be looked for.
     """
 
-    def __init__(self, matcher: Matcher, partials: KeyedCells[Any, Kept], deadlines: PaneCells[Any, int], step_ms: int) -> None:
+    def __init__(
+        self, matcher: Matcher, partials: KeyedCells[Any, Kept], buffer: SharedBuffer, deadlines: PaneCells[Any, int], step_ms: int
+    ) -> None:
         self._matcher, self._partials, self._deadlines, self._step_ms = matcher, partials, deadlines, step_ms
+        self._buffer = buffer if buffer.parted else None
 
     def advance(self, due: Mapping[Any, Sequence[tuple[int, Any]]], watermark: int, found: Found) -> None:
         """Let the matcher take the records that are due, and keep what comes of it; keys whose deadline has come are in `due`."""
         run, get, deadline_of, step_ms = self._matcher.run, self._partials.get, self._matcher.deadline_ms, self._step_ms
         kept: dict[Any, Kept] = {}
         entered: dict[int, dict[Any, int]] = {}
-        gone = self._partials.delete
+        gone, buffer = self._partials.delete, self._buffer
         for key, records in due.items():
             old = get(key)
             if old is None:
                 state = run(None, key, records, watermark, found)
                 if state is None:
                     continue
+                if buffer is not None:
+                    buffer.note(key, None, state)
             else:
-                state = run(old[1], key, records, watermark, found)
+                state = run(old[1] if buffer is None else buffer.state_of(key, old), key, records, watermark, found)
+                if buffer is not None:
+                    buffer.note(key, old, state)
                 noted = old[0]
                 if watermark < noted and (noted < NEVER or state is not None):
                     kept[key] = (noted, state or ())
@@ -77,4 +83,4 @@ class ExpiringStates:
                 pane.put_many(exact)
 
 
-__all__ = ["ExpiringStates", "Kept"]
+__all__ = ["ExpiringStates"]

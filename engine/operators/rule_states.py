@@ -6,6 +6,7 @@ over lets its partial matches end by themselves (`drains`), or has none any more
 State, in a slot of its own, so that a version can go as a whole:
 
     partials    one pane: key -> (the time under which `deadlines` has the key, what the matcher keeps)
+    records, runs    what is large of it (`engine.operators.shared_buffer`)
     deadlines   panes: key -> when to look at the key again. Never later than something happens there; it may be earlier
 """
 
@@ -15,21 +16,20 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from engine.cep.layout import Kept
 from engine.cep.matcher import NEVER, Found, Matcher
 from engine.cep.rules.compiled import CompiledRule
 from engine.cep.rules.rule import Rule
 from engine.keys import KeyCodec
 from engine.operators.base import OperatorContext
 from engine.operators.pending import PENDING_MS, Pair
-from state.errors import StateError
-from state.values import PayloadCodec, msgpack_codec
+from engine.operators.shared_buffer import SharedBuffer
+from state.values import msgpack_codec
 
 _PANE_MAX_MS = 3_600_000
 FAILURES_MAX = 1_000
 FAILURES_WITHIN_MS = 3_600_000
 """So often in an hour of event time a version may raise in a task; then it is stopped, before it floods the dead letters."""
-
-Kept = tuple[int, Any]
 
 
 class Installed(Struct, frozen=True):
@@ -68,13 +68,16 @@ class Slot:
         self._pane_ms = PENDING_MS
         self._swept = False
         state = context.state
-        self._partials = state.panes(context.state_name(f"rule-{number}/partials"), key, PayloadCodec(self._encode, self._decode))
+        self._buffer = SharedBuffer(state, context.state_name(f"rule-{number}/"), key, None)
+        self._partials = state.panes(context.state_name(f"rule-{number}/partials"), key, self._buffer.codec)
+        self._buffer.serve(state, lambda key: self._partials.pane(0).get(key))
         self._deadlines = state.panes(context.state_name(f"rule-{number}/deadlines"), key, msgpack_codec(int))
 
     def hold(self, installed: Installed, compiled: CompiledRule | None) -> None:
         """Serve a version; None for one that finds nothing."""
         self.installed, self.compiled = installed, compiled
         self._matcher = None if compiled is None else compiled.matcher
+        self._buffer.hold(None if self._matcher is None else self._matcher.layout)
         within_ms = (compiled.within_ms if compiled is not None else None) or PENDING_MS
         self._pane_ms = min(max(within_ms // 256, PENDING_MS), _PANE_MAX_MS)
         self._swept = False
@@ -85,7 +88,9 @@ class Slot:
 
     def clear(self) -> None:
         """Forget all partial matches."""
-        self._partials.pane(0).drop()
+        pane = self._partials.pane(0)
+        self._buffer.drop([key for key, kept in pane.items() if self._buffer.is_parted(kept)])
+        pane.drop()
         for time in self._deadlines.times(NEVER):
             self._deadlines.pane(time).drop()
 
@@ -98,7 +103,7 @@ class Slot:
         if matcher is None:
             return self.goes_on(watermark)
         until_ms = watermark if installed.drains else min(watermark, installed.end_ms - 1)
-        run, end_ms, get = matcher.run, installed.end_ms, self._partials.pane(0).get
+        run, end_ms, get, state_of = matcher.run, installed.end_ms, self._partials.pane(0).get, self._buffer.state_of
         looked_at: set[Any] = set()
         states: dict[Any, Kept] = {}
         deadlines: dict[int, dict[Any, int]] = {}
@@ -109,15 +114,15 @@ class Slot:
                 if old is None and (not records or records[0][0] >= end_ms):
                     continue
                 looked_at.add(key)
-                self._keep(
-                    key, old, run(None if old is None else old[1], key, records, until_ms, found, end_ms), watermark, states, deadlines
-                )
+                state = run(None if old is None else state_of(key, old), key, records, until_ms, found, end_ms)
+                self._keep(key, old, state, watermark, states, deadlines)
         for key in self._due_keys(until_ms):
             if key not in looked_at:
                 looked_at.add(key)
                 old = get(key)
                 if old is not None:
-                    self._keep(key, old, run(old[1], key, (), until_ms, found, end_ms), watermark, states, deadlines)
+                    state = run(state_of(key, old), key, (), until_ms, found, end_ms)
+                    self._keep(key, old, state, watermark, states, deadlines)
         self._write(states, deadlines)
         return self.goes_on(watermark)
 
@@ -135,7 +140,7 @@ class Slot:
             states: dict[Any, Kept] = {}
             deadlines: dict[int, dict[Any, int]] = {}
             for key, old in self._partials.pane(0).items():
-                state = matcher.run(old[1], key, (), watermark, Found(), installed.end_ms)
+                state = matcher.run(self._buffer.state_of(key, old), key, (), watermark, Found(), installed.end_ms)
                 self._keep(key, old, state, watermark, states, deadlines)
             self._write(states, deadlines)
         return bool(self._partials.times(0))
@@ -157,7 +162,7 @@ class Slot:
     def state_of(self, key: Any) -> Any:
         """Return what is kept of a key, None for nothing."""
         kept = self._partials.pane(0).get(key)
-        return None if kept is None else kept[1]
+        return None if kept is None else self._buffer.state_of(key, kept)
 
     def deadline_of(self, key: Any) -> int:
         """Return when something happens to a key without a record, NEVER for no time."""
@@ -198,6 +203,7 @@ class Slot:
     ) -> None:
         if state is None:
             if old is not None:
+                self._buffer.note(key, old, None)
                 self._partials.pane(0).delete(key)
                 self._forget_deadline(key, old[0])
             return
@@ -205,10 +211,12 @@ class Slot:
         deadline_ms = self._matcher.deadline_ms(state)
         if old is not None:
             if watermark < old[0] <= deadline_ms:
-                if state is not old[1]:
+                if state is not self._buffer.state_of(key, old):
+                    self._buffer.note(key, old, state)
                     states[key] = (old[0], state)
                 return
             self._forget_deadline(key, old[0])
+        self._buffer.note(key, old, state)
         states[key] = (deadline_ms, state)
         if deadline_ms < NEVER:
             deadlines.setdefault(deadline_ms // self._pane_ms, {})[key] = deadline_ms
@@ -221,17 +229,3 @@ class Slot:
         self._partials.pane(0).put_many(states)
         for pane_time, gathered in deadlines.items():
             self._deadlines.pane(pane_time * self._pane_ms).put_many(gathered)
-
-    def _encode(self, kept: Kept) -> bytes:
-        head, state = kept[0].to_bytes(8, "big", signed=True), kept[1]
-        if isinstance(state, bytes):
-            return head + state
-        assert self._matcher is not None
-        return head + self._matcher.encode(state)
-
-    def _decode(self, raw: bytes) -> Kept:
-        if len(raw) < 8:
-            raise StateError("the state of a rule is cut off")
-        # Without a matcher (the rule no longer fits the program) it stays as it is.
-        state = raw[8:] if self._matcher is None else self._matcher.decode(raw[8:])
-        return int.from_bytes(raw[:8], "big", signed=True), state

@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from engine.cep.explain import Explained
+from engine.cep.layout import Layout
 from engine.cep.matcher import NEVER, Found
-from engine.cep.recognize.attempt import FIRST, NO_ROWS, Attempt, AttemptCodec, Step, Thread
+from engine.cep.recognize.attempt import FIRST, NO_ROWS, Attempt, AttemptLayout, Step, Thread
 from engine.cep.recognize.automaton import START, RowAutomaton
 from engine.cep.recognize.clause import Rows, SkipTo
 from engine.cep.recognize.measures import Measures, Recognized
@@ -78,9 +79,7 @@ class RowMatcher:
         self.plan = plan
         self.max_partials = max_partials
         self.on_too_many = on_too_many
-        codec = AttemptCodec(value_type, plan.automaton.labels, plan.folds)
-        self.encode = codec.encode
-        self.decode = codec.decode
+        self.layout: Layout = AttemptLayout(value_type, plan.automaton.labels, plan.folds)
 
     def run(
         self,
@@ -280,7 +279,7 @@ class _Work:
                     fits = condition is None or condition(view)
                 if not fits:
                     continue
-                taken: Step = (target, step, accs)
+                taken: Step = (target, step, accs, len(seen))
                 if automaton.goes_on[target]:
                     threads.append(Thread(target, taken))
                 if automaton.accepts[target]:

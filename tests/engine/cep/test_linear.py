@@ -12,6 +12,7 @@ from engine.cep.linear import LinearMatcher, RepetitionMatcher, linear_matcher
 from engine.cep.matcher import Found, Matcher, NfaMatcher
 from engine.cep.nfa import compile_pattern
 from tests.effort import examples
+from tests.engine.cep.stored import stored_again
 
 SKIPS = [cep.skip.none, cep.skip.to_next, cep.skip.past_last]
 
@@ -51,7 +52,7 @@ def run(matcher: Matcher, records: list[tuple[int, Any]], cuts: list[int], *, st
         if state is not None:
             deadlines.append(matcher.deadline_ms(state))
             if stored:
-                state = matcher.decode(matcher.encode(state))
+                state = stored_again(matcher.layout, state)
     return found, deadlines
 
 
@@ -159,8 +160,8 @@ def test_fast_path_max_records_bounds_what_a_key_holds(on_too_many: Any) -> None
     assert isinstance(matcher, LinearMatcher)
     found = Found()
     state = matcher.run(None, "k", [(at, (at, letter)) for at, letter in enumerate("aaaabbaaa")], 9, found)
-    assert state is not None and sum(map(len, state)) <= 10
-    begun = [run[0][0] for run in state]
+    assert state is not None and sum(map(len, state[1])) <= 10
+    begun = [run[0][0] for run in state[1]]
     assert begun == ([2, 3, 6, 7, 8] if on_too_many == "drop_oldest" else [0, 1, 2, 6])
     assert found.dropped_partials == 7 - len(begun)
 

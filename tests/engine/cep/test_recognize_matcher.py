@@ -12,6 +12,7 @@ from engine.cep.matcher import NEVER, Found
 from engine.cep.recognize.matcher import END, RowMatcher
 from tests.engine.cep import recognize_oracle as oracle
 from tests.engine.cep.recognize_oracle import Clause, Condition, Pattern, Reading
+from tests.engine.cep.stored import stored_again
 
 SUBSET = ("A", "B")
 NAMES = ("A", "B", "C")
@@ -211,7 +212,7 @@ def run(
     for row in rows:
         state = matcher.run(state, "k", [(row.ts, row)], row.ts, found)
         if stored and state is not None:
-            state = matcher.decode(matcher.encode(state))
+            state = stored_again(matcher.layout, state)
     if until is not None:
         matcher.run(state, "k", [], until, found)
     return found

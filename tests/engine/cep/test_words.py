@@ -15,6 +15,7 @@ from engine.cep.matcher import Found, NfaMatcher
 from engine.cep.nfa import compile_pattern
 from tests.effort import examples
 from tests.engine.cep import word_oracle
+from tests.engine.cep.stored import stored_again
 from tests.engine.cep.word_oracle import Item
 
 LETTERS = "abc"
@@ -69,7 +70,7 @@ def run(
         records.append((time, letter))
         state = matcher.run(state, "k", [(time, (place, letter))], time, found)
         if stored and state is not None:
-            state = matcher.decode(matcher.encode(state))
+            state = stored_again(matcher.layout, state)
     matcher.run(state, "k", [], 10_000, found)
     return found, records
 
