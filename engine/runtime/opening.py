@@ -1,6 +1,7 @@
 """Opening a task: fence, restore, take the offsets, seek, run; in that order (design rule 2).
 
     fence     open the producer: a zombie with the same transactional id can commit nothing from here on
+    settle    what older producers with the id have open is ended, everywhere
     restore   the changelog, read to its end, is the state, and the input offsets are part of it
     offsets   out of the restored state; the group's own offsets only serve lag tools, and are overridden where they differ
 
@@ -18,6 +19,7 @@ from engine.runtime.epochs import check_epoch
 from engine.runtime.opening_errors import EndedError, OutsideLogError
 from engine.runtime.restore import restore
 from engine.runtime.savepointing import ended_message
+from engine.runtime.settling import settle
 from engine.runtime.shell import Shell
 from engine.runtime.threads import in_thread
 from engine.runtime.transport.protocol import TransactionalProducer
@@ -60,6 +62,7 @@ async def open_task(shell: Shell, number: int, inputs: Sequence[TopicPartition])
         await check_epoch(transport, plan)
         store = await open_store(shell, number)
         changelog = TopicPartition(plan.changelog_topic, number)
+        await settle(transport, producer, [changelog, *_written(shell)], clock)
         restored = await restore(
             transport, producer, store, changelog, clock=clock, metrics=shell.metrics.task(number), checkpoints=shell.checkpoints
         )
@@ -80,6 +83,11 @@ async def open_task(shell: Shell, number: int, inputs: Sequence[TopicPartition])
         ", ".join(f"{partition.topic}={position}" for partition, position in positions.items()),
     )
     return Opened(producer, store, task, restored.identity, positions)
+
+
+def _written(shell: Shell) -> list[TopicPartition]:
+    """Return the partitions of the topics that any task writes to, as far as they are known."""
+    return [TopicPartition(topic, number) for topic, count in sorted(shell.output_partitions.items()) for number in range(count)]
 
 
 async def open_store(shell: Shell, number: int) -> Store:

@@ -8,18 +8,18 @@ trusted only as far as `state.changelog.judge` allows; else it begins anew from 
 the start of the log, and the log says why.
 """
 
-import asyncio
 import logging
 import uuid
 from dataclasses import dataclass
 from functools import partial
 
-from engine.errors import ConfigError, FencedError, UnavailableError
+from engine.errors import ConfigError, FencedError
 from engine.records import OutputColumns, RecordBatch, TopicPartition
 from engine.runtime.checkpointing import Checkpoints, begin_from_checkpoint
 from engine.runtime.clock import Clock
 from engine.runtime.following import Follower
 from engine.runtime.metrics import TaskMetrics
+from engine.runtime.settling import settled_end
 from engine.runtime.threads import in_thread
 from engine.runtime.transport.protocol import TransactionalProducer, Transport
 from engine.task import Commit
@@ -29,7 +29,6 @@ from state.store import Position, Store
 
 log = logging.getLogger(__name__)
 
-SETTLED_S, SETTLED_AGAIN_S = 10.0, 0.05
 READ_TIMEOUT_S = 1.0
 PROGRESS_S = 5.0
 LOAD_OFFSETS = 50_000
@@ -72,7 +71,7 @@ async def restore(
     """
     started_s = clock.monotonic_s()
     begin = (await transport.begin_offsets([changelog]))[changelog]
-    end = await _settled_end(transport, changelog, clock)
+    end = await settled_end(transport, changelog, clock)
     identity = await find_identity(transport, changelog, begin, end)
     if identity is None:
         identity = await _make_identity(producer, store, changelog, clock)
@@ -96,31 +95,6 @@ async def restore(
     metrics.restore_seconds += seconds
     reason = verdict.reason if entries or not verdict.usable else "is intact"  # all that it lacked were transaction markers
     return Restored(identity, entries, seconds, f"state {reason}; {entries} changelog entries in {seconds:.3f} s")
-
-
-async def _settled_end(transport: Transport, changelog: TopicPartition, clock: Clock) -> int:
-    """Return the end of a changelog partition once every transaction in it is ended.
-
-    A commit is acknowledged before its markers are written. Until then the last stable offset lies below what was committed, and a
-    restore up to there would do the same input again. A broker may also forget a marker for good (KAFKA-20734: the partition had no
-    leader at that moment): the commit is then half there, and nothing may run on it until a person has ended the transaction.
-
-    Raises:
-        UnavailableError: A transaction is still open after the time that one may take.
-    """
-    high = (await transport.high_watermarks([changelog]))[changelog]
-    begun_s, behind = clock.monotonic_s(), None
-    while (end := (await transport.end_offsets([changelog]))[changelog]) < high:
-        behind = end
-        if clock.monotonic_s() - begun_s >= SETTLED_S:
-            raise UnavailableError(
-                f"{changelog.topic}-{changelog.partition}: a transaction behind offset {end} is still open, though its producer is fenced. "
-                "If it stays so, the broker has lost the transaction's end (kafka-transactions.sh find-hanging names it)"
-            )
-        await asyncio.sleep(SETTLED_AGAIN_S)
-    if behind is not None:
-        log.info("%s-%d: waited %.3f s for the end of a transaction, from %d to %d", *changelog, clock.monotonic_s() - begun_s, behind, end)
-    return end
 
 
 async def find_identity(transport: Transport, changelog: TopicPartition, begin: int, end: int) -> bytes | None:

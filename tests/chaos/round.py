@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.chaos.feed import Feed, read_input
 from tests.chaos.line import Line
+from tests.chaos.operator import Operator
 from tests.chaos.outcome import Outcome, Recovery
 from tests.chaos.plan import Step
 from tests.chaos.results import Results, Row, places
@@ -24,12 +25,13 @@ _REBALANCE_TIMEOUT_S = 6
 _STARTED_S = 60.0
 _RECOVERED_S = 60.0
 _QUIET_S = 45.0
+_OPERATOR_S = 20.0
 _LOOK_S = 0.05
 _LAST_WORDS_S = 0.3
 _TURNS = 5
 _PATIENT = {"broker.session.timeout.ms": "15000"}
 """A frozen broker must not lose its partitions for it, since nobody else could lead them: Kafka 4.3.1 forgets the markers of
-transactions whose partition has no leader at that moment, and the transaction stays open there for ever (KAFKA-20734)."""
+transactions whose partition has no leader at that moment, and the transaction stays open there (KAFKA-20734) until its end is written."""
 _DISK_FULL = r"task (\d+): (?:dropped|could not be opened): .*cannot be (?:written|opened)"
 _ZOMBIE = "a newer producer owns|member_id was not recognized|generation id is not +current|revoked: "
 
@@ -51,12 +53,14 @@ class Round:
         self._count = workers
         self._workers: list[Worker] = []
         self._results: Results
+        self._operator: Operator
         self._begun_s = time.time()
 
     async def run(self) -> Outcome:
         """Run the round."""
         outcome = self.outcome
         await asyncio.to_thread(self._server.start)
+        self._operator = Operator(self._server.bootstrap, self._tell)
         try:
             await make_topics(self._server.bootstrap)
             async with Results(self._server.bootstrap) as self._results:
@@ -107,6 +111,9 @@ class Round:
         """Return all results as a reader finds them that comes when everything is over; the one that watched must have seen the same."""
         async with Results(self._server.bootstrap) as again:
             for reader in (self._results, again):
+                if await reader.to_end(20.0):
+                    continue
+                await self._operator.end_what_hangs()
                 if not await reader.to_end(20.0):
                     self.outcome.failures.append("the results could not be read to their ends: a transaction is still open")
             for topic, rows in again.rows.items():
@@ -324,13 +331,17 @@ class Round:
         return back if await self._until(look, _RECOVERED_S) else None
 
     async def _until_complete(self, expected: Expected) -> None:
-        """Wait until as much has come out as must, or nothing has come for long."""
+        """Wait until as much has come out as must, or nothing has come for long; the operator looks before that."""
         self._results.newest_s = time.time()
+        for quiet_s in (_OPERATOR_S, _QUIET_S):
 
-        def is_over() -> bool:
-            return expected.is_complete(self._results.rows) or time.time() - self._results.newest_s > _QUIET_S
+            def is_over(quiet_s: float = quiet_s) -> bool:
+                return expected.is_complete(self._results.rows) or time.time() - self._results.newest_s > quiet_s
 
-        await self._until(is_over, 300.0)
+            await self._until(is_over, 300.0)
+            if quiet_s == _OPERATOR_S and not expected.is_complete(self._results.rows):
+                await self._operator.end_what_hangs()
+                self._results.newest_s = time.time()
         if expected.is_complete(self._results.rows):
             self._tell("everything is processed")
         else:
@@ -368,6 +379,7 @@ class Round:
         await asyncio.gather(*(self._end(worker) for worker in self._workers if worker.running))
 
     def _note_logs(self) -> None:
+        self.outcome.notes += self._operator.notes(worker.text() for worker in self._workers)
         for worker in self._workers:
             tracebacks = worker.text().count("Traceback (most recent call last)")
             if tracebacks:

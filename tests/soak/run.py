@@ -26,6 +26,8 @@ _SESSION_S = 6.0
 _QUIET_S = 300.0
 _REST_S = 1.0
 _NUDGE = 400
+_PATIENT = {"broker.session.timeout.ms": "30000"}
+"""On a busy machine the broker misses its own heartbeats, loses its partitions for a moment, and then the ends of transactions."""
 
 Say = Callable[[str], None]
 
@@ -61,7 +63,7 @@ class Soak:
     async def run(self) -> Found:
         """Run it."""
         found, begun_s = Found(), time.monotonic()
-        server = KafkaServer(measured=True)
+        server = KafkaServer(_PATIENT, measured=True)
         await asyncio.to_thread(server.start)
         address = f"kafka://{server.bootstrap}"
         environ = {"STREAMFORGE_BROKER": address, "STREAMFORGE_BROKER_SESSION_TIMEOUT": str(_SESSION_S)}

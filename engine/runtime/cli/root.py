@@ -10,7 +10,7 @@ from engine.errors import ConfigError, StreamForgeError
 
 GROUP = "streamforge.commands"
 
-_COMMANDS = ("cep", "dlq", "pipelines", "run", "savepoint", "send", "state", "tail", "topics", "worker")
+_COMMANDS = ("cep", "dlq", "pipelines", "run", "savepoint", "send", "state", "tail", "topics", "transactions", "worker")
 
 
 class Root(click.Group):

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from engine.errors import FencedError, StateError, StreamForgeError, UnavailableError
+from engine.errors import ConfigError, FencedError, StateError, StreamForgeError, UnavailableError
 from engine.records import OutputColumns, RecordBatch, TopicPartition
 from engine.runtime.assignor import WorkerAddress
 from engine.runtime.clock import Clock
@@ -20,6 +20,7 @@ from engine.runtime.transport.memory_broker import MemoryBroker
 from engine.runtime.transport.memory_connection import Connection, Faults
 from engine.runtime.transport.memory_membership import GroupTimes, Membership
 from engine.runtime.transport.memory_transactions import ProducerSession
+from engine.runtime.transport.open_transactions import Decision, OpenTransaction
 from engine.runtime.transport.protocol import FetchState, RebalanceListener
 from engine.topics import TopicSpec
 
@@ -247,6 +248,15 @@ class MemoryTransport:
         """Return the ends of the logs, open transactions included."""
         return await self._connection.call("list_offsets", lambda: {p: self.broker.log(p).high_watermark for p in partitions})
 
+    async def open_transactions(self, partitions: Sequence[TopicPartition], producer_id: int | None = None) -> list[OpenTransaction]:
+        """Return what is open in partitions; the coordinator is the broker itself, so nothing hangs."""
+        found = await self._connection.call("list_offsets", lambda: [each for p in partitions for each in self.broker.open_transactions(p)])
+        return [each for each in found if producer_id in (None, each.producer_id)]
+
+    async def end_transaction(self, transaction: OpenTransaction, decided: Decision) -> None:
+        """Refuse: what is running is ended by its producer, or by its time-out."""
+        raise ConfigError(f"{transaction} does not hang")
+
     async def committed_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """Return the group's committed offsets; partitions without one are left out."""
         offsets = self.broker.group(self._group_id).offsets
@@ -327,6 +337,11 @@ class MemoryProducer:
         self._session = session
         self._group_id = group_id
         self._failure: StreamForgeError | None = None
+
+    @property
+    def producer_id(self) -> int:
+        """What the broker calls the transactional id."""
+        return self._session.producer_id
 
     async def commit(
         self, outputs: Mapping[TopicPartition, OutputColumns], offsets: Mapping[TopicPartition, int]

@@ -19,6 +19,7 @@ from engine.runtime.transport.memory_group import Group
 from engine.runtime.transport.memory_log import PartitionLog
 from engine.runtime.transport.memory_signal import Signal
 from engine.runtime.transport.memory_transactions import ProducerSession, TransactionCoordinator
+from engine.runtime.transport.open_transactions import OpenTransaction
 from engine.topics import RECORD_BYTES_MAX, TopicSpec
 
 _DEFAULTS = {"retention.ms": "604800000", "delete.retention.ms": "86400000"}
@@ -183,6 +184,10 @@ class MemoryBroker:
         """Commit or abort a session's transaction."""
         self._transactions.end(session, commit=commit)
         self.appended.notify()
+
+    def open_transactions(self, partition: TopicPartition) -> list[OpenTransaction]:
+        """Return what is open in a partition, by offset."""
+        return self._transactions.open_in(partition, self.log(partition))
 
     def _checked_logs(self, outputs: Mapping[TopicPartition, OutputColumns]) -> dict[TopicPartition, PartitionLog]:
         logs = {partition: self.log(partition) for partition in outputs}

@@ -89,6 +89,10 @@ class PartitionLog:
         """Offset of the first record of the oldest open transaction, the high watermark if none is open."""
         return max(self.start, min(self._open.values(), default=self.high_watermark))
 
+    def open_since(self, producer: int) -> int | None:
+        """Return the offset of the first record of a producer's open transaction, None if it has none here."""
+        return self._open.get(producer)
+
     # -- writing
 
     def check(self, columns: OutputColumns) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from engine.errors import FencedError
 from engine.records import OutputColumns, TopicPartition
 from engine.runtime.transport.memory_log import PartitionLog
+from engine.runtime.transport.open_transactions import OpenTransaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,15 @@ class TransactionCoordinator:
             self._end(known, commit=False)
             known.epoch += 1
         return bool(expired)
+
+    def open_in(self, partition: TopicPartition, log: PartitionLog) -> list[OpenTransaction]:
+        """Return what is open in a partition, by offset."""
+        found = [
+            OpenTransaction(partition, start, known.producer_id, known.epoch, 0, -1, transactional_id)
+            for transactional_id, known in self._producers.items()
+            if (start := log.open_since(known.producer_id)) is not None
+        ]
+        return sorted(found, key=lambda each: each.start_offset)
 
     def _checked(self, session: ProducerSession) -> _Producer:
         known = self._producers[session.transactional_id]

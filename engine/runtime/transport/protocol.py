@@ -11,6 +11,7 @@ from typing import Protocol
 
 from engine.records import OutputColumns, RecordBatch, TopicPartition
 from engine.runtime.assignor import WorkerAddress
+from engine.runtime.transport.open_transactions import Decision, OpenTransaction
 from engine.topics import TopicSpec
 
 
@@ -28,6 +29,11 @@ class RebalanceListener(Protocol):
 
 class TransactionalProducer(Protocol):
     """A producer with a transactional id. Opening it fences every older one with the same id and ends its transaction."""
+
+    @property
+    def producer_id(self) -> int:
+        """The number that the broker has given to the transactional id; older producers with it had the same, mostly."""
+        ...
 
     async def commit(
         self,
@@ -152,6 +158,22 @@ class Transport(Protocol):
 
     async def high_watermarks(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """Return the ends of the logs with everything acknowledged, transactions that are not ended yet included."""
+        ...
+
+    async def open_transactions(self, partitions: Sequence[TopicPartition], producer_id: int | None = None) -> list[OpenTransaction]:
+        """Return what is open in partitions, in their order and by offset, and which of it hangs; only a producer's if one is given.
+
+        Raises:
+            ConfigError: A right is missing, or the brokers cannot tell.
+        """
+        ...
+
+    async def end_transaction(self, transaction: OpenTransaction, decided: Decision) -> None:
+        """Write the marker that a transaction lacks which hangs; the caller has just found it by `open_transactions`.
+
+        Raises:
+            ConfigError: A right is missing, or the broker refuses it.
+        """
         ...
 
     async def committed_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:

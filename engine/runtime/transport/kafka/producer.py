@@ -38,6 +38,11 @@ class KafkaTransactionalProducer:
         self._driver = _driver(settings, transactional_id=transactional_id, transaction_timeout_ms=settings.transaction_timeout_ms)
         self._failed = False
 
+    @property
+    def producer_id(self) -> int:
+        """What the broker calls the transactional id."""
+        return int(self._driver._txn_manager.producer_id)
+
     async def open(self) -> None:
         """Fence every older producer with the same id; its open transaction, if any, is aborted before this returns.
 

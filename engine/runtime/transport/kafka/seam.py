@@ -92,6 +92,7 @@ SEAM = (
     Private("aiokafka.client:AIOKafkaClient", "_conns"),
     Private("aiokafka.client:AIOKafkaClient", "_wait_on_metadata", ("topic",)),
     Private("aiokafka.client:AIOKafkaClient", "cluster"),
+    Private("aiokafka.client:AIOKafkaClient", "coordinator_lookup", ("coordinator_type", "coordinator_key")),
     Private("aiokafka.client:AIOKafkaClient", "force_metadata_update", ()),
     Private("aiokafka.client:AIOKafkaClient", "get_random_node", ()),
     Private("aiokafka.client:AIOKafkaClient", "send", ("node_id", "request", "group")),
@@ -99,6 +100,8 @@ SEAM = (
     Private("aiokafka.protocol.fetch:FetchRequest", "topics"),
     Private("aiokafka.protocol.metadata:MetadataRequest", "__init__", ("topics", "allow_auto_topic_creation")),
     Private("aiokafka.protocol.offset:OffsetRequest", "__init__", ("replica_id", "isolation_level", "topics")),
+    Private("aiokafka.protocol.api:Request", "build", ("request_struct_class",)),
+    Private("aiokafka.protocol.api:RequestStruct", "FLEXIBLE_VERSION"),
     Private(f"{_PRODUCER}.message_accumulator:MessageAccumulator", "_batches"),
     Private(f"{_PRODUCER}.message_accumulator:MessageAccumulator", "_pending_batches"),
     Private(f"{_PRODUCER}.message_accumulator:MessageBatch", "_drain_waiter"),
@@ -118,5 +121,6 @@ SEAM = (
     Private(f"{_PRODUCER}.sender:Sender", "_txn_manager"),
     Private(f"{_PRODUCER}.sender:Sender", "sender_task"),
     Private(f"{_PRODUCER}.transaction_manager:TransactionManager", "is_in_transaction", ()),
+    Private(f"{_PRODUCER}.transaction_manager:TransactionManager", "producer_id"),
     Private(f"{_PRODUCER}.transaction_manager:TransactionManager", "wait_for_transaction_end", ()),
 )

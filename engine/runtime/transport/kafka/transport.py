@@ -16,6 +16,8 @@ from engine.runtime.transport.kafka.producer import KafkaSender, KafkaTransactio
 from engine.runtime.transport.kafka.reader import KafkaReader
 from engine.runtime.transport.kafka.repeats import leave_out_details, say_once_in_a_while
 from engine.runtime.transport.kafka.settings import KafkaSettings
+from engine.runtime.transport.kafka.transactions import KafkaTransactions
+from engine.runtime.transport.open_transactions import Decision, OpenTransaction
 from engine.runtime.transport.protocol import FetchState, RebalanceListener
 from engine.topics import TopicSpec
 
@@ -175,6 +177,14 @@ class KafkaTransport:
     async def high_watermarks(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """Return the ends of the logs, open transactions included."""
         return await self._admin.list_offsets(partitions, ends=True, committed=False)
+
+    async def open_transactions(self, partitions: Sequence[TopicPartition], producer_id: int | None = None) -> list[OpenTransaction]:
+        """Return what is open in partitions, see `Transport.open_transactions`."""
+        return await KafkaTransactions(self._admin, self._settings).find(partitions, producer_id)
+
+    async def end_transaction(self, transaction: OpenTransaction, decided: Decision) -> None:
+        """Write the marker that a transaction lacks which hangs."""
+        await KafkaTransactions(self._admin, self._settings).end(transaction, decided)
 
     async def committed_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """Return the group's committed offsets; partitions without one are left out."""
