@@ -255,10 +255,10 @@ class App(Declarations, faust.App):
     def _in_memory(self) -> bool:
         return self.options.broker.startswith("memory://")
 
-    def make_transport(self, group: str) -> Transport:
-        """Return a connection to the broker, for a consumer group."""
+    def make_transport(self, group: str, *, broker: str | None = None) -> Transport:
+        """Return a connection to the broker, for a consumer group; `broker` is one that a command was told to use instead."""
         return make_transport(
-            self.options.broker,
+            self.options.broker if broker is None else broker,
             group=group,
             credentials=self.conf.broker_credentials,
             stored_numbers=StateFolder(self.state_dir / self.topology.app_id).numbers,

@@ -1,5 +1,10 @@
-"""Which broker a command talks to: that of an app (`--app PIPELINES`, with its credentials), or `--broker kafka://host:9092`."""
+"""Which broker a command talks to: that of an app (`--app PIPELINES`, with its credentials), or `--broker kafka://host:9092`.
 
+What is said by `--broker` counts, also with an app (its credentials are used then); else the app's, which STREAMFORGE_BROKER beats; else
+STREAMFORGE_BROKER.
+"""
+
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,7 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A broker to talk to; `app` is None where only an address was given."""
+    """A broker to talk to; `app`, None where only an address was given, has the credentials."""
 
     broker: str
     app: App | None
@@ -32,7 +37,7 @@ class Target:
             ConfigError: The address is not one, or the credentials are refused.
             UnavailableError: No broker answers there.
         """
-        transport = make_transport(self.broker, group="") if self.app is None else self.app.make_transport("")
+        transport = make_transport(self.broker, group="") if self.app is None else self.app.make_transport("", broker=self.broker)
         try:
             await transport.start()
             yield transport
@@ -43,7 +48,7 @@ class Target:
 def target_options(command: F) -> F:
     """Add the options that `find_target` takes."""
     app = click.option("--app", "-A", "pipelines", metavar="PIPELINES", help="Use the broker and credentials of this app.")
-    broker = click.option("--broker", envvar="STREAMFORGE_BROKER", help="Address, such as kafka://host:9092.")
+    broker = click.option("--broker", help="Address, such as kafka://host:9092; else that of the app, or STREAMFORGE_BROKER.")
     return app(broker(command))
 
 
@@ -54,7 +59,7 @@ def find_target(command: str, pipelines: str | None, broker: str | None) -> Targ
         ConfigError: None is named, or memory://, which no second process can reach.
     """
     app = None if pipelines is None else load_app(pipelines, App)
-    address = app.options.broker if app is not None else broker
+    address = broker or (os.environ.get("STREAMFORGE_BROKER") if app is None else app.options.broker)
     if address is None:
         raise ConfigError(f"{command}: which broker? Give --app PIPELINES, --broker kafka://host:9092, or set STREAMFORGE_BROKER")
     refuse_memory(command, address)

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from engine.drawing import draw_mermaid, draw_text
+from engine.errors import UnavailableError
 from engine.runtime.app import App
 from engine.runtime.cli import main, root
 from engine.runtime.loading import load_app
@@ -22,7 +23,7 @@ NO_BROKER = "kafka://127.0.0.1:1"
 
 def test_help_lists_every_command() -> None:
     result = streamforge("--help")
-    for command in ("dlq", "pipelines", "run", "send", "tail", "topics", "worker"):
+    for command in ("dlq", "pipelines", "run", "send", "tail", "topics", "transactions", "worker"):
         assert f"\n  {command} " in result.stdout
 
 
@@ -143,6 +144,7 @@ def test_pipelines_as_json_lists_topics_with_their_roles() -> None:
         ["topics", "list", "-A", "{app}"],
         ["dlq", "list", "-A", "{app}"],
         ["dlq", "replay", "--all", "-A", "{app}"],
+        ["transactions", "list", "-A", "{app}"],
     ],
 )
 def test_commands_that_need_a_second_process_refuse_memory(command: list[str]) -> None:
@@ -154,6 +156,44 @@ def test_commands_that_need_a_second_process_refuse_memory(command: list[str]) -
 def test_commands_without_a_broker_ask_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STREAMFORGE_BROKER", raising=False)
     assert_one_sentence(streamforge("tail", "orders"), "which broker? Give --app PIPELINES, --broker kafka://host:9092")
+
+
+@pytest.mark.parametrize(
+    ("options", "environ", "expected"),
+    [
+        (["-A", "{app}", "--broker", "kafka://told:1"], "kafka://environ:1", "kafka://told:1"),
+        (["-A", "{app}", "--broker", "kafka://told:1"], None, "kafka://told:1"),
+        (["--broker", "kafka://told:1"], "kafka://environ:1", "kafka://told:1"),
+        (["-A", "{app}"], "kafka://environ:1", "kafka://environ:1"),
+        (["-A", "{app}"], None, "kafka://app:1"),
+        ([], "kafka://environ:1", "kafka://environ:1"),
+    ],
+)
+def test_broker_that_is_told_beats_the_environment_which_beats_the_app(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], environ: str | None, expected: str
+) -> None:
+    asked: list[str] = []
+
+    class Nowhere:
+        async def start(self) -> None:
+            raise UnavailableError("nobody answers")
+
+        async def stop(self) -> None:
+            """Nothing is open."""
+
+    def note(broker: str, **_: object) -> Nowhere:
+        asked.append(broker)
+        return Nowhere()
+
+    monkeypatch.delenv("STREAMFORGE_BROKER", raising=False)
+    if environ is not None:
+        monkeypatch.setenv("STREAMFORGE_BROKER", environ)
+    monkeypatch.setattr("engine.runtime.cli.connection.make_transport", note)
+    monkeypatch.setattr("engine.runtime.app.make_transport", note)
+    path = tmp_path / f"brokers_{len(options)}_{environ is None}.py"
+    path.write_text("from engine import App\napp = App('brokers', broker='kafka://app:1')\n")
+    streamforge("topics", "list", *[option.format(app=path) for option in options])
+    assert asked == [expected]
 
 
 def test_send_with_a_bad_line_names_it_and_sends_nothing(tmp_path: Path) -> None:
