@@ -12,7 +12,8 @@ one has come so far. With a bound, the fast one is paused instead, and nothing m
 What is compared: the watermarks of the source partitions *of this worker* whose topics some pipeline reads together. Those of other
 workers are not known here, so two workers may drift apart by more. While a task is being opened, nobody knows how far its partitions
 have come: until then the others may go on by max_skew from where they were opened themselves. Not counted are partitions of a task
-that could not be opened, and those that are idle or without any record yet: they have no time to wait for. One that is merely quiet
+that could not be opened, and those that are idle or without any record yet: they have no time to wait for (a partition that came with a
+savepoint's larger number of partitions begins at the watermark of the others, and may never get a record). One that is merely quiet
 does count until its idle time is over; with `idle=None` that may be for ever. A bounded run (all input is there) waits for nobody.
 
 The bound is not exact: a partition stops behind the piece of work (at most some 20 ms of it) in which it passed the bound.
@@ -122,7 +123,8 @@ def align(alignment: Alignment | None, task: Task, intake: Intake) -> None:
     for topic, source in task.sources.items():
         partition, must_wait = TopicPartition(topic, task.number), False
         if alignment is not None:
-            alignment.reached(partition, source.watermark, idle=source.idle)
+            watermark = source.watermark if task.positions[partition] else MIN_TIME
+            alignment.reached(partition, watermark, idle=source.idle)
             must_wait = alignment.must_wait(partition, intake.wake)
         if must_wait and not intake.is_held(partition):
             intake.hold(partition)

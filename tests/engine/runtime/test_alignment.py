@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from engine.runtime.alignment import Alignment, source_groups
 from engine.runtime.bounded import run_to_end
 from engine.testing.clock import virtual_time
 from engine.topology import Topology
+from tests.engine.runtime.test_savepoints import restore, take
 from tests.engine.runtime.worker_world import FAST, Click, Numbering, World, eventually
 
 SKEW = replace(FAST, max_skew_ms=60_000)
@@ -86,6 +88,21 @@ async def test_alignment_partition_without_any_record_holds_nobody_back() -> Non
     worker = world.worker(limits=SKEW)
     send(world, P0, "fast", range(1_000))
     await eventually(lambda: count(world, "fast") == 1_000, 5)
+    await worker.stop()
+
+
+@virtual_time
+async def test_alignment_partition_that_came_with_a_savepoint_and_has_no_record_holds_nobody_back(tmp_path: Path) -> None:
+    world = World(apps("clicks", idle=None, partitions=1))
+    worker = world.worker()
+    send(world, P0, "fast", range(10))
+    await eventually(lambda: count(world, "fast") == 10)
+    await take(world, tmp_path, stop=True)
+    await worker.stop()
+    await restore(world, tmp_path, apps("clicks", idle=None, partitions=2), grow=True)
+    worker = world.worker(limits=SKEW)
+    send(world, TopicPartition("clicks", world.partition("fast")), "fast", range(10, 1_000))  # the other one has the watermark of second 9
+    await eventually(lambda: sorted(world.numbers()["fast"]) == list(range(1, 1_001)), 20)
     await worker.stop()
 
 
