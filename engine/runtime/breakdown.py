@@ -12,6 +12,10 @@ class TaskDroppedError(StreamForgeError):
     """The task must be dropped and restored: a transaction failed or is in doubt, and only the changelog knows."""
 
 
+class UnreportedError(TaskDroppedError):
+    """The group's offsets could not be brought up to date, by a transaction of their own: there was nothing else to commit."""
+
+
 class RefusedOutputError(StreamForgeError):
     """The broker will never take what the task sends (a record too large, a topic that does not fit): a person must decide."""
 
@@ -19,6 +23,13 @@ class RefusedOutputError(StreamForgeError):
 def describe(error: BaseException) -> str:
     """Return an error for a log line: its kind, and its message if it has one."""
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def closed_how(error: BaseException) -> str:
+    """Return what an error on the way out has cost, for a log line."""
+    if isinstance(error, UnreportedError):
+        return "closed with everything committed, but the group's offsets, which lag tools read, are not up to date"
+    return "closed without a last commit"
 
 
 def stack_of(running: asyncio.Task[Any] | None) -> str:

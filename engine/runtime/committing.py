@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from engine.errors import ConfigError
 from engine.records import TopicPartition
-from engine.runtime.breakdown import RefusedOutputError, TaskDroppedError, describe
+from engine.runtime.breakdown import RefusedOutputError, TaskDroppedError, UnreportedError, describe
 from engine.runtime.opening import Opened
 from engine.runtime.restore import changelog_columns
 from engine.runtime.shell import Shell
@@ -32,6 +32,7 @@ class Transactions:
     Raises, from its methods:
         RefusedOutputError: The broker refuses an output, and would again.
         TaskDroppedError: It is unknown whether it was committed, or a newer producer owns the task.
+        UnreportedError: The same, and there was nothing to commit but the group's offsets.
     """
 
     def __init__(self, shell: Shell, number: int, opened: Opened) -> None:
@@ -76,4 +77,4 @@ class Transactions:
             raise RefusedOutputError(f"its outputs are refused, and would be again: {error}") from error
         except Exception as error:
             self._shell.metrics.task(self._changelog.partition).commit_failures += 1
-            raise TaskDroppedError(describe(error)) from error
+            raise (UnreportedError if commit is None else TaskDroppedError)(describe(error)) from error

@@ -19,7 +19,7 @@ from engine.block import MIN_TIME
 from engine.errors import DiskError, FencedError, StateError, UnavailableError
 from engine.records import RecordBatch, TopicPartition
 from engine.runtime.alignment import align
-from engine.runtime.breakdown import RefusedOutputError, TaskDroppedError, describe, stack_of
+from engine.runtime.breakdown import RefusedOutputError, TaskDroppedError, closed_how, describe, stack_of
 from engine.runtime.broadcast_feed import BroadcastFeed
 from engine.runtime.checkpointing import TaskCheckpoints
 from engine.runtime.committing import Transactions
@@ -160,7 +160,7 @@ class TaskRunner:
                     if isinstance(error, StateError) and not isinstance(error, DiskError):
                         await self._empty_store()
                     if self.phase is Phase.CLOSING:  # perhaps only since the store is being emptied
-                        log.warning("task %d: closed without a last commit: %s", self.number, describe(error))
+                        log.warning("task %d: %s: %s", self.number, closed_how(error), describe(error))
                         return
                     if isinstance(error, RefusedOutputError | EndedError):
                         self._shell.transport.pause(self.inputs)

@@ -7,6 +7,7 @@ import pytest
 
 from engine.records import TopicPartition
 from engine.runtime.committing import IDLE_S, REPORT_S
+from engine.runtime.transport.memory_connection import Fault
 from engine.testing.clock import virtual_time
 from tests.engine.runtime.worker_world import FAST, Script, World, numbering
 
@@ -70,3 +71,24 @@ async def test_group_offsets_are_exact_after_an_orderly_end() -> None:
     await world.until(ann=count)
     await worker.stop()
     assert group_offset(world) == count
+
+
+@pytest.mark.parametrize(("report_only", "says"), [(True, "closed with everything committed"), (False, "closed without a last commit")])
+@virtual_time
+async def test_closing_says_whether_a_commit_or_only_the_group_offsets_failed(
+    caplog: pytest.LogCaptureFixture, report_only: bool, says: str
+) -> None:
+    world, script = World(numbering(partitions=1)), Script({})
+    worker = world.worker(limits=FAST if report_only else replace(FAST, commit_interval_ms=60_000), faults=script)
+    await worker.until_running(0)
+    world.click("ann")
+    if report_only:
+        await world.until(ann=1)
+        world.click("ann")
+        await world.until(ann=2)  # this commit does not carry the group's offsets
+    else:
+        await asyncio.sleep(1)
+    script.plan = {("end_txn", script.seen["end_txn"] + 1): Fault(lost="request")}
+    await worker.stop()
+    said = [record.getMessage() for record in caplog.records if "closed with" in record.getMessage()]
+    assert [text.startswith(f"task 0: {says}") for text in said] == [True]
