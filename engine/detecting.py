@@ -37,6 +37,7 @@ class DetectKeywords(TypedDict, total=False):
 
     name: str
     late_to: str | None
+    timeouts_to: str | None
     max_partials: int
     max_records: int
     on_too_many: OnTooMany
@@ -91,7 +92,9 @@ def detect_matches(
     return keyed, keyed._node_after("detect", make, name=name, value_type=Match, signature=signature, sides=sides)
 
 
-def detect_rows(stream: "Stream[Any, Any]", recognizer: Recognizer, options: DetectOptions) -> "Stream[Any, dict[str, Any]]":
+def detect_rows(
+    stream: "Stream[Any, Any]", recognizer: Recognizer, options: DetectOptions, timeouts_to: str | None
+) -> "Stream[Any, dict[str, Any]]":
     """Return the stream of rows that a clause gives.
 
     Raises:
@@ -103,13 +106,17 @@ def detect_rows(stream: "Stream[Any, Any]", recognizer: Recognizer, options: Det
         raise ConfigError(
             f"{what}: on_too_many={options.on_too_many!r} is not for SQL, which tries one row after another; use 'drop_oldest' or 'fail'"
         )
+    if timeouts_to is not None and recognizer.query.within_ms is None:
+        raise ConfigError(f"{what}: timeouts_to={timeouts_to!r}: without a limit nothing runs out of time; give the clause a WITHIN")
+    if timeouts_to is not None and timeouts_to == late_to:
+        raise ConfigError(f"{what}: timeouts_to and late_to are the same topic {late_to!r}; give each its own")
     recognizer.check_order(times_of(stream._node), stream._value_type)
     keyed = _partitioned(stream, recognizer)._keyed(name)
     value_type, key_type = keyed._value_type, keyed._key_type
     ties = recognizer.ties(value_type)
     # Its rows are shared by all open ways through the pattern, so both limits are one.
     limit = min(options.max_partials, options.max_records)
-    matcher = recognizer.matcher(value_type, max_partials=limit, on_too_many=options.on_too_many)
+    matcher = recognizer.matcher(value_type, max_partials=limit, on_too_many=options.on_too_many, timeouts=timeouts_to is not None)
     within_ms = recognizer.query.within_ms or _DEADLINE_PANE_MS
 
     def make(context: OperatorContext) -> Detect:
@@ -118,14 +125,14 @@ def detect_rows(stream: "Stream[Any, Any]", recognizer: Recognizer, options: Det
             matcher,
             key_type=key_type,
             value_type=value_type,
-            timeouts_to=None,
+            timeouts_to=timeouts_to,
             late_to=late_to,
             ties=ties,
             deadline_pane_ms=min(max(within_ms // 256, PENDING_MS), 3_600_000),
             history=options.history,
         )
 
-    sides = [SideSpec(late_to, JsonCodec(Any))] if late_to is not None else []
+    sides = [SideSpec(topic, JsonCodec(Any)) for topic in (timeouts_to, late_to) if topic is not None]
     signature = f"detect {name} {recognizer.signature}"
     node = keyed._node_after("detect", make, name=name, value_type=Recognized, signature=signature, sides=sides)
     return keyed._with(node, value_type=Recognized).map(_row_of)

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from engine.stream import Stream
 
 
-def detect_rules(stream: "Stream[Any, Any]", rules: "RulesSource", options: DetectOptions) -> "Stream[Any, RuleMatch]":
+def detect_rules(
+    stream: "Stream[Any, Any]", rules: "RulesSource", options: DetectOptions, timeouts_to: str | None
+) -> "Stream[Any, RuleMatch]":
     """Return the stream of what the rules find.
 
     Raises:
@@ -28,6 +30,8 @@ def detect_rules(stream: "Stream[Any, Any]", rules: "RulesSource", options: Dete
         raise ConfigError(f"{what}: rules={rules!r} is no topic of rules; make one with app.rules('topic')")
     if options.on_too_many not in ("drop_oldest", "fail"):
         raise ConfigError(f"{what}: on_too_many={options.on_too_many!r} is not for rules; use 'drop_oldest' or 'fail'")
+    if timeouts_to is not None and timeouts_to == options.late_to:
+        raise ConfigError(f"{what}: timeouts_to and late_to are the same topic {timeouts_to!r}; give each its own")
     frame = Frame(
         stream._value_type,
         frozenset(keys_of(stream._node)),
@@ -35,6 +39,7 @@ def detect_rules(stream: "Stream[Any, Any]", rules: "RulesSource", options: Dete
         options.max_partials,
         options.max_records,
         options.on_too_many,
+        timeouts_to is not None,
     )
     rules.frames[f"{stream._graph.name}/{options.name}"] = frame
     keyed = stream._keyed(options.name)
@@ -44,11 +49,13 @@ def detect_rules(stream: "Stream[Any, Any]", rules: "RulesSource", options: Dete
             "detect",
             options.name,
             ((keyed._node, keyed._output), (rules_node, 0)),
-            detect_rules_operator(frame, key_type=keyed._key_type, late_to=options.late_to, history=options.history),
+            detect_rules_operator(
+                frame, key_type=keyed._key_type, late_to=options.late_to, timeouts_to=timeouts_to, history=options.history
+            ),
             key_type=keyed._key_type,
             value_type=RuleMatch,
             signature=f"detect {options.name} rules {rules.spec.topic}",
-            sides=(SideSpec(options.late_to, JsonCodec(Any)),) if options.late_to is not None else (),
+            sides=tuple(SideSpec(topic, JsonCodec(Any)) for topic in (timeouts_to, options.late_to) if topic is not None),
         )
     )
     return keyed._with(node, value_type=RuleMatch)

@@ -197,7 +197,6 @@ class Stream(Joins[K, V]):
         pattern: Pattern,
         *,
         skip: Skip | None = ...,
-        timeouts_to: str | None = ...,
         ties: Ties | None = ...,
         **options: Unpack[DetectKeywords],
     ) -> "MatchStream[K, V]": ...
@@ -224,11 +223,12 @@ class Stream(Joins[K, V]):
 
         Args:
             pattern: A pattern, whose matches come out, or what `cep.match_recognize(sql)` gives, whose rows come out as dicts. SQL
-                says itself what to skip and how to sort, and tells of no partial matches.
+                says itself what to skip and how to sort.
             rules: Instead of a pattern: live rules, from `app.rules(topic)`; what they find comes out as `RuleMatch` records. They say
                 themselves what to skip and how to sort.
             skip: What a match does to others that overlap it; None for `cep.skip.none`.
-            timeouts_to: Topic for partial matches that ran out of time, as `cep.TimedOut` records: what they had and what they waited for.
+            timeouts_to: Topic for partial matches that ran out of time, as `cep.TimedOut` records: what they had and what they waited
+                for; those of rules that ask for it (`"timeouts": true`) as `cep.RuleTimedOut`.
             late_to: Topic for records that came after the watermark had passed them.
             max_partials: Limit on the partial matches alive for one key.
             max_records: Limit on the records that they hold (about): a loop without an end holds all that it took.
@@ -240,15 +240,15 @@ class Stream(Joins[K, V]):
         options = DetectOptions(name, late_to, max_partials, max_records, on_too_many, history)
         options.check(self._what(name))
         if rules is not None:
-            if pattern is not None or skip is not None or ties is not None or timeouts_to is not None:
-                raise ConfigError(f"{self._what(name)}: with rules= there is no pattern, skip, ties or timeouts_to; the rules say it")
-            return detect_rules(self, rules, options)
+            if pattern is not None or skip is not None or ties is not None:
+                raise ConfigError(f"{self._what(name)}: with rules= there is no pattern, skip or ties; the rules say it")
+            return detect_rules(self, rules, options, timeouts_to)
         if pattern is None:
             raise ConfigError(f"{self._what(name)}: give a pattern, such as cep.begin('name'), or rules=app.rules('topic')")
         if isinstance(pattern, Recognizer):
-            if skip is not None or ties is not None or timeouts_to is not None:
-                raise ConfigError(f"{self._what(name)}: skip, ties and timeouts_to are not for SQL; it has AFTER MATCH SKIP and ORDER BY")
-            return detect_rows(self, pattern, options)
+            if skip is not None or ties is not None:
+                raise ConfigError(f"{self._what(name)}: skip and ties are not for SQL; it has AFTER MATCH SKIP and ORDER BY")
+            return detect_rows(self, pattern, options, timeouts_to)
         keyed, node = detect_matches(self, pattern, options, skip or cep_skip.none, timeouts_to, ties)
         return MatchStream(keyed._graph, node, key_type=self._key_type, value_type=Match, rekeyed=False, shared=keyed._shared)
 

@@ -16,7 +16,7 @@ from engine.cep.explain import Explained
 from engine.cep.match import Match, TimedOut
 from engine.cep.pattern import Pattern, begin
 from engine.cep.recognize import match_recognize
-from engine.cep.rules import Rule, RuleMatch
+from engine.cep.rules import Rule, RuleMatch, RuleTimedOut
 from engine.cep.skip import Skip
 from engine.cep.story import Told
 
@@ -27,6 +27,7 @@ __all__ = [
     "Pattern",
     "Rule",
     "RuleMatch",
+    "RuleTimedOut",
     "Skip",
     "TimedOut",
     "Told",

@@ -22,7 +22,7 @@ import msgspec
 from engine.block import MIN_TIME, Block, advance
 from engine.cep.matcher import NEVER, Found
 from engine.cep.rules.compiled import CompiledRule, Frame, compile_rule
-from engine.cep.rules.rule import Rule, RuleMatch
+from engine.cep.rules.rule import Rule, RuleMatch, RuleTimedOut
 from engine.errors import RecordError
 from engine.keys import key_codec
 from engine.operators.arrivals import Arrivals
@@ -39,17 +39,22 @@ RULES_MAX = 1_000
 """Versions that may stand in a task, those that drain included."""
 
 
-def detect_rules_operator(frame: Frame, *, key_type: Any, late_to: str | None, history: int) -> Callable[[OperatorContext], "DetectRules"]:
+def detect_rules_operator(
+    frame: Frame, *, key_type: Any, late_to: str | None, timeouts_to: str | None, history: int
+) -> Callable[[OperatorContext], "DetectRules"]:
     """Return what makes the operator for a task; `history`: how many matches and near misses of each key are kept."""
-    return lambda context: DetectRules(context, frame, key_type=key_type, late_to=late_to, history=history)
+    return lambda context: DetectRules(context, frame, key_type=key_type, late_to=late_to, timeouts_to=timeouts_to, history=history)
 
 
 class DetectRules(Operator):
     """Runs the rules that stand over the records of a task; make one with `detect_rules_operator`."""
 
-    def __init__(self, context: OperatorContext, frame: Frame, *, key_type: Any, late_to: str | None, history: int) -> None:
+    def __init__(
+        self, context: OperatorContext, frame: Frame, *, key_type: Any, late_to: str | None, timeouts_to: str | None, history: int
+    ) -> None:
         super().__init__(context)
         self._frame = frame
+        self._timeouts_to = timeouts_to
         self._key = key_codec(key_type)
         self._arrivals = Arrivals(context, self._key, frame.value_type, late_to=late_to, ties=None)
         self._installed = context.state.panes(context.state_name("rules"), key_codec(int), json_codec(Installed))
@@ -103,13 +108,15 @@ class DetectRules(Operator):
         due, watermark = self._arrivals.due(block), block.watermark
         times: list[int] = []
         matches: list[RuleMatch] = []
+        ran_out: list[RuleTimedOut] = []
         for number, slot in list(self._standing):
             found = Found(story=self._history.begin())
             goes_on = slot.take(due, watermark, found)
             times += found.times
-            matches += self._made(slot, found)
+            matches += self._made(slot, found, ran_out)
             if not goes_on:
                 self._remove(number)
+        self._send_timeouts(ran_out)
         order = sorted(range(len(times)), key=times.__getitem__)
         if len(set(times)) < len(times):
             # Of the same time: by key bytes; of one key: by rule, which is how they stand already.
@@ -120,16 +127,26 @@ class DetectRules(Operator):
         before = [time - 1 if time > start else start for time in times]
         self.emit(Block([match.key for match in matches], matches, times, start, watermark, before))
 
-    def _made(self, slot: Slot, found: Found) -> list[RuleMatch]:
+    def _made(self, slot: Slot, found: Found, ran_out: list[RuleTimedOut]) -> list[RuleMatch]:
         if found.dropped_partials:
             self.context.count("dropped_partials", found.dropped_partials)
         assert slot.installed is not None
         rule = slot.installed.rule
         self._history.remember(found.story, rule.id, rule.version)
+        if found.timeouts:
+            self.context.count(f"timeouts of {rule.id} v{rule.version}", len(found.timeouts))
+            ran_out += [RuleTimedOut(rule.id, rule.version, *msgspec.structs.astuple(one)) for one in found.timeouts]
         if not found.matches:
             return []
         self.context.count(f"matches of {rule.id} v{rule.version}", len(found.matches))
         return [RuleMatch(rule.id, rule.version, key, row) for key, row in cast("list[tuple[Any, dict[str, Any]]]", found.matches)]
+
+    def _send_timeouts(self, ran_out: list[RuleTimedOut]) -> None:
+        """Send partial matches that ran out of time, by time, then key bytes, then rule."""
+        if ran_out:
+            key_bytes = self.context.key_bytes
+            ran_out.sort(key=lambda one: (one.end_ms, key_bytes(one.key)))
+            self.context.send(cast(str, self._timeouts_to), [one.key for one in ran_out], ran_out, [one.end_ms for one in ran_out])
 
     def _process_singly(self, block: Block) -> None:
         """Do the same one firing at a time: a firing is one record of a key for one rule, or a time at which something ends."""
@@ -173,7 +190,9 @@ class DetectRules(Operator):
             if by_time:
                 kept = after
             slot.keep(key, after, at_ms)
-            made = self._made(slot, found)
+            ran_out: list[RuleTimedOut] = []
+            made = self._made(slot, found, ran_out)
+            self._send_timeouts(ran_out)
             before = max(reached, at_ms - 1)
             self.emit(Block([match.key for match in made], made, found.times, reached, before, [before] * len(made)))
             kept, went, raised = after, before, False

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from engine.cep.recognize import scalars
 from engine.cep.recognize.clause import Span
+from engine.cep.recognize.kinds import misfit
 from engine.cep.recognize.lexer import Clause
 from engine.cep.recognize.sql import Node, call_of, kind_of, name_of, parse_expression, parts_of
 from engine.cep.recognize.view import AGGREGATES, COUNT_DISTINCT, Expression, Fold, View, first_rows, last_rows
@@ -56,19 +57,23 @@ class Compiled:
 class Compiler:
     """Compiles the expressions of DEFINE, or those of MEASURES, and gathers what they need.
 
+    Args:
+        type_of: Gives the declared type of a field, Any where it is not known.
+
     Attributes:
         folds: What has to be carried along a match.
         looks_back: How many rows before a match may be asked for.
         numbered: Whether the number of the match is asked for.
     """
 
-    def __init__(self, clause: Clause, names: Names, field: Field) -> None:
+    def __init__(self, clause: Clause, names: Names, field: Field, type_of: Callable[[str], Any] = lambda path: Any) -> None:
         self.folds: list[Fold] = []
         self.looks_back = 0
         self.numbered = False
         self._clause = clause
         self._names = names
         self._field = field
+        self._type_of = type_of
         self._row_folds: dict[tuple[str, Labels, int], int] = {}
         self._span = Span(0, 0)
         self._own: int | None = None
@@ -85,7 +90,11 @@ class Compiler:
             ConfigError: It cannot be evaluated; the message points at the place.
         """
         self._span, self._own, self._local, self._plain = span, own, True, True
-        get = self._expression(parse_expression(self._clause, span))
+        node = parse_expression(self._clause, span)
+        get = self._expression(node)
+        if own is not None and (found := misfit(node, lambda column: self._type_of(self._split(column)[1]))) is not None:
+            part, kind = found
+            self._fail(part, f"{part.sql()} is {kind}, and a condition says whether a row fits: compare it with something")
         return Compiled(get, self._local, self._plain)
 
     # -- trees

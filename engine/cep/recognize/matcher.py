@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from engine.cep.explain import Explained
 from engine.cep.layout import Layout
+from engine.cep.match import TimedOut
 from engine.cep.matcher import NEVER, Found
 from engine.cep.recognize.attempt import FIRST, NO_ROWS, Attempt, AttemptLayout, Step, Thread
 from engine.cep.recognize.automaton import START, RowAutomaton
@@ -71,12 +72,16 @@ class RowMatcher:
 
     Args:
         value_type: Type of the values, for storing them.
+        timeouts: Report attempts that WITHIN ends before there is a match: of the way that got farthest, if it took a row at all.
         max_partials: Limit on the ways kept open for a key, and on the rows kept for it. Beyond it the older half of the rows is given
             up as beginnings of matches ("drop_oldest"), or the record fails.
     """
 
-    def __init__(self, plan: Plan, *, value_type: Any, max_partials: int, on_too_many: Literal["drop_oldest", "fail"]) -> None:
+    def __init__(
+        self, plan: Plan, *, value_type: Any, max_partials: int, on_too_many: Literal["drop_oldest", "fail"], timeouts: bool = False
+    ) -> None:
         self.plan = plan
+        self.timeouts = timeouts
         self.max_partials = max_partials
         self.on_too_many = on_too_many
         self.layout: Layout = AttemptLayout(value_type, plan.automaton.labels, plan.folds)
@@ -126,7 +131,7 @@ class RowMatcher:
         for at, row in zip(path, rows, strict=False):
             taken.setdefault(names[automaton.labels[at]], []).append(row[1])
         nexts = () if complete else automaton.goes_on[path[-1] if path else START]
-        waits_for = tuple(dict.fromkeys(names[automaton.labels[at]] for at in nexts))
+        waits_for = tuple(names[label] for label in sorted({automaton.labels[at] for at in nexts}))
         return Explained(rows[0][0], rows[-1][0], taken, waits_for, (), dies_ms, complete)
 
 
@@ -291,18 +296,23 @@ class _Work:
 
     def _tell_end(self, at_ms: int, *, by_time: bool, threads: Sequence[Thread] | None = None) -> None:
         """Tell of an attempt that ends without a match: of the way that got farthest, if it took a row at all."""
-        story = self.found.story
-        if story is None or self.candidate is not None:
+        story, timeouts = self.found.story, by_time and self.matcher.timeouts
+        if (story is None and not timeouts) or self.candidate is not None:
             return
         paths = [_path(thread.step) for thread in (self.threads if threads is None else threads)]
         path = max(paths, key=len, default=[])
         if not path:
             return
         automaton, names = self.plan.automaton, self.plan.names
-        waited_for = tuple(dict.fromkeys(names[automaton.labels[at]] for at in automaton.goes_on[path[-1]]))
+        waited_for = tuple(names[label] for label in sorted({automaton.labels[at] for at in automaton.goes_on[path[-1]]}))
         taken, start_ms = self._taken(path), self._row(self.start)[0]
-        told = timed_out(start_ms, at_ms, taken, waited_for) if by_time else failed(start_ms, at_ms, taken, waited_for)
-        story.append((self.key, told))
+        if timeouts:
+            self.found.timeout_times.append(at_ms)
+            stages = {name: taken.get(name, []) for name in names}
+            self.found.timeouts.append(TimedOut(self.key, start_ms, at_ms, stages, waited_for))
+        if story is not None:
+            told = timed_out(start_ms, at_ms, taken, waited_for) if by_time else failed(start_ms, at_ms, taken, waited_for)
+            story.append((self.key, told))
 
     def _taken(self, path: Sequence[int]) -> dict[str, list[Any]]:
         taken: dict[str, list[Any]] = {}

@@ -47,14 +47,14 @@ class Recognizer:
         self._check_skip(self._automaton)
         self._plan(lambda path: lambda view: None, dict)
 
-    def matcher(self, value_type: Any, *, max_partials: int, on_too_many: OnTooMany) -> RowMatcher:
-        """Return the matcher for records of a type.
+    def matcher(self, value_type: Any, *, max_partials: int, on_too_many: OnTooMany, timeouts: bool = False) -> RowMatcher:
+        """Return the matcher for records of a type; with `timeouts` it also tells of attempts that WITHIN ended.
 
         Raises:
             ConfigError: The type has no such field, or cannot be shown as columns.
         """
-        plan = self._plan(fields_getter(value_type), self._columns(value_type))
-        return RowMatcher(plan, value_type=value_type, max_partials=max_partials, on_too_many=on_too_many)
+        plan = self._plan(fields_getter(value_type), self._columns(value_type), types_getter(value_type))
+        return RowMatcher(plan, value_type=value_type, timeouts=timeouts, max_partials=max_partials, on_too_many=on_too_many)
 
     def ties(self, value_type: Any) -> Callable[[Any], Any] | None:
         """Return what sorts records of the same time: the columns of ORDER BY after the first, None without any."""
@@ -98,9 +98,9 @@ class Recognizer:
 
     # -- inside
 
-    def _plan(self, field: Field, columns: Callable[[Any], dict[str, Any]]) -> Plan:
+    def _plan(self, field: Field, columns: Callable[[Any], dict[str, Any]], type_of: Callable[[str], Any] = lambda path: Any) -> Plan:
         query = self.query
-        define, measure = Compiler(query.clause, self._names, field), Compiler(query.clause, self._names, field)
+        define, measure = Compiler(query.clause, self._names, field, type_of), Compiler(query.clause, self._names, field)
         conditions: list[Expression | None] = []
         local = 0
         for label, name in enumerate(query.variables):
@@ -177,6 +177,20 @@ def fields_getter(value_type: Any) -> Field:
         return lambda view: None if view.row is None else read(view.row[1])
 
     return field
+
+
+def types_getter(value_type: Any) -> Callable[[str], Any]:
+    """Return what gives the declared type of a field, Any where it is not known."""
+
+    def type_of(path: str) -> Any:
+        if path == EVENT_TIME and EVENT_TIME not in (fields_of(value_type) or ()):
+            return int
+        try:
+            return compile_selector(path, value_type, "match_recognize").type
+        except ConfigError:
+            return Any
+
+    return type_of
 
 
 def values_getter(value_type: Any) -> Field:

@@ -11,6 +11,6 @@
 expressions of MATCH_RECOGNIZE), `compiled` fits a rule to the stream that it is for. `engine.operators.detect_rules` runs them.
 """
 
-from engine.cep.rules.rule import Rule, RuleMatch, parse_rule
+from engine.cep.rules.rule import Rule, RuleMatch, RuleTimedOut, parse_rule
 
-__all__ = ["Rule", "RuleMatch", "parse_rule"]
+__all__ = ["Rule", "RuleMatch", "RuleTimedOut", "parse_rule"]

@@ -25,6 +25,7 @@ class Frame:
 
     Attributes:
         value_type: Type of the records.
+        timeouts: The stream has a topic for partial matches that run out of time.
         key_fields, time_fields: Fields that the key and the event time of the stream are; None among them where that is not known.
     """
 
@@ -34,6 +35,7 @@ class Frame:
     max_partials: int = 10_000
     max_records: int = RECORDS_MAX
     on_too_many: Literal["drop_oldest", "fail"] = "drop_oldest"
+    timeouts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ def compile_rule(rule: Rule, frame: Frame) -> CompiledRule | None:
         RecordError: It cannot run, with the reason.
     """
     check_rule(rule)
+    if rule.timeouts and not frame.timeouts:
+        raise RecordError(f"rule {rule.id!r} version {rule.version}: timeouts: the program has no topic for them (detect(timeouts_to=…))")
     try:
         if rule.match_recognize is not None:
             return _from_sql(rule, rule.match_recognize, frame)
@@ -74,7 +78,10 @@ def _from_sql(rule: Rule, sql: str, frame: Frame) -> CompiledRule:
         recognizer.fail(query.partition_by[0], f"a rule is matched by the key of its stream; {advice}")
     if query.order_by:
         recognizer.check_order(frame.time_fields, frame.value_type)
-    matcher = recognizer.matcher(frame.value_type, max_partials=min(frame.max_partials, frame.max_records), on_too_many=frame.on_too_many)
+    if rule.timeouts and query.within_ms is None:
+        raise RecordError("timeouts: without a limit nothing runs out of time; give the clause a WITHIN")
+    limits: Any = {"max_partials": min(frame.max_partials, frame.max_records), "on_too_many": frame.on_too_many}
+    matcher = recognizer.matcher(frame.value_type, timeouts=rule.timeouts, **limits)
     return CompiledRule(rule, matcher, query.within_ms, recognizer.ties(frame.value_type))
 
 
@@ -87,7 +94,10 @@ def _from_pattern(rule: Rule, frame: Frame) -> CompiledRule:
     limits: Any = {"max_partials": frame.max_partials, "max_records": frame.max_records, "on_too_many": frame.on_too_many}
     options = {"value_type": frame.value_type, "shape": shape, **limits}
     automaton = compile_pattern(pattern, skip)
-    matcher = linear_matcher(pattern, skip, **options) or NfaMatcher(automaton, skip, **options)
+    if rule.timeouts and not automaton.timed:
+        raise RecordError("timeouts: without a limit nothing runs out of time; give the pattern a `within`")
+    fast = None if rule.timeouts else linear_matcher(pattern, skip, **options)
+    matcher = fast or NfaMatcher(automaton, skip, timeouts=rule.timeouts, **options)
     return CompiledRule(rule, matcher, automaton.within_ms)
 
 

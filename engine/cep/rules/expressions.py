@@ -16,7 +16,7 @@ from engine.cep.conditions import PartialMatch, TakenBy
 from engine.cep.recognize.clause import Span
 from engine.cep.recognize.expressions import Compiler, Names
 from engine.cep.recognize.lexer import Clause
-from engine.cep.recognize.recognizer import EVENT_TIME, fields_getter, values_getter
+from engine.cep.recognize.recognizer import EVENT_TIME, fields_getter, types_getter, values_getter
 from engine.cep.recognize.view import View, initial_accs, next_accs
 from engine.errors import ConfigError, RecordError
 
@@ -39,6 +39,7 @@ class Expressions:
         self._labels = {stage: label for label, stage in enumerate(stages)}
         self._field = fields_getter(value_type)
         self._field_of_value = values_getter(value_type)
+        self._type_of = types_getter(value_type)
 
     def condition(self, stage: str, sql: str, what: str) -> Callable[..., Any]:
         """Return a condition of a stage, as `f(value)` where the record alone decides, else as `f(value, match)`."""
@@ -85,7 +86,7 @@ class Expressions:
         for token, following in pairwise(tokens):
             if token.word in _ONLY_SQL and following.text == "(":
                 raise RecordError(f"{what}: {token.word} is only for match_recognize, where rows follow each other without a gap")
-        return Compiler(clause, self._names, self._field)
+        return Compiler(clause, self._names, self._field, self._type_of)
 
 
 def _lay_out(view: View, path: Sequence[TakenBy], labels: dict[str, int], compiler: Compiler) -> None:

@@ -10,6 +10,7 @@
 | `output` | with `pattern`: name -> expression over the match; without it all values that each stage took |
 | `old` | what becomes of the partial matches of the version before: "drain" (default) lets them end by themselves, "drop" forgets them |
 | `from_ms` | event time from which the version counts; without it from the watermark at which a partition learns of it |
+| `timeouts` | true: partial matches that run out of time go to the topic `detect(rules=..., timeouts_to=...)` names, as `RuleTimedOut` |
 | `enabled` | false: this version finds nothing (so the rule ends, as `old` says) |
 
 A stage: `stage` (its name), `after` ("next", "followed_by" (default), "followed_by_any", "not_next", "not_followed_by"), `where`,
@@ -62,6 +63,7 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     old: Literal["drain", "drop"] = "drain"
     from_ms: int | None = None
     enabled: bool = True
+    timeouts: bool = False
 
 
 class RuleMatch(Struct, frozen=True):
@@ -71,6 +73,25 @@ class RuleMatch(Struct, frozen=True):
     version: int
     key: Any
     fields: dict[str, Any]
+
+
+class RuleTimedOut(Struct, frozen=True):
+    """A partial match of a rule whose time ran out.
+
+    Attributes:
+        rule, version: Of the rule.
+        start_ms, end_ms: Event time of its first record, and of the limit.
+        stages: Values that each stage (or variable) had taken by then.
+        waited_for: Stages that the next record could have gone to, in the order of the pattern.
+    """
+
+    rule: str
+    version: int
+    key: Any
+    start_ms: int
+    end_ms: int
+    stages: dict[str, list[Any]]
+    waited_for: tuple[str, ...]
 
 
 def parse_rule(raw: bytes | str) -> Rule:
@@ -97,8 +118,8 @@ def check_rule(rule: Rule) -> None:
         raise RecordError(f"version {rule.version}: versions are counted from 1")
     given = [name for name in ("match_recognize", "pattern") if getattr(rule, name) is not None]
     if not rule.enabled:
-        if given or rule.skip is not None or rule.output is not None:
-            raise RecordError("a rule that is not enabled finds nothing: leave match_recognize, pattern, skip and output out")
+        if given or rule.skip is not None or rule.output is not None or rule.timeouts:
+            raise RecordError("a rule that is not enabled finds nothing: leave match_recognize, pattern, skip, output and timeouts out")
         return
     if len(given) != 1:
         raise RecordError(f"a rule has either match_recognize or pattern; this one has {' and '.join(given) or 'neither'}")

@@ -168,7 +168,6 @@ def test_event_time_column_orders_a_stream_whose_field_is_not_known() -> None:
         (lambda s: s.detect(cep.match_recognize(TEST_PAYMENT.replace("BY ts", "BY ts, no"))), "no field 'no'"),
         (lambda s: s.detect(cep.match_recognize(TEST_PAYMENT.replace("< 5", "< five"))), "no field 'five'; they have number, user_id"),
         (lambda s: s.detect(cep.match_recognize(TEST_PAYMENT), skip=cep.skip.past_last), "AFTER MATCH SKIP"),
-        (lambda s: s.detect(cep.match_recognize(TEST_PAYMENT), timeouts_to="t"), "not for SQL"),
         (lambda s: s.detect(cep.match_recognize(TEST_PAYMENT), on_too_many="drop_newest"), "one row after another"),
         (lambda s: s.detect(cep.match_recognize(TEST_PAYMENT), max_partials=0), "positive number"),
         (lambda s: s.detect("PATTERN (A)"), "is not a pattern"),

@@ -156,7 +156,6 @@ def test_rules_that_count_over_crash_and_restart(store: Any) -> None:
     ("options", "words"),
     [
         ({"skip": cep.skip.none}, "the rules say it"),
-        ({"timeouts_to": "t"}, "the rules say it"),
         ({"on_too_many": "drop_newest"}, "not for rules"),
         ({"max_partials": 0}, "a positive number"),
         ({"max_records": 0}, "max_records=0"),
