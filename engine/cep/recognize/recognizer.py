@@ -30,6 +30,7 @@ class Recognizer:
 
     Attributes:
         query: The clause in its parts.
+        automaton: Its pattern.
     """
 
     def __init__(self, sql: str, *, placed: bool = False) -> None:
@@ -40,11 +41,11 @@ class Recognizer:
             self._fail(0, "ORDER BY is needed: rows are matched in the order of their event time")
         query = self.query
         try:
-            self._automaton = compile_row_pattern(query.pattern, query.variables)
+            self.automaton: RowAutomaton = compile_row_pattern(query.pattern, query.variables)
         except ConfigError as error:
             self._fail(next(variables_of(query.pattern)).at, str(error).removeprefix("match_recognize: "))
         self._names = Names(query.variables, {name: self._labels(*members) for name, members in query.subsets.items()})
-        self._check_skip(self._automaton)
+        self._check_skip(self.automaton)
         self._plan(lambda path: lambda view: None, dict)
 
     def matcher(self, value_type: Any, *, max_partials: int, on_too_many: OnTooMany, timeouts: bool = False) -> RowMatcher:
@@ -108,9 +109,9 @@ class Recognizer:
             conditions.append(None if compiled is None else compiled.get)
             local |= (compiled is None or compiled.local) << label
         shown = {name: measure.compile(span).get for name, span in query.measures.items()}
-        measures = Measures(query.rows, self._automaton, tuple(shown), tuple(shown.values()), tuple(measure.folds), columns)
+        measures = Measures(query.rows, self.automaton, tuple(shown), tuple(shown.values()), tuple(measure.folds), columns)
         return Plan(
-            self._automaton,
+            self.automaton,
             query.variables,
             tuple(conditions),
             local,
@@ -121,7 +122,7 @@ class Recognizer:
             self._names.labels(query.skip.variable) or frozenset(),
             query.within_ms,
             max(define.looks_back, measure.looks_back),
-            define.numbered or measure.numbered or self._automaton.anchored,
+            define.numbered or measure.numbered or self.automaton.anchored,
         )
 
     def _columns(self, value_type: Any) -> Callable[[Any], dict[str, Any]]:

@@ -85,3 +85,36 @@ def test_draw_every_pattern_has_a_structure_and_all_its_stages(sequence: tuple[I
     for stage in pattern.flat():
         words = [f"no {stage.name}"] if stage.is_not else [stage.name, *[word for word in ("greedy", "until") if getattr(stage, word)]]
         assert all(word in text for word in words)
+
+
+def test_draw_clause_writes_choices_out_and_numbers_them_by_preference() -> None:
+    clause = cep.match_recognize(
+        "PARTITION BY u ORDER BY t ALL ROWS PER MATCH PATTERN (PERMUTE(A, B) {- C -}* (D | E)?) WITHIN INTERVAL '5' MINUTE"
+    )
+    drawn = cep.draw(clause).splitlines()
+    boxes = {line.strip().split("[")[0]: line.split('"')[1] for line in drawn if '["' in line}
+    assert sorted(boxes.values()) == ["A", "A", "B", "B", "D", "E", "{- C -}"]
+    ways = [tuple(line.split()) for line in drawn if "-->" in line]
+    named = sorted((boxes.get(before, "start"), arrow[4:-1], boxes.get(after, after)) for before, arrow, after in ways)
+    last = [("{- C -}", "1"), ("D", "2"), ("E", "3"), ("match", "4")]
+    assert named == sorted(
+        [("start", "1", "A"), ("start", "2", "B"), ("A", "", "B"), ("B", "", "A"), ("D", "", "match"), ("E", "", "match")]
+        + [(name, number, after) for name in ("A", "B", "{- C -}") for after, number in last]
+    )
+    assert drawn[0] == "flowchart LR" and drawn[-1] == '  limit>"within 5m"]'
+
+
+def test_draw_clause_with_an_anchor_shows_what_only_the_first_record_may() -> None:
+    drawn = cep.draw(cep.match_recognize("PARTITION BY u ORDER BY t PATTERN (^ A | B)"))
+    assert drawn.splitlines()[-5:] == [
+        "  s0 --> s2",
+        "  s1 --> match",
+        "  s2 --> match",
+        "  s0 -->|1, first record of the key| s1",
+        "  s0 -->|2, first record of the key| s2",
+    ]
+
+
+def test_draw_of_what_is_no_pattern_is_refused() -> None:
+    with pytest.raises(ConfigError, match="neither a pattern"):
+        cep.draw("PATTERN (A)")  # type: ignore[arg-type]
