@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cdc.schema_codecs import jsonschema as jsonschema
     from cdc.together import Together as Together
     from cdc.together import transactions as transactions
+    from cdc.unwrapped import Unwrapped as Unwrapped
     from cdc.values import INFINITY as INFINITY
     from cdc.values import MINUS_INFINITY as MINUS_INFINITY
     from cdc.values import Beyond as Beyond
@@ -43,14 +44,15 @@ _HOMES = {
     "heartbeats": "cdc.other_codecs", "outbox": "cdc.other_codecs", "transaction_marks": "cdc.other_codecs",
     "protobuf": "cdc.protobuf_codec", "Registry": "cdc.registry.client", "avro": "cdc.schema_codecs", "jsonschema": "cdc.schema_codecs",
     "Together": "cdc.together", "transactions": "cdc.together",
+    "Unwrapped": "cdc.unwrapped",
     "Beyond": "cdc.values", "Encoded": "cdc.values", "INFINITY": "cdc.values", "Interval": "cdc.values", "MINUS_INFINITY": "cdc.values",
     "Range": "cdc.values", "Scale": "cdc.values", "Unit": "cdc.values",
 }  # fmt: skip
 
 __all__ = [
     "INFINITY", "MINUS_INFINITY", "Beyond", "Change", "Encoded", "Heartbeat", "Interval", "Message", "Op", "OutboxEvent", "Position",
-    "Range", "Registry", "Scale", "Together", "Transaction", "TransactionMark", "Unit", "avro", "debezium", "heartbeats", "jsonschema",
-    "outbox", "protobuf", "transaction_marks", "transactions",
+    "Range", "Registry", "Scale", "Together", "Transaction", "TransactionMark", "Unit", "Unwrapped", "avro", "debezium", "heartbeats",
+    "jsonschema", "outbox", "protobuf", "transaction_marks", "transactions",
 ]  # fmt: skip
 
 

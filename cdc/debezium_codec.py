@@ -11,7 +11,7 @@ other record is refused with its reason. What a source of heartbeats, transactio
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Literal, Protocol, TypeVar, get_args, runtime_checkable
 
 import msgspec
 
@@ -28,17 +28,20 @@ from cdc.envelopes import (
     transaction_mark_of,
     transaction_of,
 )
-from cdc.fitting import Declared
+from cdc.fitting import FIT_ERRORS, Declared
 from cdc.framing import FoundSchemas, Opener, Payload, Schemas, StoredSchemas, unknown_ids
-from cdc.reading import base64_bytes
+from cdc.reading import as_json_of
 from cdc.rows import PLACEHOLDER, RowType
-from cdc.unwrapped import read_unwrapped, unwrapped_position
+from cdc.scalars import to_bytes
+from cdc.unwrapped import Unwrapped, UnwrappedForm
+from cdc.values import Encoded
 from engine.codecs import Decoded
 from engine.errors import ConfigError, RecordError
 from engine.records import Headers, RecordBatch
 from engine.selectors import Compiled, compile_selector
 
 R = TypeVar("R")
+Binary = Literal["base64", "base64-url-safe", "hex"]
 
 _OPS = {op.value: op for op in Op}
 
@@ -57,9 +60,10 @@ def debezium(
     *,
     registry: Schemas | Mapping[int, Any] | Callable[[int], Any] | None = None,
     columns: Mapping[str, Any] | None = None,
-    unwrapped: bool | None = None,
+    unwrapped: bool | Unwrapped | None = None,
     replica_identity: Literal["default", "full"] = "default",
     placeholder: str = PLACEHOLDER,
+    binary: Binary | None = None,
     id_bytes: Literal[4, 8] = 4,
 ) -> "DebeziumCodec[R]":
     """Return the codec of a topic of Debezium's, with rows of a Struct or as dicts.
@@ -69,16 +73,22 @@ def debezium(
         registry: Where Avro schemas come from by id: a registry client, a mapping, or a function.
         columns: Types for columns of dict rows, such as {"amount": Annotated[Decimal, Scale(2)]}.
         unwrapped: Records are plain rows (ExtractNewRecordState), even those that carry no sign of it, and a tombstone deletes.
-            None takes for plain rows only those with `__op` or `__deleted` in the row or `__op` in a header.
+            None takes for plain rows only those with `__op` or `__deleted` in the row or `__op` in a header. Where the connector
+            names added fields otherwise: `Unwrapped` with its settings.
         replica_identity: Of the table. Under "default" everything but the key in `before` of a delete counts as unavailable.
         placeholder: `unavailable.value.placeholder` of the connector.
+        binary: `binary.handling.mode` of the connector where it is not "bytes", for the contents of logical messages; columns say it
+            themselves (`Encoded`).
         id_bytes: Length of schema ids in front of Avro records.
     """
     if replica_identity not in ("default", "full"):
         raise ConfigError(f"debezium: replica_identity={replica_identity!r} is not known; use 'default' or 'full'")
     if id_bytes not in (4, 8):
         raise ConfigError(f"debezium: id_bytes={id_bytes!r}; ids have 4 bytes, or 8 in Apicurio's own framing")
-    return DebeziumCodec(RowType(row_type, columns, placeholder), schemas_of(registry), unwrapped, replica_identity == "full", id_bytes)
+    if binary not in (None, *get_args(Binary)):
+        raise ConfigError(f"debezium: binary={binary!r} is not known; use one of {', '.join(map(repr, get_args(Binary)))}")
+    rows, full = RowType(row_type, columns, placeholder), replica_identity == "full"
+    return DebeziumCodec(rows, schemas_of(registry), unwrapped, full, None if binary is None else Encoded(binary), id_bytes)
 
 
 def schemas_of(registry: Schemas | Mapping[int, Any] | Callable[[int], Any] | None) -> Schemas | None:
@@ -95,12 +105,22 @@ def schemas_of(registry: Schemas | Mapping[int, Any] | Callable[[int], Any] | No
 class DebeziumCodec(Generic[R]):
     """Codec of change events; see `debezium`."""
 
-    def __init__(self, rows: RowType, schemas: Schemas | None, unwrapped: bool | None, full: bool, id_bytes: int) -> None:
+    def __init__(
+        self,
+        rows: RowType,
+        schemas: Schemas | None,
+        unwrapped: bool | Unwrapped | None,
+        full: bool,
+        binary: Encoded | None,
+        id_bytes: int,
+    ) -> None:
         self.type = Change[rows.type]  # type: ignore[name-defined]  # made at run time
         self._rows = rows
         self._schemas = schemas
-        self._unwrapped = unwrapped
+        self._unwrapped = bool(unwrapped) or isinstance(unwrapped, Unwrapped)
+        self._form = UnwrappedForm(unwrapped if isinstance(unwrapped, Unwrapped) else Unwrapped())
         self._full = full
+        self._binary = binary
         self._values = Opener(rows, _decode_value, schemas, "value", id_bytes)
         self._keys = Opener(rows, msgspec.json.decode, schemas, "key", id_bytes)
 
@@ -132,33 +152,39 @@ class DebeziumCodec(Generic[R]):
             RecordError: Neither of them, or a value that does not fit.
         """
         if raw is None:
-            return self._tombstone(raw_key, headers) if self._unwrapped or _deletes(headers) else None
-        payload = self._values.open(raw, headers)
+            return self._tombstone(raw_key, headers) if self._unwrapped or self._form.deletes(headers) else None
+        payload = self._values.open(raw, headers, direct=True)
         value = payload.value
         if isinstance(value, dict):
             value = envelope_of(value) or value
         if isinstance(value, Envelope):
-            return self._change(value, payload, raw_key, raw, headers)
-        return self._other(topic, payload, raw_key, raw, headers)
+            return self._change(value, payload, raw_key, headers)
+        return self._other(topic, payload, raw_key, headers)
 
-    def _change(self, envelope: Envelope, payload: Payload, raw_key: bytes | None, raw: bytes, headers: Headers) -> Change[R]:
+    def _change(self, envelope: Envelope, payload: Payload, raw_key: bytes | None, headers: Headers) -> Change[R]:
         source, op = envelope.source, _OPS.get(envelope.op or "")
         if op is None or source is None:
             raise RecordError(f"the operation {envelope.op!r} is not known; Debezium's are {', '.join(_OPS)}")
         if op is Op.MESSAGE:
             return self._message(envelope, payload)
         key = self._key(raw_key, headers)
-        assert payload.plans is not None
-        plan = payload.plans.get(julian=op is Op.READ)
-        marked = self._rows.marks.may_be_in(raw)
-        before = after = None
+        before: Any = envelope.before
+        after: Any = envelope.after
         unavailable: tuple[str, ...] = ()
-        if envelope.before is not None:
-            true = frozenset(key) if op is Op.DELETE and key is not None and not self._full else None
-            before, unavailable = plan.row(envelope.before, marked=marked, true=true)
-        if envelope.after is not None:
-            after, unavailable = plan.row(envelope.after, marked=marked)
-        snapshot = None if source.snapshot in ("false", None, False) else str(source.snapshot).lower()
+        if type(envelope) is Envelope:  # its rows are still to be read
+            assert payload.plans is not None
+            plan = payload.plans.get(julian=op is Op.READ)
+            marked = op is not Op.READ
+            if before is not None:
+                true = frozenset(key) if op is Op.DELETE and key is not None and not self._full else None
+                before, unavailable = plan.row(before, marked=marked, true=true)
+            if after is not None:
+                after, unavailable = plan.row(after, marked=marked)
+        snapshot = source.snapshot
+        if snapshot is not None:
+            snapshot = None if snapshot in ("false", False) else str(snapshot).lower()
+        old_key = self._header_key(headers, "__debezium.oldkey", raw_key) if headers and op is Op.CREATE else None
+        new_key = self._header_key(headers, "__debezium.newkey", raw_key) if headers and op is Op.DELETE else None
         return Change(
             op=op,
             key=key,
@@ -173,9 +199,9 @@ class DebeziumCodec(Generic[R]):
             table=source.table,
             snapshot=snapshot,
             unavailable=unavailable,
-            old_key=self._header_key(headers, "__debezium.oldkey") if op is Op.CREATE else None,
-            new_key=self._header_key(headers, "__debezium.newkey") if op is Op.DELETE else None,
-            run=header_text(run) if key is None and (run := header(headers, "__debezium.context.runId")) is not None else None,
+            old_key=old_key,
+            new_key=new_key,
+            run=_run_of(headers) if key is None and headers else None,
             schema_version=payload.version,
         )
 
@@ -191,9 +217,20 @@ class DebeziumCodec(Generic[R]):
             source_ms=source.ts_ms,
             captured_ms=envelope.ts_ms,
             database=source.db,
-            message=Message(message.prefix or "", b"" if message.content is None else base64_bytes(message.content)),
+            message=Message(message.prefix or "", self._content(message.content, payload)),
             schema_version=payload.version,
         )
+
+    def _content(self, content: Any, payload: Payload) -> bytes:
+        if content is None or isinstance(content, bytes):
+            return content or b""
+        assert payload.plans is not None
+        if self._binary is None and payload.plans.content == "string":
+            raise RecordError("the content of a message is text in base64 or hex; give debezium(binary=...) the connector's mode")
+        try:
+            return to_bytes(content, self._binary, known=False)
+        except FIT_ERRORS as error:
+            raise RecordError(f"the content of a message: {error}; has the connector another binary.handling.mode?") from error
 
     def _key(self, raw_key: bytes | None, headers: Headers) -> dict[str, Any] | None:
         if raw_key is None:
@@ -204,13 +241,21 @@ class DebeziumCodec(Generic[R]):
         assert payload.plans is not None
         return payload.plans.get(julian=False).key(payload.value)
 
-    def _header_key(self, headers: Headers, name: str) -> dict[str, Any] | None:
-        return key_header(headers, name) if headers else None
+    def _header_key(self, headers: Headers, name: str, raw_key: bytes | None) -> dict[str, Any] | None:
+        """Return the columns of a key in a header, read as those of the record's own key."""
+        columns = key_header(headers, name) if headers else None
+        if columns is None or raw_key is None:
+            return columns
+        plans = self._keys.open(raw_key, headers).plans
+        assert plans is not None
+        fields = (plans.column and plans.column.fields) or {}
+        columns = {column: as_json_of(value, fields.get(column)) for column, value in columns.items()}
+        return plans.beside().get(julian=False).key(columns)
 
-    def _other(self, topic: str, payload: Payload, raw_key: bytes | None, raw: bytes, headers: Headers) -> Change[R] | None:
+    def _other(self, topic: str, payload: Payload, raw_key: bytes | None, headers: Headers) -> Change[R] | None:
         """What is not an envelope: an unwrapped row, a heartbeat, or nothing for this codec."""
         value = payload.value
-        if value is None and (self._unwrapped or _deletes(headers)):
+        if value is None and (self._unwrapped or self._form.deletes(headers)):
             return self._tombstone(raw_key, headers)  # as JsonConverter writes it with schemas
         if not isinstance(value, dict):
             raise RecordError("the record's value is null or not an object: neither a change nor a tombstone")
@@ -219,17 +264,16 @@ class DebeziumCodec(Generic[R]):
             return None
         if transaction_mark_of(value) is not None:
             raise RecordError("a transaction mark, not a change; read its topic with codec=transaction_marks()")
-        op = header(headers, "__op")
-        if not (self._unwrapped or "__op" in value or "__deleted" in value or op is not None):
-            raise RecordError("neither a change event nor an unwrapped row with __op or __deleted; for plain rows give unwrapped=True")
-        assert payload.plans is not None
-        return read_unwrapped(
+        if not (self._unwrapped or self._form.is_told(value, headers)):
+            raise RecordError(
+                "neither a change event nor an unwrapped row with __op or __deleted; for plain rows give unwrapped=True, "
+                "and where added fields have other names unwrapped=Unwrapped(...)"
+            )
+        return self._form.read(
             value,
             payload,
             key=self._key(raw_key, headers),
-            op_header=None if op is None else header_text(op),
-            marked=self._rows.marks.may_be_in(raw),
-            keys=(self._header_key(headers, "__debezium.oldkey"), self._header_key(headers, "__debezium.newkey")),
+            keys=(self._header_key(headers, "__debezium.oldkey", raw_key), self._header_key(headers, "__debezium.newkey", raw_key)),
             headers=headers,
         )
 
@@ -237,8 +281,8 @@ class DebeziumCodec(Generic[R]):
         key = self._key(raw_key, headers)
         if key is None:
             return None
-        new_key = self._header_key(headers, "__debezium.newkey")
-        return Change(op=Op.DELETE, key=key, new_key=new_key, position=unwrapped_position({}, headers))
+        new_key = self._header_key(headers, "__debezium.newkey", raw_key)
+        return Change(op=Op.DELETE, key=key, new_key=new_key, position=self._form.position(headers))
 
     def select(self, name: str) -> Compiled:
         """Return the selector of a column of the row, or, where the row has none of that name, of a field of the change.
@@ -272,10 +316,9 @@ class DebeziumCodec(Generic[R]):
         return [None if value is None else encode_change(value) for value in values]
 
 
-def _deletes(headers: Headers) -> bool:
-    """Whether headers say that the record is a delete: the unwrapped form with its operation in a header."""
-    op = header(headers, "__op")
-    return op is not None and header_text(op) == Op.DELETE.value
+def _run_of(headers: Headers) -> str | None:
+    run = header(headers, "__debezium.context.runId")
+    return None if run is None else header_text(run)
 
 
 def _column_getter(get: Callable[[Any], Any], key_column: str | None) -> Callable[[Change[Any]], Any]:

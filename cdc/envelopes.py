@@ -1,17 +1,22 @@
 """Debezium's envelopes: what stands around the rows, as msgspec reads it, and what kind of record it is."""
 
-from functools import lru_cache
+from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from cdc.change import Heartbeat, Position, Transaction, TransactionMark
+from cdc.rows import RowType
 from engine.errors import RecordError
 from engine.records import Headers
 
 HEARTBEAT_PREFIX = "__debezium-heartbeat"
 """`topic.heartbeat.prefix` as it is by default."""
+
+
+_WITH_ROWS = ("r", "c", "u")
 
 
 class Source(Struct):
@@ -54,15 +59,42 @@ class Envelope(Struct):
     message: WireMessage | None = None
 
 
+def envelope_decoder(rows: RowType) -> Callable[[Any], Any]:
+    """Return the function that reads JSON into envelopes whose rows are Structs already, where that is all there is to do.
+
+    It gives None for any other record: rows that do not fit at once or hold a placeholder, and deletes, whose `before` is mostly
+    invented.
+    """
+    row = rows.type | None
+    typed = msgspec.defstruct("DirectEnvelope", [("before", row, None), ("after", row, None)], bases=(Envelope,))
+    decode: Callable[[Any], Any] = msgspec.json.Decoder(typed).decode
+    get_texts, is_mark = rows.get_texts(), rows.marks.among
+
+    def read(raw: Any) -> Any:
+        try:
+            envelope = decode(raw)
+        except msgspec.ValidationError:
+            return None
+        after, before, op = envelope.after, envelope.before, envelope.op
+        if after is None or envelope.source is None or op not in _WITH_ROWS:
+            return None
+        if op != "r" and (is_mark(get_texts(after)) or (before is not None and is_mark(get_texts(before)))):
+            return None
+        return envelope
+
+    return read
+
+
 def envelope_of(value: dict[str, Any]) -> Envelope | None:
     """Return the envelope in a record read from Avro, None if it is another kind of record."""
     source = value.get("source")
     if not isinstance(source, dict) or not isinstance(value.get("op"), str):
         return None
     block, message = value.get("transaction"), value.get("message")
+    get = source.get
     return Envelope(
         value["op"],
-        Source(*[source.get(name) for name in Source.__struct_fields__]),
+        Source(get("ts_ms"), get("snapshot"), get("db"), get("sequence"), get("schema"), get("table"), get("txId"), get("lsn")),
         value.get("before"),
         value.get("after"),
         Block(*[block.get(name) for name in Block.__struct_fields__]) if block else None,
@@ -84,7 +116,6 @@ def position_of(source: Source) -> Position:
     return sequence_position(source.sequence)
 
 
-@lru_cache(maxsize=4096)
 def sequence_position(sequence: str) -> Position:
     """Return the position that a sequence says; null is 0."""
     try:
@@ -147,13 +178,19 @@ def header_text(raw: bytes) -> str:
         return text
 
 
+_decode_exactly = msgspec.json.Decoder(float_hook=Decimal).decode
+
+
 def key_header(headers: Headers, name: str) -> dict[str, Any] | None:
-    """Return the columns of a key in a header (`__debezium.newkey`, `__debezium.oldkey`), JSON text with either converter."""
+    """Return the columns of a key in a header (`__debezium.newkey`, `__debezium.oldkey`), JSON text with either converter.
+
+    Numbers with a point are Decimals.
+    """
     raw = header(headers, name)
     if raw is None:
         return None
     try:
-        value = msgspec.json.decode(raw)
+        value = _decode_exactly(raw)
     except msgspec.DecodeError as error:
         raise RecordError(f"header {name} is not JSON: {raw!r}") from error
     if isinstance(value, dict) and value.keys() == {"schema", "payload"}:

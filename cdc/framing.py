@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import msgspec
 
 from cdc.columns import Column, from_connect
-from cdc.envelopes import header
+from cdc.envelopes import envelope_decoder, header
 from cdc.reading import Wire
 from cdc.rows import RowPlan, RowType
 from engine.errors import RecordError
@@ -46,7 +46,7 @@ class StoredSchemas:
     """Schemas held in a mapping, by id."""
 
     def __init__(self, schemas: Mapping[int, Any]) -> None:
-        self._schemas = dict(schemas)
+        self._schemas = {int(schema_id): schema for schema_id, schema in schemas.items()}  # JSON has no other names than texts
 
     def schema(self, schema_id: int) -> Any:
         if schema_id not in self._schemas:
@@ -82,12 +82,24 @@ class Payload:
 
 @dataclass(slots=True)
 class Plans:
-    """The plans of one schema, for streamed changes and for snapshot reads."""
+    """The plans of one schema, for streamed changes and for snapshot reads.
+
+    Attributes:
+        content: How the schema says that the content of a logical message is written, None if it does not.
+        direct: Reads most of its JSON without a plan.
+    """
 
     rows: RowType
     column: Column | None
     wire: Wire
+    content: str | None = None
     made: dict[bool, RowPlan] = field(default_factory=dict)
+    text: "Plans | None" = None
+    direct: Callable[[Any], Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.wire == "json" and self.rows.is_read_directly(self.column, self.wire):
+            self.direct = envelope_decoder(self.rows)
 
     def get(self, *, julian: bool) -> RowPlan:
         """Return the plan, made when it is first used."""
@@ -96,10 +108,23 @@ class Plans:
             plan = self.made[julian] = self.rows.plan(self.column, self.wire, julian=julian)
         return plan
 
+    def beside(self) -> "Plans":
+        """Return the plans of the same schema for JSON text in a header, whatever the record itself is written in."""
+        if self.wire == "json":
+            return self
+        if self.text is None:
+            self.text = Plans(self.rows, self.column, "json")
+        return self.text
+
 
 class _Wrapped(msgspec.Struct):
     schema: msgspec.Raw = msgspec.Raw()
     payload: msgspec.Raw = msgspec.Raw()
+
+
+_unwrap = msgspec.json.Decoder(_Wrapped).decode
+_NO_SCHEMA = msgspec.Raw(b"null")
+"""What JsonConverter writes as the schema of a value that has none."""
 
 
 class Opener:
@@ -122,8 +147,11 @@ class Opener:
         self._inline: dict[bytes, tuple[Plans, int]] = {}
         self._avro: dict[int, tuple[Any, Plans]] = {}
 
-    def open(self, raw: bytes, headers: Headers) -> Payload:
+    def open(self, raw: bytes, headers: Headers, *, direct: bool = False) -> Payload:
         """Return the payload of a key or value.
+
+        Args:
+            direct: Envelopes may come with their rows as Structs.
 
         Raises:
             RecordError: Another framing, a schema that nobody knows, or bytes that do not fit it.
@@ -137,11 +165,25 @@ class Opener:
                 "the record begins with a zero byte: it refers to a schema in a registry, and this codec has none (registry=)"
             )
         if raw[:10] == b'{"schema":':
-            wrapped = self._parse(msgspec.json.Decoder(_Wrapped).decode, raw)
+            try:
+                wrapped = _unwrap(raw)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise RecordError(f"not JSON of Debezium's: {error}") from error
             if len(wrapped.schema) and len(wrapped.payload):
+                if wrapped.schema == _NO_SCHEMA:
+                    return self._read(wrapped.payload, self._bare, None, direct)
                 plans, version = self._plans_of(bytes(wrapped.schema))
-                return Payload(self._parse(self._decode, wrapped.payload), "json", plans.column, version, plans)
-        return Payload(self._parse(self._decode, raw), plans=self._bare)
+                return self._read(wrapped.payload, plans, version, direct)
+        return self._read(raw, self._bare, None, direct)
+
+    def _read(self, raw: Any, plans: Plans, version: int | None, direct: bool) -> Payload:
+        value = None
+        try:
+            if direct and plans.direct is not None:
+                value = plans.direct(raw)
+            return Payload(self._decode(raw) if value is None else value, "json", plans.column, version, plans)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RecordError(f"not JSON of Debezium's: {error}") from error
 
     def schema_id(self, raw: bytes, headers: Headers) -> tuple[int, int] | None:
         """Return (schema id, where the Avro bytes begin), None if the record is not framed."""
@@ -175,26 +217,19 @@ class Opener:
         schema = AvroSchema(getattr(found, "text", found), getattr(found, "resolved", ()))
         if len(self._avro) >= SCHEMAS_MAX:
             self._avro.clear()
-        return schema, Plans(self._rows, _row_of(schema.column), "avro")
+        return schema, Plans(self._rows, _row_of(schema.column), "avro", _content_of(schema.column))
 
     def _plans_of(self, schema: bytes) -> tuple[Plans, int]:
         known = self._inline.get(schema)
         if known is None:
             try:
-                column = _row_of(from_connect(msgspec.json.decode(schema)))
+                column = from_connect(msgspec.json.decode(schema))
             except (msgspec.DecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise RecordError(f"the inline schema cannot be read: {error}") from error
             if len(self._inline) >= SCHEMAS_MAX:
                 self._inline.clear()
-            known = self._inline[schema] = Plans(self._rows, column, "json"), zlib.crc32(schema)
+            known = self._inline[schema] = Plans(self._rows, _row_of(column), "json", _content_of(column)), zlib.crc32(schema)
         return known
-
-    @staticmethod
-    def _parse(decode: Callable[[Any], Any], raw: Any) -> Any:
-        try:
-            return decode(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise RecordError(f"not JSON of Debezium's: {error}") from error
 
 
 def unknown_ids(openers: Iterable[tuple[Opener, Iterable[bytes | None]]], batch: RecordBatch) -> set[int]:
@@ -220,3 +255,9 @@ def _row_of(column: Column) -> Column:
     if {"op", "source", "after"} <= fields.keys():
         return fields["after"]
     return column
+
+
+def _content_of(column: Column) -> str | None:
+    message = (column.fields or {}).get("message")
+    content = ((message and message.fields) or {}).get("content")
+    return None if content is None else content.kind

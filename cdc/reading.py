@@ -78,6 +78,21 @@ def reader(column: Column, wire: Wire, *, julian: bool) -> Reader | None:
     return _plain_reader(column, wire, julian)
 
 
+def as_json_of(value: Any, column: Column | None) -> Any:
+    """Return a value of a key in a header as JSON of its column has it: SimpleHeaderConverter writes decimals as numbers.
+
+    Args:
+        value: With a Decimal for each number that has a point.
+    """
+    if isinstance(value, dict):
+        fields = (column and column.fields) or {}
+        return {name: as_json_of(part, fields.get(name)) for name, part in value.items()}
+    if column is not None and column.meaning == "org.apache.kafka.connect.data.Decimal" and isinstance(value, int | Decimal):
+        unscaled = int(_EXACTLY.scaleb(Decimal(value), column.scale or 0))
+        return base64.b64encode(unscaled.to_bytes(unscaled.bit_length() // 8 + 1, "big", signed=True)).decode()
+    return float(value) if isinstance(value, Decimal) else value
+
+
 def _plain_reader(column: Column, wire: Wire, julian: bool) -> Reader | None:
     match column.kind:
         case "float":

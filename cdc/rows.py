@@ -12,9 +12,10 @@ dropped at the source while a pipeline runs.
 
 import base64
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import md5
+from operator import attrgetter
 from typing import Any, get_origin, get_type_hints
 
 import msgspec
@@ -62,6 +63,21 @@ class RowType:
         else:
             self.targets = [Target(name, name, Declared(annotation), True) for name, annotation in (columns or {}).items()]
 
+    def is_read_directly(self, column: Column | None, wire: Wire) -> bool:
+        """Whether msgspec makes the same rows of a schema as a plan does: a Struct of plain types, written as such."""
+        if not self.is_struct:
+            return False
+        config = self.type.__struct_config__
+        if config.array_like or config.tag is not None:
+            return False
+        fields = (column and column.fields) or {}
+        return all(_is_plain(target.declared, fields.get(target.wire_name), wire) for target in self.targets)
+
+    def get_texts(self) -> Callable[[Any], tuple[Any, ...]]:
+        """Return the function that gives the texts in a row of the Struct, at least two."""
+        names = [target.name for target in self.targets if str in target.declared.members]
+        return attrgetter(*(names * 2)) if len(names) == 1 else attrgetter(*names) if names else lambda row: ()
+
     def plan(self, column: Column | None, wire: Wire, *, julian: bool) -> "RowPlan":
         """Return the plan for records of a schema, or without one (None).
 
@@ -85,6 +101,9 @@ class RowPlan:
         steps = {**readers, **declared}
         self._steps = [(name, convert) for name, convert in steps.items() if convert is not None]
         self._make = self._struct if rows.is_struct else self._dict
+        self._whole = self._convert if rows.is_read_directly(column, wire) else self._fit_all
+        self._known_names = frozenset(target.wire_name for target in rows.targets) if rows.is_struct else None
+        self._columns = [(t.wire_name, t.name, fit, t.declared.optional or t.declared.is_anything) for t, fit in self._fits]
 
     def _fit(self, target: Target, read: Reader | None, kind: str, julian: bool) -> Fit | None:
         fit = fitter(target.declared, known=self._known, julian=julian)
@@ -95,10 +114,10 @@ class RowPlan:
         return lambda value: fit(read(value))
 
     def row(self, raw: dict[str, Any], *, marked: bool, true: frozenset[str] | None = None) -> tuple[Any, tuple[str, ...]]:
-        """Return (row, names of unavailable columns).
+        """Return (row, names of its unavailable columns).
 
         Args:
-            raw: Columns as they stand in the record; not changed.
+            raw: Columns as they stand in the record; not changed, and where nothing is to be done they are the row.
             marked: There may be placeholders among them.
             true: The only columns that hold what the database holds (`before` of a delete), None if all do. The others need not
                 even fit the declared type.
@@ -107,10 +126,13 @@ class RowPlan:
             RecordError: A value does not fit the declared type, or is not what the schema says.
         """
         missing: tuple[str, ...] = ()
-        if marked:
+        known = self._known_names
+        if marked and self._rows.marks.among(raw.values()):
             is_mark = self._rows.marks.holds
-            missing = tuple(name for name, value in raw.items() if is_mark(value))
-        doubtful = () if true is None else tuple(name for name in raw if name not in true and name not in missing)
+            missing = tuple(name for name, value in raw.items() if is_mark(value) and (known is None or name in known))
+        doubtful: tuple[str, ...] = ()
+        if true is not None:
+            doubtful = tuple(name for name in raw if name not in true and name not in missing and (known is None or name in known))
         return self._make(raw, missing, doubtful), missing + doubtful
 
     def key(self, raw: dict[str, Any]) -> dict[str, Any]:
@@ -118,6 +140,8 @@ class RowPlan:
         return self._dict(raw, (), ())
 
     def _dict(self, raw: dict[str, Any], missing: tuple[str, ...], doubtful: tuple[str, ...]) -> dict[str, Any]:
+        if not missing and not self._steps:
+            return raw
         row = dict(raw)
         for name in missing:
             row[name] = None
@@ -126,7 +150,31 @@ class RowPlan:
                 row[name] = _apply(convert, name, row[name], None if name in doubtful else _REFUSE)
         return row
 
+    def _convert(self, raw: dict[str, Any]) -> Any:
+        """Return the row of a record that has a fitting value in each column, None for any other: nearly all are such."""
+        try:
+            return msgspec.convert(raw, self._rows.type)
+        except msgspec.ValidationError:
+            return None
+
+    def _fit_all(self, raw: dict[str, Any]) -> Any:
+        """Return the same where values have to be read."""
+        values: dict[str, Any] = {}
+        try:
+            for wire_name, name, fit, may_be_none in self._columns:
+                value = raw[wire_name]
+                if value is None and not may_be_none:
+                    return None
+                values[name] = value if fit is None or value is None else fit(value)
+            return self._rows.type(**values)
+        except FIT_ERRORS:
+            return None
+
     def _struct(self, raw: dict[str, Any], missing: tuple[str, ...], doubtful: tuple[str, ...]) -> Any:
+        if not missing and not doubtful:
+            row = self._whole(raw)
+            if row is not None:
+                return row
         values: dict[str, Any] = {}
         for target, fit in self._fits:
             name = target.wire_name
@@ -142,10 +190,22 @@ class RowPlan:
                 values[target.name] = target.declared.blank()
             elif not target.has_default:
                 raise RecordError(f"column {name!r} of {self._rows.type.__name__} is not in the record, and has no default")
-        return self._rows.type(**values)
+        try:
+            return self._rows.type(**values)
+        except (ValueError, TypeError) as error:  # of its __post_init__
+            raise RecordError(f"not a valid {self._rows.type.__name__}: {error}") from error
 
 
 _REFUSE: Any = object()
+_PLAIN = frozenset((int, str, float, bool))
+
+
+def _is_plain(declared: Declared, field: Column | None, wire: Wire) -> bool:
+    if declared.notes or not declared.members or not _PLAIN.issuperset(declared.members):
+        return False
+    if field is None or declared.takes_as_written(field.kind):
+        return True
+    return declared.members == [float] if field.kind == "float" else reader(field, wire, julian=False) is None
 
 
 def _apply(function: Fit, name: str, value: Any, instead: Any) -> Any:
@@ -171,30 +231,20 @@ class Marks:
         md = bytearray(md5(raw, usedforsecurity=False).digest())
         md[6], md[8] = md[6] & 0x0F | 0x30, md[8] & 0x3F | 0x80
         scalars = [placeholder, encoded, base64.urlsafe_b64encode(raw).decode(), raw.hex(), str(uuid.UUID(bytes=bytes(md)))]
-        self._scalars = frozenset(scalars) | {f'{{"{placeholder}":"{placeholder}"}}'}
-        self._raw = raw
+        self._plain = frozenset([*scalars, raw, f'{{"{placeholder}":"{placeholder}"}}'])
+        self._are_other = self._plain.isdisjoint
         self._numbers = list(raw)
         self._map = {placeholder: placeholder}
-        zigzag = b"".join(_zigzag(number) for number in raw)
-        self._needles = tuple(dict.fromkeys([*(text.encode() for text in scalars), b",".join(b"%d" % number for number in raw), zigzag]))
 
-    def may_be_in(self, record: bytes) -> bool:
-        """Whether the bytes of a record may hold a placeholder: a quick look before a thorough one."""
-        for needle in self._needles:  # noqa: SIM110  # any() over a generator takes four times as long
-            if needle in record:
-                return True
-        return False
+    def among(self, values: Iterable[Any]) -> bool:
+        """Whether there is a placeholder among some plain values; True also if one is an array or a map: a quick look."""
+        try:
+            return not self._are_other(values)
+        except TypeError:
+            return True
 
     def holds(self, value: Any) -> bool:
         """Whether a value, as it stands in a record, is a placeholder."""
-        if isinstance(value, str):
-            return value in self._scalars
         if isinstance(value, list):
             return value == self._numbers or (len(value) == 1 and self.holds(value[0]))
-        return bool(value == self._raw or value == self._map)
-
-
-def _zigzag(number: int) -> bytes:
-    """Return an Avro int of a non-negative number below 8192."""
-    doubled = number << 1
-    return bytes((doubled,)) if doubled < 128 else bytes((doubled & 0x7F | 0x80, doubled >> 7))
+        return value == self._map if isinstance(value, dict) else value in self._plain

@@ -2,93 +2,154 @@
 
     {"id": 2, "bal": "Arw=", "__deleted": "false", "__op": "u", "__table": "accounts", "__lsn": 28273432, "__source_ts_ms": ...}
 
-Which of them there are is the connector's setting (`add.fields`). Without an operation a row says only how it is now: an update. A
-delete that was rewritten into a row has nulls for everything but the key.
+Which of them there are is the connector's setting (`add.fields`), and some may stand in headers (`add.headers`). Without an operation a
+row says only how it is now: an update. A delete that was rewritten into a row has nulls for everything but the key. Where the connector
+names them otherwise, its settings are given as they are: `debezium(Row, unwrapped=Unwrapped(add_fields="op:what", add_fields_prefix="_"))`.
 """
 
 from typing import Any
 
+from msgspec import Struct
+
 from cdc.change import Change, Op, Position, Transaction
-from cdc.envelopes import header, header_text, sequence_position
+from cdc.envelopes import header_text, sequence_position
 from cdc.framing import Payload
-from engine.errors import RecordError
+from engine.errors import ConfigError, RecordError
 from engine.records import Headers
 
 Key = dict[str, Any] | None
 
+DELETED = "__deleted"
+"""The transform writes it by this name whatever the prefix."""
+_SAID = ("op", "lsn", "sequence", "txId", "db", "schema", "table", "snapshot")
+_TIMES = {"ts_ms": "ts_ms", "source.ts_ms": "source_ts_ms"}
 
-def read_unwrapped(
-    value: dict[str, Any], payload: Payload, *, key: Key, op_header: str | None, marked: bool, keys: tuple[Key, Key], headers: Headers
-) -> Change[Any]:
-    """Return the change that an unwrapped row says.
 
-    Args:
-        value: The row with the added columns.
-        op_header: The operation where it stands in a header.
-        marked: There may be placeholders for unavailable values.
-        keys: Key before and after a key change, from the headers.
-        headers: The position may be there (`add.headers`).
+class Unwrapped(Struct, frozen=True):
+    """The settings of the transform that names are made by, as the connector has them ("op:operation,source.lsn")."""
+
+    add_fields: str = ""
+    add_fields_prefix: str = "__"
+    add_headers: str = ""
+    add_headers_prefix: str = "__"
+
+
+class UnwrappedForm:
+    """Reads rows that were unwrapped with some settings.
+
+    Raises:
+        ConfigError: Fields without a prefix that are not listed cannot be told from columns.
     """
-    op = _op(value, op_header)
-    columns = {name: column for name, column in value.items() if not name.startswith("__")}
-    assert payload.plans is not None
-    plan = payload.plans.get(julian=op is Op.READ)
-    row = unavailable = None
-    if op not in (Op.TRUNCATE, Op.MESSAGE):
-        row, unavailable = plan.row(columns, marked=marked, true=frozenset(key or ()) if op is Op.DELETE else None)
-    tx_id = _added(value, "txId")
-    old_key, new_key = keys
-    return Change(
-        op=op,
-        key=key,
-        before=row if op is Op.DELETE else None,
-        after=None if op is Op.DELETE else row,
-        position=unwrapped_position(value, headers),
-        transaction=None if tx_id is None or op is Op.READ else Transaction(int(tx_id)),
-        source_ms=value.get("__source_ts_ms"),
-        captured_ms=value.get("__ts_ms"),
-        database=_added(value, "db"),
-        schema=_added(value, "schema"),
-        table=_added(value, "table"),
-        snapshot=None if _added(value, "snapshot") in (None, "false", False) else str(_added(value, "snapshot")).lower(),
-        unavailable=unavailable or (),
-        old_key=old_key if op in (Op.CREATE, Op.UPDATE) else None,  # an update where nothing says the operation
-        new_key=new_key if op is Op.DELETE else None,
-        schema_version=payload.version,
-    )
+
+    def __init__(self, settings: Unwrapped) -> None:
+        if not settings.add_fields_prefix and not settings.add_fields:
+            raise ConfigError("debezium: Unwrapped(add_fields_prefix='') needs add_fields, or added fields cannot be told from columns")
+        self._fields = _names(settings.add_fields, settings.add_fields_prefix)
+        self._headers = _names(settings.add_headers, settings.add_headers_prefix)
+        self._prefix = settings.add_fields_prefix
+        self._added = frozenset(_listed(settings.add_fields, settings.add_fields_prefix).values()) | {DELETED}
+        self._op_names = frozenset(self._fields["op"]) | {DELETED}
+
+    def is_told(self, value: dict[str, Any], headers: Headers) -> bool:
+        """Whether a record shows by itself that it is an unwrapped row."""
+        return not self._op_names.isdisjoint(value) or self._in_headers("op", headers) is not None
+
+    def deletes(self, headers: Headers) -> bool:
+        """Whether headers say that the record is a delete."""
+        return bool(headers) and self._in_headers("op", headers) == Op.DELETE.value
+
+    def read(self, value: dict[str, Any], payload: Payload, *, key: Key, keys: tuple[Key, Key], headers: Headers) -> Change[Any]:
+        """Return the change that an unwrapped row says.
+
+        Args:
+            value: The row with the added columns.
+            keys: Key before and after a key change, from the headers.
+        """
+        said = {name: self._said(name, value, headers) for name in self._fields}
+        op = _op(said["op"], value)
+        prefix, added = self._prefix, self._added
+        columns = {name: column for name, column in value.items() if name not in added and not (prefix and name.startswith(prefix))}
+        assert payload.plans is not None
+        plan = payload.plans.get(julian=op is Op.READ)
+        row = unavailable = None
+        if op not in (Op.TRUNCATE, Op.MESSAGE):
+            row, unavailable = plan.row(columns, marked=op is not Op.READ, true=frozenset(key or ()) if op is Op.DELETE else None)
+        tx_id, snapshot = _number("txId", said["txId"]), said["snapshot"]
+        old_key, new_key = keys
+        return Change(
+            op=op,
+            key=key,
+            before=row if op is Op.DELETE else None,
+            after=None if op is Op.DELETE else row,
+            position=_position(said["sequence"], said["lsn"]),
+            transaction=None if tx_id is None or op is Op.READ else Transaction(tx_id),
+            source_ms=_number("source.ts_ms", said["source.ts_ms"]),
+            captured_ms=_number("ts_ms", said["ts_ms"]),
+            database=said["db"],
+            schema=said["schema"],
+            table=said["table"],
+            snapshot=None if snapshot in (None, "false", False) else str(snapshot).lower(),
+            unavailable=unavailable or (),
+            old_key=old_key if op in (Op.CREATE, Op.UPDATE) else None,  # an update where nothing says the operation
+            new_key=new_key if op is Op.DELETE else None,
+            schema_version=payload.version,
+        )
+
+    def position(self, headers: Headers) -> Position:
+        """Return the position that the headers of a tombstone say, zero if none does."""
+        return _position(*(self._said(name, {}, headers) for name in ("sequence", "lsn")))
+
+    def _said(self, name: str, value: dict[str, Any], headers: Headers) -> Any:
+        for written in self._fields[name]:
+            found = value.get(written)
+            if found is not None:
+                return found
+        return self._in_headers(name, headers) if headers else None
+
+    def _in_headers(self, name: str, headers: Headers) -> str | None:
+        wanted = self._headers[name]
+        for found, raw in headers:
+            if found in wanted and raw is not None:
+                text = header_text(raw)
+                return None if text == "null" else text
+        return None
 
 
-def _op(value: dict[str, Any], op_header: str | None) -> Op:
-    said = value.get("__op") or op_header
+def _names(setting: str, prefix: str) -> dict[str, tuple[str, ...]]:
+    """Return under which names each part of an envelope may stand: `__lsn` and `__source_lsn` are both in use."""
+    names: dict[str, tuple[str, ...]] = {name: (f"{prefix}{name}", f"{prefix}source_{name}") for name in _SAID}
+    names |= {name: (f"{prefix}{written}",) for name, written in _TIMES.items()}
+    for field, written in _listed(setting, prefix).items():
+        name = field if field in _TIMES else field.removeprefix("source.")
+        if name in names:
+            names[name] = (written,)
+    return names
+
+
+def _listed(setting: str, prefix: str) -> dict[str, str]:
+    """Return the fields of `add.fields` or `add.headers` with the names that the transform gives them."""
+    entries = (entry.strip().partition(":") for entry in setting.split(",") if entry.strip())
+    return {field: prefix + (renamed or field.replace(".", "_")) for field, _, renamed in entries}
+
+
+def _op(said: Any, value: dict[str, Any]) -> Op:
     if said is None:
-        return Op.DELETE if str(value.get("__deleted")).lower() == "true" else Op.UPDATE
+        return Op.DELETE if str(value.get(DELETED)).lower() == "true" else Op.UPDATE
     try:
         return Op(said)
     except ValueError as error:
         raise RecordError(f"the operation {said!r} is not known") from error
 
 
-def unwrapped_position(value: dict[str, Any], headers: Headers) -> Position:
-    """Return the position that an unwrapped row or its headers say, zero if none does."""
-    sequence = _said(value, headers, "sequence")
-    if sequence is not None:
-        return sequence_position(sequence)
-    lsn = _said(value, headers, "lsn")
+def _position(sequence: Any, lsn: Any) -> Position:
+    return Position(0, _number("lsn", lsn) or 0) if sequence is None else sequence_position(sequence)
+
+
+def _number(name: str, said: Any) -> int | None:
     try:
-        return Position(0, int(lsn or 0))
+        return None if said is None else int(said)
     except ValueError as error:
-        raise RecordError(f"the lsn {lsn!r} in a header is not a number") from error
+        raise RecordError(f"the {name} {said!r} of an unwrapped row is not a number") from error
 
 
-def _said(value: dict[str, Any], headers: Headers, name: str) -> Any:
-    found = _added(value, name)
-    if found is not None or not headers:
-        return found
-    raw = header(headers, f"__{name}") or header(headers, f"__source_{name}")
-    return None if raw is None else header_text(raw)
-
-
-def _added(value: dict[str, Any], name: str) -> Any:
-    """Return an added column: `__lsn` and `__source_lsn` are both in use."""
-    found = value.get(f"__{name}")
-    return value.get(f"__source_{name}") if found is None else found
+__all__ = ["Unwrapped", "UnwrappedForm"]

@@ -29,6 +29,7 @@ _COUNTERS = {
     "restore_seconds": "Seconds spent in restores",
     "rebuilds": "Restores that could not trust the local store and began at a checkpoint or at the start of the changelog",
     "stalls": "Times that the task stood still although there was something to do, and was opened again",
+    "preparation_failures": "Attempts to get what decoding needs (a schema of a registry) that failed; the batch waits meanwhile",
     "checkpoints": "Checkpoints taken and kept wherever they shall be",
     "checkpoint_failures": "Checkpoints that could not be taken or kept",
     "checkpoint_files": "Files that checkpoints added to the places where they are kept; others were there already",
@@ -65,6 +66,7 @@ class TaskMetrics:
     restore_seconds: float = 0.0
     rebuilds: int = 0
     stalls: int = 0
+    preparation_failures: int = 0
     checkpoints: int = 0
     checkpoint_failures: int = 0
     checkpoint_files: int = 0

@@ -2,8 +2,9 @@
 
 The core waits for nothing, so the shell asks the codec first. While the registry is down the task waits here, with a back-off that
 doubles: it commits what came before, its queue fills, its partitions are paused, the other tasks go on, and nothing is lost or
-called bad. A worker that is to end, or loses the partition, does not wait. What the registry does not know is no reason to wait: the
-codec refuses that record.
+called bad. Each attempt is counted (`preparation_failures`), and as long as there are attempts the watchdog leaves the task alone: to
+open it again would not bring the registry back. A codec that hangs instead of failing makes none. A worker that is to end, or loses the
+partition, does not wait. What the registry does not know is no reason to wait: the codec refuses that record.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from engine.errors import UnavailableError
 from engine.graph import SideSpec, SinkSpec
 from engine.plan import Plan
 from engine.records import RecordBatch
+from engine.runtime.metrics import Metrics
 from engine.runtime.shell import Limits
 
 log = logging.getLogger(__name__)
@@ -106,15 +108,16 @@ class Preparing:
         codecs: Of the topics whose batches are prepared.
     """
 
-    def __init__(self, codecs: Mapping[str, Prepares], limits: Limits) -> None:
+    def __init__(self, codecs: Mapping[str, Prepares], limits: Limits, metrics: Metrics) -> None:
         self._codecs = codecs
         self._limits = limits
+        self._metrics = metrics
 
     @classmethod
-    def of(cls, plan: Plan, limits: Limits) -> "Preparing | None":
+    def of(cls, plan: Plan, limits: Limits, metrics: Metrics) -> "Preparing | None":
         """Return what prepares the batches of an app, None if no source needs it."""
         codecs = {topic: spec.codec for topic, spec in plan.sources.items() if isinstance(spec.codec, Prepares)}
-        return cls(codecs, limits) if codecs else None
+        return cls(codecs, limits, metrics) if codecs else None
 
     async def ready(self, batch: RecordBatch, meanwhile: Callable[[], Awaitable[bool]]) -> bool:
         """Return True when a batch can be decoded, False as soon as nobody wants it any more.
@@ -126,7 +129,7 @@ class Preparing:
         codec = self._codecs.get(batch.topic)
         if codec is None:
             return True
-        work = asyncio.ensure_future(prepare_batch(codec, batch, self._limits))
+        work = asyncio.ensure_future(prepare_batch(codec, batch, self._limits, lambda: self._failed(batch.partition)))
         try:
             while True:
                 await asyncio.wait([work], timeout=MEANWHILE_S)
@@ -140,15 +143,19 @@ class Preparing:
                 work.cancel()
                 await asyncio.wait([work])
 
+    def _failed(self, number: int) -> None:
+        self._metrics.task(number).preparation_failures += 1
 
-async def prepare_batch(codec: Prepares, batch: RecordBatch, limits: Limits) -> None:
-    """Prepare a batch; as long as that cannot be done, try again with a back-off."""
+
+async def prepare_batch(codec: Prepares, batch: RecordBatch, limits: Limits, failed: Callable[[], None] = lambda: None) -> None:
+    """Prepare a batch; as long as that cannot be done, say so by `failed` and try again with a back-off."""
     delay_s = limits.retry_first_s
     while True:
         try:
             await codec.prepare(batch)
             return
         except UnavailableError as error:
+            failed()
             log.warning(
                 "%s partition %d waits before offset %d: %s; tried again in %.1f s",
                 batch.topic,

@@ -74,7 +74,7 @@ class Runner:
         self._create_sources = create_sources
         take, pulse = deliver or self._process, Pulse(clock.monotonic_s())
         self._shell = Shell(plan, transport, open_store, take, clock, self._limits, self.metrics, pulse)
-        self._shell.preparing = Preparing.of(plan, self._limits)
+        self._shell.preparing = Preparing.of(plan, self._limits, self._shell.metrics)
         self._shell.checkpoints = checkpoints
         if self._limits.max_skew_ms is not None:
             self._shell.alignment = Alignment(self._limits.max_skew_ms, plan)

@@ -10,7 +10,8 @@
 
 A task moves when a position, a committed offset or the number of its commits changes. It has to as long as the log ends behind one of its
 positions (the broker is asked, not the fetcher, which may be what is stuck), a batch waits, or something is uncommitted. Time counts
-from the last move, and anew after a gap of the event loop. Input held back on purpose (`max_skew`) is no reason.
+from the last move, and anew after a gap of the event loop. Input held back on purpose (`max_skew`) is no reason. A task that waits for a
+schema of a registry moves with each attempt to get it: what does not answer is said in the log, and opening again would not help.
 
 Ending the process is safe: what is uncommitted is done again by the next owner.
 """
@@ -154,7 +155,7 @@ class Watchdog:
     def _signs(self, task: TaskRunner) -> tuple[object, ...]:
         """Return something that changes whenever a task moves."""
         metrics = self._shell.metrics.task(task.number)
-        return (*task.positions.items(), *task.committed.items(), metrics.commits, metrics.opens)
+        return (*task.positions.items(), *task.committed.items(), metrics.commits, metrics.opens, metrics.preparation_failures)
 
     async def _ends(self, tasks: Mapping[int, TaskRunner]) -> Mapping[TopicPartition, int]:
         """Return where the inputs of tasks end; nothing if the broker cannot be asked: then nobody can read."""

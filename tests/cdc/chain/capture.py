@@ -59,12 +59,22 @@ def services() -> Iterator[Services]:
         yield Services(f"kafka://{kafka.bootstrap}", postgres, connect, apicurio)
 
 
-def save(folder: Path, name: str, records: list[dict[str, Any]], apicurio: ApicurioServer | None, packed: str = "gz") -> None:
-    """Write a capture; of Avro records their schemas too."""
-    write(folder / f"{name}.jsonl.{packed}", "".join(_line(record, apicurio is not None) for record in records))
-    if apicurio is not None:
-        ids = sorted({int.from_bytes(raw[1:5], "big") for record in records for raw in (record["key"], record["value"]) if raw})
+def save(folder: Path, name: str, records: list[dict[str, Any]], apicurio: ApicurioServer, packed: str = "gz") -> None:
+    """Write a capture; of Avro records their schemas too. Names that end in .avro or .bytes have their bytes as base64."""
+    binary = name.endswith((".avro", ".bytes"))
+    write(folder / f"{name}.jsonl.{packed}", "".join(_line(record, binary) for record in records))
+    if name.endswith(".avro"):
+        ids = sorted({schema_id for record in records for schema_id in _schema_ids(record)})
         write(folder / f"{name}.schemas.json.{packed}", json.dumps({schema_id: _schema(apicurio, schema_id) for schema_id in ids}))
+
+
+def _schema_ids(record: dict[str, Any]) -> Iterator[int]:
+    """Yield the ids of the schemas of a record's key and value: in front of them, or in headers."""
+    headers = dict(record["headers"])
+    for part in ("key", "value"):
+        raw, in_header = record[part], headers.get(f"apicurio.{part}.contentId")
+        if raw is not None:
+            yield int.from_bytes(raw[1:5] if in_header is None else in_header, "big")
 
 
 def said(connection: Any, query: str) -> list[dict[str, Any]]:
@@ -76,12 +86,16 @@ def said(connection: Any, query: str) -> list[dict[str, Any]]:
 
 async def records_of(broker: str, prefix: str, tables: Iterable[str]) -> list[dict[str, Any]]:
     """Return the records of the topics of some tables, by partition and offset."""
+    return await read_topics(broker, [f"{prefix}.public.{table}" for table in tables])
+
+
+async def read_topics(broker: str, topics: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the records of topics, by partition and offset; of one that does not exist none."""
     transport = make_transport(broker, group="")
     await transport.start()
     found: list[dict[str, Any]] = []
     try:
-        for table in tables:
-            topic = f"{prefix}.public.{table}"
+        for topic in topics:
             count = (await transport.partition_counts([topic])).get(topic, 0)
             partitions = [TopicPartition(topic, number) for number in range(count)]
             ends = await transport.end_offsets(partitions)
@@ -99,6 +113,16 @@ async def records_of(broker: str, prefix: str, tables: Iterable[str]) -> list[di
     finally:
         await transport.stop()
     return found
+
+
+async def topic_names(broker: str) -> list[str]:
+    """Return all topics, sorted."""
+    transport = make_transport(broker, group="")
+    await transport.start()
+    try:
+        return sorted(await transport.topics())
+    finally:
+        await transport.stop()
 
 
 def _line(record: dict[str, Any], binary: bool) -> str:

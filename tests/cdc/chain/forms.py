@@ -82,7 +82,7 @@ def main() -> int:
         write(folder / "truth.json.xz", json.dumps({"columns": columns, "rows": rows}, ensure_ascii=False))
         for name in FORMS:
             until(f"{name} has the last change", lambda name=name: _is_complete(running, name))  # type: ignore[misc]
-            save(folder, name, _records(running, name), running.apicurio if name.endswith(".avro") else None, "xz")
+            save(folder, name, _records(running, name), running.apicurio, "xz")
     return 0
 
 

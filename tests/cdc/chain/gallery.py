@@ -64,9 +64,9 @@ def _capture(folder: Path, running: Services) -> None:
         told = {table: said(connection, truth(table, columns)) for table, columns in TABLES.items()}
     columns_of = {table: {f"c_{column.name}": column.type for column in columns} for table, columns in TABLES.items()}
     write(folder / "truth.json.gz", json.dumps({"columns": columns_of, "rows": told}, ensure_ascii=False))
-    for name, (_, encoding) in names.items():
+    for name in names:
         until(f"{name} has everything", lambda name=name: len(asyncio.run(records_of(broker, name, TABLES))) >= 2 * snapshot)  # type: ignore[misc]
-        save(folder, name, asyncio.run(records_of(broker, name, TABLES)), running.apicurio if encoding == "avro" else None)
+        save(folder, name, asyncio.run(records_of(broker, name, TABLES)), running.apicurio)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,13 @@ import pytest
 from engine.codecs import Decoded
 from engine.errors import UnavailableError
 from engine.records import RecordBatch
+from engine.runtime.metrics import Metrics
 from engine.runtime.preparing import Preparing, prepare_codecs
 from engine.runtime.shell import Limits
 from engine.stream import Sink, Stream
 from engine.topology import Topology
 
+METRICS = Metrics()
 LIMITS = Limits(retry_first_s=0.0, retry_max_s=0.0)
 
 
@@ -55,7 +57,7 @@ def batch() -> RecordBatch:
 
 
 def preparing(codec: Awaited) -> Preparing:
-    made = Preparing.of(plan_of(codec=codec), LIMITS)
+    made = Preparing.of(plan_of(codec=codec), LIMITS, METRICS)
     assert made is not None
     return made
 
@@ -72,11 +74,11 @@ async def test_preparing_a_batch_is_ready_once_its_codec_is(failures: int) -> No
 
 
 def test_preparing_is_nothing_where_no_codec_needs_it() -> None:
-    assert Preparing.of(plan_of(value_type=str), LIMITS) is None
+    assert Preparing.of(plan_of(value_type=str), LIMITS, METRICS) is None
 
 
 async def test_preparing_a_topic_without_such_a_codec_is_ready_at_once() -> None:
-    assert await Preparing({"other": Stuck(0)}, LIMITS).ready(batch(), never)
+    assert await Preparing({"other": Stuck(0)}, LIMITS, METRICS).ready(batch(), never)
 
 
 class Stuck(Awaited):

@@ -5,8 +5,12 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
+import msgspec
 import pytest
 
+from engine import Sink, Stream
+from engine.codecs import Decoded
+from engine.errors import UnavailableError
 from engine.records import RecordBatch, TopicPartition
 from engine.runtime.lifecycle import Phase
 from engine.runtime.transport.memory import MemoryTransport
@@ -14,7 +18,8 @@ from engine.runtime.transport.protocol import TransactionalProducer
 from engine.runtime.watchdog import EXIT_STATUS, LoopGuard, StalledError
 from engine.task import Task
 from engine.testing.clock import virtual_time
-from tests.engine.runtime.worker_world import FAST, Worker, World, eventually, numbering
+from engine.topology import Topology
+from tests.engine.runtime.worker_world import FAST, Click, Numbering, Worker, World, eventually, numbering
 
 LIMITS = replace(FAST, stall_ms=3_000, close_timeout_s=1.0)
 
@@ -127,6 +132,65 @@ async def test_watchdog_worker_without_input_or_with_a_steady_one_is_left_alone(
         await asyncio.sleep(2.0)
     await asyncio.sleep(60.0)
     assert worker.runner.metrics.task(0).stalls == 0
+    await worker.stop()
+
+
+class DownFor:
+    """A codec of clicks whose registry does not answer for a while; `hangs`: the call does not come back at all."""
+
+    type = Click
+
+    def __init__(self, seconds: float, *, hangs: bool = False) -> None:
+        self.seconds, self.hangs = seconds, hangs
+        self._until: float | None = None
+
+    async def prepare(self, batch: RecordBatch) -> None:
+        now_s = asyncio.get_running_loop().time()
+        self._until = self._until or now_s + self.seconds
+        if now_s < self._until:
+            if self.hangs:
+                await asyncio.sleep(self._until - now_s)
+            raise UnavailableError("the registry does not answer")
+
+    def decode_batch(self, batch: RecordBatch) -> Decoded[Click]:
+        return Decoded([msgspec.json.decode(raw or b"", type=Click) for raw in batch.values])
+
+    def encode_column(self, values: Sequence[Click]) -> list[bytes | None]:
+        return [msgspec.json.encode(value) for value in values]
+
+
+def numbering_of(codec: DownFor) -> Topology:
+    topology = Topology("app", partitions=1)
+
+    @topology.pipeline(topology.source("clicks", codec=codec, key="user", time="ts"))
+    def number(clicks: Stream[str, Click]) -> Sink:
+        return clicks.process(Numbering).to("numbers")
+
+    return topology
+
+
+@virtual_time
+async def test_watchdog_leaves_a_task_alone_that_waits_for_a_registry(caplog: pytest.LogCaptureFixture) -> None:
+    """A registry that is down for longer than three times the limit; to open the task again would not bring it back."""
+    world = World(numbering_of(DownFor(30.0)))
+    worker = world.worker(limits=LIMITS)
+    await worker.until_running(0)
+    world.click("ann", times=3)
+    await world.until(ann=3)
+    metrics = worker.runner.metrics.task(0)
+    assert (metrics.stalls, metrics.opens) == (0, 1)
+    assert metrics.preparation_failures >= 30
+    assert "clicks partition 0 waits before offset 0: the registry does not answer" in caplog.text
+    await worker.stop()
+
+
+@virtual_time
+async def test_watchdog_opens_a_task_again_whose_codec_hangs() -> None:
+    world = World(numbering_of(DownFor(8.0, hangs=True)))
+    worker = world.worker(limits=LIMITS)
+    world.click("ann", times=3)
+    await world.until(ann=3)
+    assert worker.runner.metrics.task(0).stalls >= 1
     await worker.stop()
 
 
