@@ -29,7 +29,7 @@ from cdc.envelopes import (
     transaction_of,
 )
 from cdc.fitting import FIT_ERRORS, Declared
-from cdc.framing import FoundSchemas, Opener, Payload, Schemas, StoredSchemas, unknown_ids
+from cdc.framing import FoundSchemas, Opener, Payload, Plans, Schemas, StoredSchemas, unknown_ids
 from cdc.reading import as_json_of
 from cdc.rows import PLACEHOLDER, RowType
 from cdc.scalars import to_bytes
@@ -73,7 +73,7 @@ def debezium(
         registry: Where Avro schemas come from by id: a registry client, a mapping, or a function.
         columns: Types for columns of dict rows, such as {"amount": Annotated[Decimal, Scale(2)]}.
         unwrapped: Records are plain rows (ExtractNewRecordState), even those that carry no sign of it, and a tombstone deletes.
-            None takes for plain rows only those with `__op` or `__deleted` in the row or `__op` in a header. Where the connector
+            None takes for plain rows only those with `__deleted` in the row or `__op` in a header: these tell deletes. Where the connector
             names added fields otherwise: `Unwrapped` with its settings.
         replica_identity: Of the table. Under "default" everything but the key in `before` of a delete counts as unavailable.
         placeholder: `unavailable.value.placeholder` of the connector.
@@ -167,7 +167,7 @@ class DebeziumCodec(Generic[R]):
             raise RecordError(f"the operation {envelope.op!r} is not known; Debezium's are {', '.join(_OPS)}")
         if op is Op.MESSAGE:
             return self._message(envelope, payload)
-        key = self._key(raw_key, headers)
+        key = self._key(raw_key, headers, payload)
         before: Any = envelope.before
         after: Any = envelope.after
         unavailable: tuple[str, ...] = ()
@@ -183,8 +183,8 @@ class DebeziumCodec(Generic[R]):
         snapshot = source.snapshot
         if snapshot is not None:
             snapshot = None if snapshot in ("false", False) else str(snapshot).lower()
-        old_key = self._header_key(headers, "__debezium.oldkey", raw_key) if headers and op is Op.CREATE else None
-        new_key = self._header_key(headers, "__debezium.newkey", raw_key) if headers and op is Op.DELETE else None
+        old_key = self._header_key(headers, "__debezium.oldkey", raw_key, payload) if headers and op is Op.CREATE else None
+        new_key = self._header_key(headers, "__debezium.newkey", raw_key, payload) if headers and op is Op.DELETE else None
         return Change(
             op=op,
             key=key,
@@ -232,22 +232,26 @@ class DebeziumCodec(Generic[R]):
         except FIT_ERRORS as error:
             raise RecordError(f"the content of a message: {error}; has the connector another binary.handling.mode?") from error
 
-    def _key(self, raw_key: bytes | None, headers: Headers) -> dict[str, Any] | None:
+    def _key(self, raw_key: bytes | None, headers: Headers, value: Payload | None = None) -> dict[str, Any] | None:
         if raw_key is None:
             return None
         payload = self._keys.open(raw_key, headers)
         if not isinstance(payload.value, dict):
             raise RecordError(f"the key {payload.value!r} does not hold columns")
-        assert payload.plans is not None
-        return payload.plans.get(julian=False).key(payload.value)
+        return self._key_plans(payload, value).get(julian=False).key(payload.value)
 
-    def _header_key(self, headers: Headers, name: str, raw_key: bytes | None) -> dict[str, Any] | None:
+    def _key_plans(self, key: Payload, value: Payload | None) -> Plans:
+        """Return how a key is read: by its own schema, or where it has none by that of the row, whose columns it has."""
+        plans = value.plans.beside() if key.row is None and value is not None and value.row is not None and value.plans else key.plans
+        assert plans is not None
+        return plans
+
+    def _header_key(self, headers: Headers, name: str, raw_key: bytes | None, value: Payload | None = None) -> dict[str, Any] | None:
         """Return the columns of a key in a header, read as those of the record's own key."""
         columns = key_header(headers, name) if headers else None
         if columns is None or raw_key is None:
             return columns
-        plans = self._keys.open(raw_key, headers).plans
-        assert plans is not None
+        plans = self._key_plans(self._keys.open(raw_key, headers), value)
         fields = (plans.column and plans.column.fields) or {}
         columns = {column: as_json_of(value, fields.get(column)) for column, value in columns.items()}
         return plans.beside().get(julian=False).key(columns)
@@ -264,6 +268,10 @@ class DebeziumCodec(Generic[R]):
             return None
         if transaction_mark_of(value) is not None:
             raise RecordError("a transaction mark, not a change; read its topic with codec=transaction_marks()")
+        if not self._unwrapped and self._form.hides_deletes(value, headers):
+            raise RecordError(
+                "an unwrapped row without __deleted: its connector writes deletes as tombstones, or not at all; give unwrapped=True"
+            )
         if not (self._unwrapped or self._form.is_told(value, headers)):
             raise RecordError(
                 "neither a change event nor an unwrapped row with __op or __deleted; for plain rows give unwrapped=True, "
@@ -272,8 +280,11 @@ class DebeziumCodec(Generic[R]):
         return self._form.read(
             value,
             payload,
-            key=self._key(raw_key, headers),
-            keys=(self._header_key(headers, "__debezium.oldkey", raw_key), self._header_key(headers, "__debezium.newkey", raw_key)),
+            key=self._key(raw_key, headers, payload),
+            keys=(
+                self._header_key(headers, "__debezium.oldkey", raw_key, payload),
+                self._header_key(headers, "__debezium.newkey", raw_key, payload),
+            ),
             headers=headers,
         )
 

@@ -59,6 +59,7 @@ def outbox(
     type_header: str = "eventType",
     id_header: str = "id",
     payload_field: str = "payload",
+    raw: bool = False,
 ) -> "RecordCodec[OutboxEvent[V]]":
     """Return the codec of a topic that Debezium's Outbox Event Router writes.
 
@@ -66,13 +67,18 @@ def outbox(
         payload_type: Struct, dict or plain type of the payload, whether the router expanded it or left it as JSON text.
         type_header: Where the router puts the type of an event (`table.fields.additional.placement`); it may also be a field.
         payload_field: Where the payload stands when the router puts further columns beside it.
+        raw: The record is the payload as it is (StringConverter, BinaryDataConverter): str and bytes are taken so, other types out of
+            JSON text.
     """
+    if raw and registry is not None:
+        raise ConfigError("outbox: raw payloads are in no framing; leave registry= out")
+    as_it_is: dict[Any, Callable[[bytes], Any]] = {str: _text, bytes: bytes} if raw else {}
     fit = fitter(Declared(payload_type), known=True)
 
     def read(topic: str, key: Any, value: Any, headers: Headers) -> OutboxEvent[V]:
         texts = {name: header_text(raw) for name, raw in headers if not name.startswith(("__debezium.", "apicurio."))}
         fields: dict[str, Any] = {}
-        if isinstance(value, dict) and payload_field in value:
+        if not raw and isinstance(value, dict) and payload_field in value:
             fields = {name: field for name, field in value.items() if name != payload_field}
             value = value[payload_field]
         payload: Any = None
@@ -84,19 +90,48 @@ def outbox(
         kind = texts.get(type_header) or fields.get(type_header)
         return OutboxEvent(texts.get(id_header), None if key is None else str(key), kind, payload, texts, fields)
 
-    return RecordCodec(OutboxEvent[payload_type], read, registry)  # type: ignore[valid-type]  # made at run time
+    made = OutboxEvent[payload_type]  # type: ignore[valid-type]  # made at run time
+    return RecordCodec(made, read, registry, text_keys=True, as_it_is=as_it_is.get(payload_type))
+
+
+def _text(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise RecordError(f"the payload is no text: {error}") from error
+
+
+def _json_or_text(raw: Any) -> Any:
+    try:
+        return msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        return bytes(raw).decode()
 
 
 class RecordCodec(Generic[V]):
-    """Codec of records that are not changes: takes them out of their framing and hands them to a function."""
+    """Codec of records that are not changes: takes them out of their framing and hands them to a function.
 
-    def __init__(self, value_type: Any, read: Callable[[str, Any, Any, Headers], V], registry: Registry) -> None:
+    Args:
+        text_keys: A key that is no JSON is text (StringConverter).
+        as_it_is: Reads values that are in no framing.
+    """
+
+    def __init__(
+        self,
+        value_type: Any,
+        read: Callable[[str, Any, Any, Headers], V],
+        registry: Registry,
+        *,
+        text_keys: bool = False,
+        as_it_is: Callable[[bytes], Any] | None = None,
+    ) -> None:
+        self._as_it_is = as_it_is
         self.type = value_type
         self._read = read
         self._schemas = schemas_of(registry)
         rows = RowType(dict)
         self._values = Opener(rows, msgspec.json.decode, self._schemas, "value")
-        self._keys = Opener(rows, msgspec.json.decode, self._schemas, "key")
+        self._keys = Opener(rows, _json_or_text if text_keys else msgspec.json.decode, self._schemas, "key")
 
     async def prepare(self, batch: RecordBatch) -> None:
         """Fetch the schemas that a batch refers to."""
@@ -115,7 +150,8 @@ class RecordCodec(Generic[V]):
             else:
                 try:
                     key = self._open(self._keys, batch.keys[row], headers[row])
-                    value = self._read(batch.topic, key, self._open(self._values, raw, headers[row]), headers[row])
+                    found = self._open(self._values, raw, headers[row]) if self._as_it_is is None else self._as_it_is(raw)
+                    value = self._read(batch.topic, key, found, headers[row])
                 except RecordError as error:
                     decoded.errors[row] = error
             decoded.values.append(value)

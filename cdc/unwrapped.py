@@ -54,6 +54,10 @@ class UnwrappedForm:
         """Whether a record shows by itself that it is an unwrapped row."""
         return not self._op_names.isdisjoint(value) or self._in_headers("op", headers) is not None
 
+    def hides_deletes(self, value: dict[str, Any], headers: Headers) -> bool:
+        """Whether a record shows its operation, but of its kind a delete would not: it would be a tombstone or nothing."""
+        return DELETED not in value and not self._op_names.isdisjoint(value) and self._in_headers("op", headers) is None
+
     def deletes(self, headers: Headers) -> bool:
         """Whether headers say that the record is a delete."""
         return bool(headers) and self._in_headers("op", headers) == Op.DELETE.value
