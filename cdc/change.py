@@ -79,7 +79,8 @@ class Change(Struct, Generic[Row], frozen=True, kw_only=True):
         before: The row before an update or delete, as far as the replica identity gives it; see `unavailable` for deletes.
         after: The row after a create, update or snapshot read.
         transaction: None for snapshot reads of an incremental snapshot and messages outside a transaction.
-        source_ms: When the database did it; `captured_ms`: when Debezium handled it (differs on a replay).
+        source_ms: When the database did it (of an unwrapped row that does not say so, when Connect wrote it); `captured_ms`: when
+            Debezium handled it (differs on a replay).
         snapshot: Debezium's mark of a snapshot read ("first", "true", "last", "incremental" ...), None for a streamed change.
         old_key: Where this create is the second half of a key change: the key before. `new_key`: of its delete, the key after.
         run: Tells one run of the connector from another; read only where there is no key.

@@ -11,7 +11,9 @@ other record is refused with its reason. What a source of heartbeats, transactio
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date, time
 from typing import Any, Generic, Literal, Protocol, TypeVar, get_args, runtime_checkable
+from uuid import UUID
 
 import msgspec
 
@@ -140,6 +142,8 @@ class DebeziumCodec(Generic[R]):
                 value = self.decode(batch.topic, batch.keys[row], raw, headers[row])
                 if value is None:
                     decoded.skipped.add(row)
+                elif value.source_ms is None:  # unwrapped, and not among the added fields: when Connect wrote it
+                    value = msgspec.structs.replace(value, source_ms=batch.timestamps[row])
             except RecordError as error:
                 decoded.errors[row] = error
             decoded.values.append(value)
@@ -298,7 +302,8 @@ class DebeziumCodec(Generic[R]):
     def select(self, name: str) -> Compiled:
         """Return the selector of a column of the row, or, where the row has none of that name, of a field of the change.
 
-        The column comes from `after`, else from the key, else from `before`; a truncate and a message have none (None).
+        The column comes from `after`, else from the key, else from `before`; a truncate and a message have none (None). Of a dict row
+        whose column is not declared, a UUID, date or time is its text: such a value cannot be a key.
         """
         what = f"column {name!r} of {getattr(self._rows.type, '__name__', 'the row')}"
         column = name.partition(".")[0]
@@ -315,6 +320,8 @@ class DebeziumCodec(Generic[R]):
             return self._select_of_change(name, what)
         declared_type = next((t.declared for t in self._rows.targets if t.wire_name == name), None)
         kind = declared_type.members[0] if declared_type is not None and len(declared_type.members) == 1 else Any
+        if declared_type is None:
+            return Compiled(_as_key(_column_getter(lambda row: row.get(name), name)), kind, name)
         return Compiled(_column_getter(lambda row: row.get(name), name), kind, name)
 
     def _select_of_change(self, name: str, what: str) -> Compiled:
@@ -325,6 +332,14 @@ class DebeziumCodec(Generic[R]):
     def encode_column(self, values: Sequence[Change[R]]) -> list[bytes | None]:
         """Return the records that Debezium would write for these changes, as JSON without schemas."""
         return [None if value is None else encode_change(value) for value in values]
+
+
+def _as_key(get: Callable[[Change[Any]], Any]) -> Callable[[Change[Any]], Any]:
+    def read(change: Change[Any]) -> Any:
+        value = get(change)
+        return value.isoformat() if isinstance(value, date | time) else str(value) if isinstance(value, UUID) else value
+
+    return read
 
 
 def _run_of(headers: Headers) -> str | None:

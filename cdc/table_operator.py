@@ -138,7 +138,7 @@ class ChangesTable(RowsOperator):
         if guard.departed is None:
             return None, None
         at, row, missing = guard.departed
-        if at != lsn:
+        if at and at != lsn:  # a tombstone of an unwrapped row does not say where it was written
             return None, guard.departed if at > lsn else None
         return Stored(None, Position(), missing, self._unpack(row)), None
 
@@ -205,7 +205,7 @@ class ChangesTable(RowsOperator):
         guard = self._guards.get(key) or Guard()
         lsn = handover.position.lsn
         row = self.rows.get(key)
-        if row is not None and guard.missing and guard.moved_at == lsn:
+        if row is not None and guard.missing and lsn in (0, guard.moved_at):
             old: Stored[Any] = Stored(None, Position(), handover.missing, self._unpack(handover.row))
             change: Change[Any] = Change(op=Op.UPDATE, after=row, unavailable=guard.missing)
             filled, missing = fill(change, Stored(), old)
