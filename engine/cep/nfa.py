@@ -26,6 +26,7 @@ from engine.cep.pattern import Pattern, Stage, check_whole
 from engine.cep.scope import (
     Scope,
     group_goes_on,
+    heads_later_round,
     heads_optional_group,
     heads_optional_round,
     ignore_condition,
@@ -151,7 +152,9 @@ class _Compiler:
             state.add(PROCEED, self._stop(stage, unwanted), unwanted)
 
     def _add_stop_after(self, scope: Scope, place: int, state: State) -> None:
-        following = scope.following(place)
+        self._add_stop(scope, scope.following(place), state)
+
+    def _add_stop(self, scope: Scope, following: Stage | None, state: State) -> None:
         if following is not None and following.contiguity == "not_followed_by":
             unwanted = take_condition(scope, following)
             state.add(PROCEED, self._stop(following, unwanted), unwanted)
@@ -247,6 +250,8 @@ class _Compiler:
                 waits.add(IGNORE, waits, ignore)
                 if first_round:
                     self._add_stops(scope, place, waits)
+                    if heads_later_round(scope, place):
+                        self._add_stop(scope, scope.after, waits)
                 else:
                     self._add_stop_after(scope, place, waits)
             made.add(IGNORE, waits, ignore)

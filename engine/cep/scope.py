@@ -72,6 +72,11 @@ def heads_optional_round(scope: Scope, place: int) -> bool:
     return scope.group is not None and place == 0 and scope.may_stop
 
 
+def heads_later_round(scope: Scope, place: int) -> bool:
+    """Say whether a stage is the first one of a group's second round or a later one: a negation behind the group is in force there."""
+    return scope.group is not None and place == 0 and not scope.first_round
+
+
 def ignore_condition(scope: Scope, place: int) -> Condition | None:
     """What may be passed over before a stage's first record; None for nothing."""
     return _passed_over(scope, scope.stages[place], scope.words_before(place))

@@ -75,6 +75,15 @@ def test_negation_is_in_force_between_repetitions_also_after_a_record_that_was_p
     assert taken(pattern, "b1 x2 b3 c4") == taken(pattern, "b1 o1 x2 b3 c4") == ["b3 c4"]
 
 
+@pytest.mark.parametrize("most", [3, None])
+def test_negation_behind_a_repeated_group_is_in_force_between_its_rounds_also_after_a_record_that_was_passed_over(most: int | None) -> None:
+    group = cep.begin("a", is_("a"))
+    rounds = cep.begin(group).times_or_more(1) if most is None else cep.begin(group).times(1, most)
+    pattern = rounds.not_followed_by("x", is_("x")).followed_by("c", is_("c"))
+    assert taken(pattern, "a1 x2 a3 c4") == taken(pattern, "a1 o1 x2 a3 c4") == ["a3 c4"]
+    assert taken(pattern, "a1 o2 a3 o3 c4") == ["a1 a3 c4", "a1 c4", "a3 c4"]
+
+
 def test_negation_before_a_stage_is_over_with_its_first_record() -> None:
     pattern = cep.begin("c", is_("c")).not_followed_by("x", is_("x")).followed_by_any("b", is_("b")).times(1, 2).allow_combinations()
     assert taken(pattern, "c1 b2 x3 b4") == taken(pattern, "c1 b2 o2 x3 b4") == ["c1 b2", "c1 b2 b4"]

@@ -6,7 +6,8 @@ takes one record. A match is a word and a record for each of its places, so that
 
     a (b c?){1,2}   ──►   a b    a b c    a b b    a b c b    a b b c    a b c b c
 
-What a negation forbids must not come between the repetitions of the stage before it either, as in Apache Flink.
+What a negation forbids must not come between the repetitions of the stage before it either, as in Apache Flink; behind a group, not
+between its rounds, nor between the repetitions of its last stage. A not_next there holds once the group may be over.
 """
 
 from collections.abc import Iterator, Sequence
@@ -94,23 +95,26 @@ class Before:
     avoided: tuple[Greedy, ...] = ()
 
 
-def _sequence(items: Sequence[Item], at: int, longest: int, name: str, before: Before, following: str) -> Iterator[Word]:
-    """Yield the words of the stages from a place on; `following`: letters of a not_followed_by behind the sequence."""
+def _sequence(
+    items: Sequence[Item], at: int, longest: int, name: str, before: Before, following: str, not_following: str = ""
+) -> Iterator[Word]:
+    """Yield the words of the stages from a place on; `following`: letters of a not_followed_by (`not_`: a not_next) behind the sequence."""
     if at == len(items):
         yield ()
         return
     item, here = items[at], f"{name}{at}"
     before = replace(before, refused=before.refused + item.unwanted, not_next=before.not_next + item.not_next)
     after = items[at + 1].unwanted if at + 1 < len(items) else following
-    not_after = items[at + 1].not_next if at + 1 < len(items) else ""
+    not_after = items[at + 1].not_next if at + 1 < len(items) else not_following
     avoids = _greedy(item, here)
+    passed = replace(before, avoided=before.avoided + avoids)
     if item.optional:
-        yield from _sequence(items, at + 1, longest, name, replace(before, avoided=before.avoided + avoids), following)
+        yield from _sequence(items, at + 1, longest, name, passed, following, not_following)
     most = longest if item.most is None else min(item.most, longest)
     for count in range(item.least, max(most, item.least) + 1):
         for word in _rounds(item, count, longest, here, after, not_after):
             if not word:  # a group of which everything is left out
-                yield from _sequence(items, at + 1, longest, name, replace(before, avoided=before.avoided + avoids), following)
+                yield from _sequence(items, at + 1, longest, name, passed, following, not_following)
                 continue
             head = word[0]
             first = replace(
@@ -119,7 +123,7 @@ def _sequence(items: Sequence[Item], at: int, longest: int, name: str, before: B
                 not_next=head.not_next + before.not_next,
                 avoided=head.avoided + before.avoided,
             )
-            for rest in _sequence(items, at + 1, longest - len(word), name, Before(avoided=avoids), following):
+            for rest in _sequence(items, at + 1, longest - len(word), name, Before(avoided=avoids), following, not_following):
                 yield (first, *word[1:], *rest)
 
 
@@ -137,18 +141,22 @@ def _rounds(item: Item, count: int, longest: int, name: str, after: str, not_aft
         longer: list[Word] = []
         for word in done:
             if item.parts:
-                rounds = _sequence(item.parts, 0, longest - len(word), f"{name}.", Before(), after if number == count - 1 else "")
+                may_be_over = not_after if number + 1 >= item.least else ""
+                rounds = _sequence(item.parts, 0, longest - len(word), f"{name}.", Before(), after, may_be_over)
                 ended = item.until
+                refused, very_next = (after, not_after if number >= item.least else "") if number else ("", "")
             else:
                 refused = item.until + after if number else ""
                 very_next = not_after if number >= item.least else ""
                 place = Place(name, item.letters, item.look, rule, refused, very_next, (), item.until, item.step_limit_ms)
                 rounds, ended = iter([(place,)]), ""
+                refused = very_next = ""  # the place has them
             for one in rounds:
                 if len(word) + len(one) <= longest:
                     # Where the first stage of a group is left out, the words before the next one count, as outside of groups.
                     begins = bool(one) and (not item.parts or one[0].stage.split(".")[: name.count(".") + 2] == [*name.split("."), "0"])
                     head = [replace(one[0], rule=rule) if begins else one[0]] if one else []
+                    head = [replace(one, refused=one.refused + refused, not_next=one.not_next + very_next) for one in head]
                     whole = [replace(place, refused=place.refused + ended, until=place.until + ended) for place in (*head, *one[1:])]
                     longer.append((*word, *whole))
         done = longer
