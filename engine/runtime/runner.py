@@ -23,6 +23,7 @@ from engine.runtime.broker_wait import BrokerWait
 from engine.runtime.checkpointing import Checkpoints
 from engine.runtime.clock import Clock, SystemClock
 from engine.runtime.epochs import read_epoch
+from engine.runtime.holder import Holder
 from engine.runtime.lifecycle import Phase
 from engine.runtime.metrics import Metrics
 from engine.runtime.preparing import Preparing, prepare_codecs
@@ -69,6 +70,7 @@ class Runner:
         self.metrics = metrics or Metrics()
         self.tasks: dict[int, TaskRunner] = {}
         self.standbys: dict[int, Standby] = {}
+        self._leaving: dict[int, Holder] = {}
         self._limits = limits or Limits()
         self.clock = clock
         self._create_sources = create_sources
@@ -243,26 +245,39 @@ class Runner:
             if missing:
                 log.error("task %d is not run here: the group gave %s to another member", number, ", ".join(missing))
                 continue
-            task = self.tasks[number] = TaskRunner(self._shell, number, inputs)
-            task.start()
+            self._begin(number, inputs)
 
     async def _restart(self, task: TaskRunner) -> None:
         """Close a task and open it again, if it is still this worker's."""
         await task.close(self._limits.close_timeout_s)
         if self.tasks.get(task.number) is task and task.outcome() is None and not self._stopping.is_set():
-            again = self.tasks[task.number] = TaskRunner(self._shell, task.number, task.inputs)
-            again.start()
+            self._left(task.number, task.holder)
+            self._begin(task.number, task.inputs)
+
+    def _left(self, number: int, holder: Holder) -> None:
+        """Keep in mind who may still hold what belongs to a task; one that waits for another holds nothing."""
+        before = self._leaving.get(number)
+        if before is None or not before.is_unfinished:
+            self._leaving[number] = holder
+
+    def _begin(self, number: int, inputs: Sequence[TopicPartition]) -> None:
+        task = self.tasks[number] = TaskRunner(self._shell, number, inputs)
+        task.start(self._leaving.get(number))
 
     async def _keep_standbys(self, numbers: frozenset[int]) -> None:
         """Keep copies of these tasks and no others; what goes on is not touched."""
         gone = [self.standbys.pop(number) for number in sorted(self.standbys.keys() - numbers)]
         await asyncio.gather(*(standby.close() for standby in gone))
+        for standby in gone:
+            self._left(standby.number, standby.holder)
         for number in sorted(numbers - self.standbys.keys()):
             standby = self.standbys[number] = Standby(self._shell, number)
-            standby.start()
+            standby.start(self._leaving.get(number))
 
     async def _close_all(self, timeout_s: float) -> None:
         await asyncio.gather(*(task.close(timeout_s) for task in self.tasks.values()))
+        for number, task in self.tasks.items():
+            self._left(number, task.holder)
 
     # -- purging
 

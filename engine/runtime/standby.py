@@ -17,6 +17,7 @@ from engine.errors import ConfigError, StateError, UnavailableError
 from engine.records import TopicPartition
 from engine.runtime.checkpointing import begin_from_checkpoint
 from engine.runtime.following import Follower
+from engine.runtime.holder import Holder
 from engine.runtime.opening import open_store
 from engine.runtime.restore import find_identity
 from engine.runtime.shell import Shell
@@ -39,22 +40,21 @@ class Standby:
         self.number = number
         self._shell = shell
         self._changelog = TopicPartition(shell.plan.changelog_topic, number)
-        self._running: asyncio.Task[None] | None = None
+        self.holder = Holder(f"standby of task {number}")
 
-    def start(self) -> None:
-        """Begin to follow."""
-        self._running = asyncio.create_task(self._run(), name=f"standby {self.number}")
+    def start(self, before: Holder | None = None) -> None:
+        """Begin to follow, once the one who held the store before on this worker has ended."""
+        self.holder.start(self._run(before))
 
     async def close(self) -> None:
         """Let go of the store; bounded in time."""
-        running = self._running
-        if running is not None and not running.done():
-            running.cancel()
-            await asyncio.wait([running], timeout=CLOSE_S)
+        await self.holder.end(CLOSE_S)
 
-    async def _run(self) -> None:
+    async def _run(self, before: Holder | None) -> None:
         try:
+            await self.holder.follow(before)
             while True:
+                self.holder.check()
                 try:
                     await self._hold()
                 except (StateError, UnavailableError, ConfigError, OSError) as error:

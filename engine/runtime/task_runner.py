@@ -24,6 +24,7 @@ from engine.runtime.broadcast_feed import BroadcastFeed
 from engine.runtime.checkpointing import TaskCheckpoints
 from engine.runtime.committing import Transactions
 from engine.runtime.cutting import PieceSize, cut_piece
+from engine.runtime.holder import Holder
 from engine.runtime.intake import EndOfInput, Intake
 from engine.runtime.lifecycle import Lifecycle, Phase
 from engine.runtime.merging import Merging
@@ -62,7 +63,7 @@ class TaskRunner:
         self._broadcasts: BroadcastFeed | None = None
         self._savepoints: TaskSavepoints | None = None
         self._transactions: Transactions | None = None
-        self._running: asyncio.Task[None] | None = None
+        self.holder = Holder(f"task {number}")
         self._piece = PieceSize(shell.limits.piece_ms / 1_000, shell.limits.piece_records_max)
         self._pace = CommitPace(shell.limits, number)
         self._counters_before: Counter[tuple[str, str, str]] = Counter()
@@ -77,12 +78,12 @@ class TaskRunner:
         """Where the task stands."""
         return self._life.phase
 
-    def start(self) -> None:
-        """Begin to open the task."""
+    def start(self, before: Holder | None = None) -> None:
+        """Begin to open the task, once the one who held it before on this worker has ended."""
         self._metrics.held = True
         if self._shell.alignment is not None:
             self._shell.alignment.opens(self.inputs)
-        self._running = asyncio.create_task(self._run(), name=f"task {self.number}")
+        self.holder.start(self._run(before))
 
     def offer(self, batch: RecordBatch) -> None:
         """Take a batch from the poll loop."""
@@ -112,7 +113,7 @@ class TaskRunner:
 
     def where(self) -> str:
         """Return the stack of the task's coroutine."""
-        return stack_of(self._running)
+        return stack_of(self.holder.running)
 
     def is_drained(self) -> bool:
         """Return whether everything taken has been processed and committed."""
@@ -120,7 +121,7 @@ class TaskRunner:
 
     async def close(self, timeout_s: float) -> None:
         """Take no more input, let the batch in hand end, commit, let go; after the timeout, or if it is not open, uncommitted."""
-        running = self._running
+        running = self.holder.running
         if running is None or running.done():
             return
         if self.phase is Phase.RUNNING:
@@ -129,21 +130,18 @@ class TaskRunner:
             done, _ = await asyncio.wait([running], timeout=timeout_s)
             if not done:
                 log.warning("task %d: not done within %.1f s; what is uncommitted is done again by the next owner", self.number, timeout_s)
-        if not running.done():
-            running.cancel()
-            await asyncio.wait([running], timeout=timeout_s)
+        await self.holder.end(timeout_s)
 
     def outcome(self) -> BaseException | None:
         """Return the error that ended the task, None while it runs or when it was closed."""
-        running = self._running
-        if running is None or not running.done() or running.cancelled():
-            return None
-        return running.exception()
+        running = self.holder.running
+        return None if running is None or not running.done() or running.cancelled() else running.exception()
 
     # -- the life
 
-    async def _run(self) -> None:
+    async def _run(self, before: Holder | None) -> None:
         try:
+            await self.holder.follow(before)
             while True:
                 try:
                     await self._open()
@@ -190,6 +188,7 @@ class TaskRunner:
         self._active_s.clear()
         self._doubt = None
         self.is_input_ended = False
+        self.holder.check()
         self._metrics.opens += 1
         self._show_watermarks()
         self._metrics.running = 1
@@ -210,8 +209,10 @@ class TaskRunner:
             self._shell.transport.pause(self.inputs)
         await self._release()
         await asyncio.sleep(delay_s)
-        while self._shell.transport.membership_confirmed_s() <= failed_s:  # noqa: ASYNC110  # heartbeats notify nobody
+        while self._shell.transport.membership_confirmed_s() <= failed_s:  # heartbeats notify nobody
+            self.holder.check()
             await asyncio.sleep(limits.retry_first_s)
+        self.holder.check()
         self._life.to(Phase.OPENING)
 
     async def _empty_store(self) -> None:
@@ -228,6 +229,7 @@ class TaskRunner:
         self.failure = str(error)
         await self._release()
         while True:
+            self.holder.check()
             log.error("task %d: stopped: %s", self.number, error)
             await asyncio.sleep(60)
 

@@ -156,8 +156,8 @@ class Worker:
         self.transport._connection.faults = Dead()
         self.running.cancel()
         for task in self.runner.tasks.values():
-            if task._running is not None:
-                task._running.cancel()
+            if task.holder.running is not None:
+                task.holder.running.cancel()
         await asyncio.wait([self.running])
 
 
