@@ -35,6 +35,9 @@ KINDS = ("AVRO", "JSON", "PROTOBUF")
 MODES = ("READWRITE", "READONLY", "IMPORT")
 
 
+_SAID = {"level": "compatibility"}
+
+
 class RegistryApi:
     """Answers requests from a store."""
 
@@ -318,7 +321,7 @@ class RegistryApi:
     def _unset(self, name: str, subject: str, code: int, shown: str, default: str) -> dict[str, str]:
         before = self._store.setting(name, subject)
         if before is None and subject:
-            raise ApiError(code, f"Subject '{subject}' does not have subject-level {name} configured")
+            raise ApiError(code, f"Subject '{subject}' does not have subject-level {_SAID.get(name, name)} configured")
         self._store.set(name, None, subject)
         return {shown: before or default}
 

@@ -83,7 +83,7 @@ def _handler(api: RegistryApi) -> type[BaseHTTPRequestHandler]:
                 status, answer = api.handle(self.command, parts.path, dict(parse_qsl(parts.query)), body)
             self._send(status, answer)
 
-        do_GET = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815  # names of the standard library's
+        do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = _answer  # noqa: N815  # names of the standard library's
 
         def _send(self, status: int, answer: Any) -> None:
             content = (answer if isinstance(answer, str) else json.dumps(answer)).encode()

@@ -175,6 +175,12 @@ def test_server_refuses_what_is_no_json(server: RegistryServer) -> None:
     assert (answer.status_code, answer.json()["error_code"]) == (400, 400)
 
 
+@pytest.mark.parametrize("method", ["PATCH", "OPTIONS"])
+def test_server_answers_other_methods_as_the_api_does(server: RegistryServer, method: str) -> None:
+    answer = httpx.request(method, f"{server.url}/subjects")
+    assert (answer.status_code, answer.json()["error_code"]) == (405, 405)
+
+
 def test_registry_command_says_when_the_port_is_taken(server: RegistryServer) -> None:
     port = server.url.rpartition(":")[2]
     result = CliRunner().invoke(registry, ["--port", port, "--file", ":memory:"])
