@@ -1,13 +1,14 @@
-"""What a consumer of Debezium's must know, each trap as it stands in captured records. Values: `test_debezium_codec`, `test_times`."""
+"""What a consumer of Debezium's must know, each trap as it stands in captured records. All values: `test_debezium_codec`, `test_times`."""
 
 from collections import Counter
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 import pytest
 
-from cdc import Change, Op, Position, Transaction, debezium, heartbeats, outbox, transaction_marks
+from cdc import Beyond, Change, Interval, Op, Position, Transaction, debezium, heartbeats, outbox, transaction_marks
 from tests.cdc.captures import captures, decode, good, lines, of_topic, schemas
 
 
@@ -275,3 +276,66 @@ def test_transaction_of_a_change_has_its_order() -> None:
     first = next(c for c in changes_of_tables("txn.json") if c.transaction and c.transaction.order == 1)
     assert isinstance(first.transaction, Transaction)
     assert first.transaction.table_order == 1
+
+
+def test_trap_each_start_of_a_connector_is_another_run() -> None:
+    """It is read only where there is no key: rows without one are told from their replays by it."""
+    runs = [value for r in lines("restart.json") for name, value in r["headers"] if name == "__debezium.context.runId"]
+    assert len(set(runs)) == 2
+    assert {c.run is None for c in changes("restart.json", ".beat")} == {True}
+    assert {c.run is None for c in changes("core.json", ".audit_log") if c.op is not Op.TRUNCATE} == {False}
+
+
+def edge(mode: str, column: str, row: int = 13) -> Any:
+    """Return a value of the table of all types as it stands in the capture, and as it is read."""
+    for record in lines(f"types-{mode}.jsonschema"):
+        after = msgspec.json.decode(record["value"])["payload"]["after"] if record["value"] else None
+        if after and after["id"] == row:
+            (change,) = good(debezium(dict), [record])
+            return after[column], change.after[column]
+    raise AssertionError("there is no such row")
+
+
+def test_trap_special_floats_are_strings_and_large_ints_plain_numbers() -> None:
+    written, read = edge("default", "c_real", row=3)
+    assert (written, read) == ("-Infinity", float("-inf"))
+    written, read = edge("default", "c_bigint", row=3)
+    assert written == read == 2**53 + 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "column", "written", "held"),
+    [
+        ("default", "c_date", -2147472692, "infinity"),
+        ("default", "c_time", 86_400_000_000, "24:00:00"),
+        ("default", "c_ts", 9223372036825200000, "infinity"),
+        ("default", "c_tstz", "-infinity", "-infinity"),
+    ],
+)
+def test_trap_what_no_number_can_say_overflows(mode: str, column: str, written: Any, held: str) -> None:
+    assert edge(mode, column) == (written, Beyond(held))
+
+
+def test_trap_the_unit_of_a_time_is_in_its_schema_alone() -> None:
+    micros, at = edge("default", "c_ts", row=11)
+    millis, cut = edge("alt1", "c_ts", row=11)
+    assert (micros, millis) == (1772323199123456, 1772323199123)
+    assert (at.microsecond, cut.microsecond) == (123456, 123000)
+
+
+MICROS = ((14 * 2_629_800 + 3 * 86_400 + 4 * 3_600 + 5 * 60 + 6) * 1_000 + 789) * 1_000
+"""1 year 2 months 3 days 04:05:06.789, a month being 30.4375 days."""
+
+
+def test_trap_intervals_are_microseconds_with_months_of_30_days_and_a_half_or_text() -> None:
+    micros, length = edge("default", "c_interval", row=11)
+    assert (micros, length) == (MICROS, timedelta(microseconds=micros))
+    text, parts = edge("alt1", "c_interval", row=11)
+    assert text.startswith("P1Y2M3D") and parts == Interval(14, 3, (4 * 3_600 + 5 * 60 + 6) * 1_000_000 + 789_000)
+
+
+def test_trap_padding_bits_and_nested_arrays() -> None:
+    assert edge("default", "c_char", row=11) == ("ab   ", "ab   ")
+    assert edge("default", "c_bit8", row=11) == ("sw==", 0b10110011)
+    assert edge("default", "c_inta", row=3) == ([None, None], [None, None]), "an array of two dimensions: Debezium's doing"
+    assert edge("default", "c_jsonb", row=11)[1] == '{"a": [1, 2.50, null], "b": 1}'
