@@ -20,6 +20,7 @@ from engine.operators.base import Emit, Operator
 from engine.operators.repartition import RepartitionSink
 from engine.operators.sink import TopicSink, encode_side
 from engine.operators.stateless import Branch
+from engine.operators.traced import Traced
 from engine.records import Headers, RecordBatch
 from state.overlay import TaskState
 
@@ -41,6 +42,7 @@ class NodeContext:
         self.state: TaskState = run.task.state
         self.key_bytes: Callable[[Any], bytes] = key_codec(node.key_type).wire
         self._sides = {side.topic: side.codec for side in node.sides}
+        self.traced: Headers = ()
 
     @property
     def now_ms(self) -> int:
@@ -67,6 +69,8 @@ class NodeContext:
         timestamps: Sequence[int],
         headers: Sequence[Headers] | None = None,
     ) -> None:
+        if self.traced:
+            headers = [(*own, *self.traced) for own in headers or [()] * len(keys)]
         encode_side(self.run.task.outputs, topic, self._sides.get(topic), keys, values, timestamps, headers)
 
     def refuse(self, batch: RecordBatch, row: int, error: Exception) -> None:
@@ -102,6 +106,7 @@ class PipelineRun:
         self.inputs_of: dict[Node, tuple[Input, ...]] = {}
         self.upstream_of: dict[str, tuple[Input, ...]] = {}
         self.operators: dict[str, Operator] = {}
+        self._traced: dict[str, Traced] = {}
         self._graph = graph
         self._build()
 
@@ -137,6 +142,8 @@ class PipelineRun:
         """Let operators emit what comes out once a commit; upstream ones first."""
         for operator in self.operators.values():
             self._attempt(operator.before_commit, operator.before_commit)
+        for traced in self._traced.values():
+            traced.before_commit()
 
     def held_whole(self) -> list[str]:
         """Return the names of operators that only broadcast topics lead to: every task holds all of their state."""
@@ -221,7 +228,9 @@ class PipelineRun:
                     self.operators[node.name] = TopicSink(context, node, task.outputs)
                 else:
                     assert node.make is not None
-                    self.operators[node.name] = node.make(context)
+                    operator = self.operators[node.name] = node.make(context)
+                    if operator.reach is not None:
+                        self._traced[node.name] = Traced(operator, operator.reach, context, node.key_type)
         for node in self._graph.nodes:
             self._wire(node)
         self._crossing = {self.inputs_of[node][0] for node in self._graph.crossing()}
@@ -241,10 +250,11 @@ class PipelineRun:
                 self._emitter([(reader, port) for reader, port, output in readers if output == number]) for number in range(count)
             ]
         else:
-            operator.emit = self._emitter([(reader, port) for reader, port, _ in readers])
+            outside = self._traced.get(node.name, operator)
+            outside.emit = self._emitter([(reader, port) for reader, port, _ in readers])
 
     def _emitter(self, readers: list[tuple[Node, int]]) -> Emit:
-        targets = [(self.operators[reader.name].process, port, reader.name) for reader, port in readers]
+        targets = [((self._traced.get(reader.name) or self.operators[reader.name]).process, port, reader.name) for reader, port in readers]
         if len(targets) == 1:
             process, port, name = targets[0]
 

@@ -16,6 +16,7 @@ All integers are big-endian. The varint is LEB128, as in protocol buffers.
 """
 
 from collections.abc import Callable
+from struct import Struct
 from typing import Generic, Protocol, TypeVar
 from zlib import crc32
 
@@ -29,6 +30,7 @@ ID_BYTES = 4
 TIME_BYTES = 8
 _HASH_BYTES = 4
 _SIGN = 1 << 63
+_SHORT = Struct(">IB").pack
 
 
 class Codec(Protocol[T]):
@@ -73,6 +75,8 @@ def decode_time(raw: bytes, start: int = 0) -> int:
 def encode_key(wire: bytes, encoded: bytes) -> bytes:
     """Return hash, length and key, given the key's bytes on the wire and in the store."""
     length = len(encoded)
+    if length <= 0x7F:
+        return _SHORT(key_hash(wire), length) + encoded
     size = bytearray()
     while length > 0x7F:
         size.append(length & 0x7F | 0x80)

@@ -11,7 +11,7 @@ from engine.agg import Aggregate
 from engine.agg.folding import Accumulators, Folding, ResultRows, payload_codec
 from engine.block import MIN_TIME, Block
 from engine.keys import KeyCodec, key_codec
-from engine.operators.base import Operator, OperatorContext
+from engine.operators.base import Operator, OperatorContext, own_time
 from state.overlay import KeyedCells
 from state.values import unit_codec
 
@@ -36,6 +36,7 @@ class RunningTotals(Operator):
     def __init__(self, context: OperatorContext, spec: AggregateSpec, folding: Folding, rows: ResultRows, key: KeyCodec) -> None:
         super().__init__(context)
         self._folding, self._rows, self._key = folding, rows, key
+        self.reach = own_time(by_time=spec.emit == "update")
         stored = payload_codec(tuple.__class_getitem__((int, folding.stored)))
         self._totals: KeyedCells[Any, _Total] = context.state.keyed(context.state_name("totals"), key, stored, by_hand=True)
         # Emptied with each commit, so it never reaches the store.

@@ -6,8 +6,9 @@ since the block carries the watermark. Operators keep nothing across calls outsi
 `rolled_back` drops.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from engine.block import Block
@@ -76,10 +77,38 @@ class OperatorContext(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """From which records the results of an operator have their trace headers (`engine.operators.traced`).
+
+    Attributes:
+        place: (event time, value) -> the place under which a record's headers are kept; None if none are.
+        places: (timestamp, value) of a result -> the places to look at, best first.
+        kept_ms: How far the watermark that the operator gives out may be beyond a place while a result still asks for it.
+        ports: On how many inputs, from the first, records come of which results are made.
+        by_time: All that comes out does so because time went on, or once a commit; nothing because a record came.
+    """
+
+    place: Callable[[int, Any], int] | None = None
+    places: Callable[[int, Any], Iterable[int]] = lambda timestamp_ms, value: ()
+    kept_ms: int = 0
+    ports: int = 1
+    by_time: bool = False
+
+
+def own_time(kept_ms: int = 0, *, ports: int = 1, by_time: bool = False) -> Reach:
+    """Return the reach of an operator whose results have the time of the record that they come from."""
+    return Reach(lambda timestamp_ms, value: timestamp_ms, lambda timestamp_ms, value: (timestamp_ms,), kept_ms, ports, by_time)
+
+
 class Operator:
-    """Base of the operators. `emit` is set when the graph is wired up."""
+    """Base of the operators. `emit` is set when the graph is wired up.
+
+    `reach` is set by those that hold records back or make results of many, so that traces go on.
+    """
 
     emit: Emit
+    reach: Reach | None = None
 
     def __init__(self, context: OperatorContext) -> None:
         self.context = context

@@ -19,7 +19,7 @@ There is no state: a row never holds records of two blocks, so no commit and no 
 (after an error) give rows of one record.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import gcd
 from operator import itemgetter
@@ -32,6 +32,8 @@ from engine.graph import Combining, Node, PipelineGraph
 from engine.operators.base import Operator, OperatorContext
 from engine.operators.window import window_operator
 from engine.operators.window_plan import WindowSpec
+from engine.records import Headers
+from engine.tracing import trace_headers, with_headers
 from engine.windows import FixedWindow
 
 _RECORDS = ""  # the name of the first accumulator, the number of records; no aggregate can be called so
@@ -56,9 +58,22 @@ class Combine(Operator):
         rows: dict[Any, Accumulators] = {}
         self._folding.fold(_nothing, rows, cells, timestamps, self._folding.columns(block.values))
         times = dict(zip(cells, timestamps, strict=True))  # any time within the pane will do
+        headers = trace_headers(block)
+        traced = {} if headers is None else _latest_traced(cells, timestamps, headers)
+        times |= {cell: timestamp_ms for cell, (timestamp_ms, _) in traced.items()}
         before = [block.start] * len(rows)
         keys, row_times = [key for _, key in rows], [times[cell] for cell in rows]
-        self.emit(Block(keys, list(rows.values()), row_times, block.start, block.watermark, before))
+        made = Block(keys, list(rows.values()), row_times, block.start, block.watermark, before)
+        self.emit(with_headers(made, [traced[cell][1] if cell in traced else () for cell in rows]) if traced else made)
+
+
+def _latest_traced(cells: Sequence[Any], timestamps: Sequence[int], headers: Sequence[Headers]) -> dict[Any, tuple[int, Headers]]:
+    """Return the latest record with trace headers of each cell: its time, and these."""
+    found: dict[Any, tuple[int, Headers]] = {}
+    for cell, timestamp_ms, own in zip(cells, timestamps, headers, strict=True):
+        if own and (cell not in found or found[cell][0] <= timestamp_ms):
+            found[cell] = (timestamp_ms, own)
+    return found
 
 
 def combining(spec: WindowSpec, what: str) -> Combining | None:

@@ -35,7 +35,7 @@ from engine.cep.skip import none as no_skip
 from engine.errors import ConfigError
 from engine.keys import key_codec
 from engine.operators.arrivals import Arrivals, Ties
-from engine.operators.base import Operator, OperatorContext
+from engine.operators.base import Operator, OperatorContext, Reach
 from engine.operators.expiring import ExpiringStates
 from engine.operators.history import History
 from engine.operators.pending import PENDING_MS, Pair
@@ -97,6 +97,7 @@ def detect_operator(
             deadline_pane_ms=pane_ms,
             panes_a_step=max(within_ms // 16 // pane_ms, 1),
             history=history,
+            within_ms=automaton.within_ms or 0,
         )
 
     return make
@@ -118,9 +119,11 @@ class Detect(Operator):
         deadline_pane_ms: int,
         panes_a_step: int = 1,
         history: int = 0,
+        within_ms: int = 0,
     ) -> None:
         super().__init__(context)
         self._matcher = matcher
+        self.reach = Reach(lambda time_ms, value: time_ms, lambda time_ms, match: (match.end_ms,), within_ms, by_time=True)
         self._timeouts_to = timeouts_to
         self._pane_ms = deadline_pane_ms
         self._history = History(context, key_codec(key_type), history)

@@ -26,7 +26,7 @@ from engine.cep.rules.rule import Rule, RuleMatch, RuleTimedOut
 from engine.errors import RecordError
 from engine.keys import key_codec
 from engine.operators.arrivals import Arrivals
-from engine.operators.base import Operator, OperatorContext
+from engine.operators.base import Operator, OperatorContext, own_time
 from engine.operators.history import History
 from engine.operators.pending import Pair
 from engine.operators.rule_states import FAILURES_MAX, Installed, Slot
@@ -55,6 +55,7 @@ class DetectRules(Operator):
         super().__init__(context)
         self._frame = frame
         self._timeouts_to = timeouts_to
+        self.reach = own_time(by_time=True)
         self._key = key_codec(key_type)
         self._arrivals = Arrivals(context, self._key, frame.value_type, late_to=late_to, ties=None)
         self._installed = context.state.panes(context.state_name("rules"), key_codec(int), json_codec(Installed))

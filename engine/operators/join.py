@@ -22,7 +22,7 @@ from engine.block import MAX_TIME, MIN_TIME, Block, advance
 from engine.durations import Duration
 from engine.errors import ConfigError
 from engine.keys import key_codec
-from engine.operators.base import Operator, OperatorContext
+from engine.operators.base import Operator, OperatorContext, own_time
 from engine.operators.join_sides import LEFT, PLACES, Sides, SidesSpec
 from state.values import unit_codec
 
@@ -58,6 +58,7 @@ class IntervalJoin(Operator):
         self._spec = spec
         self._sides = Sides(context, spec, bool)  # with each value, whether it has had a partner
         self._drops = context.state.timed(context.state_name("drops"), key_codec(spec.key_type), unit_codec)
+        self.reach = own_time(max(spec.kept_ms), ports=2)
         self._delay_ms = max((kept for kept, outer in zip(spec.kept_ms, spec.outer, strict=True) if outer), default=0)
 
     def process(self, block: Block, port: int = 0) -> None:

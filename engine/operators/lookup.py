@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from engine.agg.folding import payload_codec
 from engine.block import Block
 from engine.keys import key_codec
-from engine.operators.base import Operator, OperatorContext
+from engine.operators.base import Operator, OperatorContext, own_time
 from engine.operators.merge import MergedTime
 from engine.operators.table import RowsOperator, Step, TableView
 from engine.operators.undeclared import refuse_structs
@@ -66,6 +66,7 @@ class AsOf(Operator):
         self._rows = self._table.read_by(lambda: self._time.watermark)
         self._view, self._inner, self._untyped = view, how == "inner", value_type is Any
         stored = payload_codec(tuple.__class_getitem__((value_type,)))
+        self.reach = own_time()
         self._held = context.state.timed(context.state_name("held"), key_codec(key_type), stored)
         self._arrivals = context.state.keyed(context.state_name("arrivals"), key_codec(str), msgpack_codec(int), merge=max)
 

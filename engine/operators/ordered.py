@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.block import Block
 from engine.keys import key_codec
-from engine.operators.base import Operator, OperatorContext
+from engine.operators.base import Operator, OperatorContext, own_time
 from state.values import msgpack_codec
 
 
@@ -18,6 +18,7 @@ class EventTimeOrder(Operator):
     def __init__(self, context: OperatorContext, key_type: Any, value_type: Any) -> None:
         super().__init__(context)
         codec = key_codec(key_type)
+        self.reach = own_time(by_time=True)
         self._held = context.state.timed(context.state_name("held"), codec, msgpack_codec(value_type))
         self._arrivals = context.state.keyed(context.state_name("arrivals"), key_codec(str), msgpack_codec(int), merge=max)
 

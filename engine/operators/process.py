@@ -28,7 +28,7 @@ from engine.block import Block, advance
 from engine.errors import ConfigError, RecordError
 from engine.functions import refuse_async
 from engine.keys import key_codec
-from engine.operators.base import Operator, OperatorContext
+from engine.operators.base import Operator, OperatorContext, Reach
 from engine.operators.timers import NEVER, TimerQueue
 from engine.records import Record
 from engine.selectors import return_type
@@ -149,6 +149,7 @@ class Process(Operator):
     def __init__(self, context: OperatorContext, handler: ProcessFunction | type[Any], key_type: Any) -> None:
         super().__init__(context)
         codec = key_codec(key_type)
+        self.reach = Reach()
         self._scope = KeyScope()
         self._queues: dict[ClockName, TimerQueue] = {
             "event_time": TimerQueue(context, "event-timers", codec),

@@ -12,14 +12,15 @@ Results have the timestamp end - 1. With a lateness they come out later than tha
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from engine.errors import ConfigError
-from engine.operators.base import Operator, OperatorContext
+from engine.operators.base import Operator, OperatorContext, Reach, own_time
 from engine.operators.window_count import CountWindows
 from engine.operators.window_ends import EndedSessions
 from engine.operators.window_everything import EverythingWindows
 from engine.operators.window_panes import PaneWindows
-from engine.operators.window_plan import WindowPlan, WindowSpec
+from engine.operators.window_plan import WindowPlan, WindowSpec, window_reach
 from engine.operators.window_sessions import SessionWindows
 from engine.operators.window_sliding import SlidingWindows
 from engine.operators.window_triggers import TriggeredWindows
@@ -35,21 +36,47 @@ def window_operator(spec: WindowSpec, what: str = "window") -> Callable[[Operato
         ConfigError: The parts of the spec do not go together.
     """
     plan = WindowPlan(spec, what)
-    window = spec.window
     _check(spec, plan, what)
+    kind, reach = _kind(spec, plan), _reach(spec)
+    reach = replace(reach, by_time=kind is not TriggeredWindows and kind is not CountWindows)
+
+    def make(context: OperatorContext) -> Operator:
+        operator = kind(context, plan)
+        operator.reach = reach
+        return operator
+
+    return make
+
+
+def _kind(spec: WindowSpec, plan: WindowPlan) -> Callable[[OperatorContext, WindowPlan], Operator]:
+    """Return the operator that does the work."""
+    window = spec.window
     if isinstance(window, CountWindow):
-        return lambda context: CountWindows(context, plan)
+        return CountWindows
     if isinstance(window, SlidingWindow):
-        return lambda context: SlidingWindows(context, plan)
+        return SlidingWindows
     if isinstance(window, SessionWindow) and window.ends_with is not None:
-        return lambda context: EndedSessions(context, plan)
+        return EndedSessions
     if isinstance(window, SessionWindow) and spec.trigger is None:
-        return lambda context: SessionWindows(context, plan)
+        return SessionWindows
     if isinstance(window, FixedWindow) and spec.trigger is None and (plan.folding.mergeable or window.every_ms == window.size_ms):
-        return lambda context: PaneWindows(context, plan)
+        return PaneWindows
     if isinstance(window, EverythingWindow) and spec.trigger is None:
-        return lambda context: EverythingWindows(context, plan)
-    return lambda context: TriggeredWindows(context, plan)
+        return EverythingWindows
+    return TriggeredWindows
+
+
+def _reach(spec: WindowSpec) -> Reach:
+    """Return where the traces of results come from."""
+    window, lateness_ms = spec.window, spec.lateness_ms
+    if isinstance(window, FixedWindow):
+        return window_reach(window, lateness_ms)
+    if isinstance(window, SessionWindow) and callable(window.gap_ms):
+        return Reach(lambda time_ms, value: time_ms + window.gap_of(value) - 1, lambda time_ms, value: (time_ms,), lateness_ms)
+    if isinstance(window, SessionWindow):
+        gap_ms = window.gap_of(None)
+        return Reach(lambda time_ms, value: time_ms, lambda time_ms, value: (time_ms, time_ms + 1 - gap_ms), gap_ms + lateness_ms)
+    return own_time(lateness_ms)
 
 
 def _check(spec: WindowSpec, plan: WindowPlan, what: str) -> None:

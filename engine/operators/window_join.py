@@ -27,7 +27,7 @@ from engine.errors import ConfigError
 from engine.keys import key_codec
 from engine.operators.base import Operator, OperatorContext
 from engine.operators.join_sides import Sides, SidesSpec
-from engine.operators.window_plan import Results, send_late
+from engine.operators.window_plan import Results, send_late, window_reach
 from engine.windows import FixedWindow, Span, Window
 from state.values import unit_codec
 
@@ -47,6 +47,7 @@ class WindowJoin(Operator):
         super().__init__(context)
         self._spec, self._window = spec, spec.window
         self._sides = Sides(context, spec)
+        self.reach = window_reach(spec.window, spec.lateness_ms, ports=2)
         self._closes = context.state.timed(context.state_name("closes"), key_codec(spec.key_type), unit_codec)
 
     def process(self, block: Block, port: int = 0) -> None:

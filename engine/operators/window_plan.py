@@ -1,7 +1,9 @@
 """What the window operators share: the declaration made ready, and how results and late records leave."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from math import gcd
 from operator import itemgetter
 from typing import Any, Literal
 
@@ -9,9 +11,9 @@ from engine.agg import Aggregate
 from engine.agg.folding import Accumulators, Folding, ResultRows
 from engine.block import Block, advance
 from engine.keys import KeyCodec, key_codec
-from engine.operators.base import Operator, OperatorContext
+from engine.operators.base import Operator, OperatorContext, Reach
 from engine.triggers import Trigger
-from engine.windows import EverythingWindow, Span, Window
+from engine.windows import EverythingWindow, FixedWindow, Span, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class WindowSpec:
 
 
 _DUE_ORDER = itemgetter(0, 1)
+_PANES_LOOKED_AT = 64
 
 
 class WindowPlan:
@@ -118,6 +121,19 @@ class Results:
         self._operator.emit(Block(self.keys, self.values, self.timestamps, self._reached, self._watermark, self.before))
 
 
+def window_reach(window: FixedWindow, lateness_ms: int, *, ports: int = 1) -> Reach:
+    """Return where the traces of results of fixed windows come from: their panes, the newest first."""
+    pane_ms, size_ms, offset_ms = gcd(window.size_ms, window.every_ms), window.size_ms, window.offset_ms
+
+    def place(time_ms: int, value: Any = None) -> int:
+        return time_ms - (time_ms - offset_ms) % pane_ms
+
+    def places(last_ms: int, value: Any) -> Iterable[int]:
+        return islice(range(place(last_ms), last_ms - size_ms, -pane_ms), _PANES_LOOKED_AT)
+
+    return Reach(place, places, size_ms + lateness_ms, ports)
+
+
 def in_order(fired: Sequence[SpanResult]) -> Sequence[SpanResult]:
     """Return results by time, then key bytes; those of one key and time as they were."""
     try:
@@ -150,4 +166,4 @@ def send_late(
     context.send(topic, keys, values, timestamps, headers)
 
 
-__all__ = ["Results", "SpanResult", "WindowPlan", "WindowSpec", "send_late"]
+__all__ = ["Results", "SpanResult", "WindowPlan", "WindowSpec", "send_late", "window_reach"]
