@@ -8,8 +8,8 @@ A field is a name or a callable of the value. None is left out everywhere but in
 |---------------------------------------|--------------------------------------------------------------|
 | count sum min max mean variance       | a few numbers, exactly (`engine.agg.numbers`)                |
 | first last reduce                     | one value                                                    |
-| distinct                              | the distinct values: for up to some 10,000, else approximate |
-| approx_distinct quantile              | `engine.agg.sketches`                                        |
+| distinct                              | the distinct values, at most `limit` (100,000)               |
+| approx_distinct quantile              | 4 KiB; 4,096 buckets (`engine.agg.sketches`)                 |
 | collect top                           | limit or n values                                            |
 """
 
@@ -21,13 +21,13 @@ from typing import Any, get_args
 
 from engine.agg import decimals, numbers, sketches
 from engine.agg.aggregate import Aggregate, Fold, tuple_type
-from engine.errors import ConfigError
+from engine.errors import ConfigError, RecordError
 from engine.functions import check_function
 from engine.selectors import Selector, return_type
 
 
 def count() -> Aggregate:
-    """Return the number of records."""
+    """Return the number of records. Keeps one number."""
     fold = Fold(
         create=lambda x, t: 1,
         add=lambda a, x, t: a + 1,
@@ -44,34 +44,40 @@ def count() -> Aggregate:
 
 
 def sum(field: Selector) -> Aggregate:
-    """Return the sum: an int of ints, a Decimal of Decimals, of floats the one nearest to the exact sum in any order. 0 without values."""
+    """Return the sum: an int of ints, a Decimal of Decimals, of floats the one nearest to the exact sum in any order. 0 without values.
+
+    Keeps an int or a Decimal, as long as the sum; of floats at most 40 partials, mostly one or two.
+    """
     return Aggregate("sum", field, numbers.sum_fold)
 
 
 def min(field: Selector) -> Aggregate:
-    """Return the smallest value; None without values. A Decimal of NaN is more than every number, as in PostgreSQL."""
+    """Return the smallest value; None without values. A Decimal of NaN is more than every number, as in PostgreSQL. Keeps one value."""
     return Aggregate("min", field, lambda value_type: _extreme_fold(value_type, "<", operator.lt, builtins.min))
 
 
 def max(field: Selector) -> Aggregate:
-    """Return the largest value; None without values. A Decimal of NaN is more than every number, as in PostgreSQL."""
+    """Return the largest value; None without values. A Decimal of NaN is more than every number, as in PostgreSQL. Keeps one value."""
     return Aggregate("max", field, lambda value_type: _extreme_fold(value_type, ">", operator.gt, builtins.max))
 
 
 def mean(field: Selector) -> Aggregate:
-    """Return the arithmetic mean, rounded once at the end (of Decimals to 38 digits); None without values."""
+    """Return the arithmetic mean, rounded once at the end (of Decimals to 38 digits); None without values. Keeps a number and a `sum`."""
     return Aggregate("mean", field, numbers.mean_fold)
 
 
 def variance(field: Selector, ddof: int = 1) -> Aggregate:
-    """Return the variance with divisor n - ddof (1: of a sample, 0: of a population), rounded once; None for n <= ddof."""
+    """Return the variance with divisor n - ddof (1: of a sample, 0: of a population), rounded once; None for n <= ddof.
+
+    Keeps a number, a sum, and a sum of squares (see `sum`).
+    """
     if ddof not in (0, 1):
         raise ConfigError(f"agg.variance: ddof={ddof!r} is not allowed; use 1 for a sample or 0 for a population")
     return Aggregate("variance", field, lambda value_type: numbers.variance_fold(value_type, ddof))
 
 
 def first(field: Selector) -> Aggregate:
-    """Return the value with the lowest event time; among those the one that arrived first."""
+    """Return the value with the lowest event time; among those the one that arrived first. Keeps a value and its time."""
     return Aggregate(
         "first",
         field,
@@ -89,7 +95,7 @@ def first(field: Selector) -> Aggregate:
 
 
 def last(field: Selector) -> Aggregate:
-    """Return the value with the highest event time; among those the one that arrived last."""
+    """Return the value with the highest event time; among those the one that arrived last. Keeps a value and its time."""
     return Aggregate(
         "last",
         field,
@@ -107,7 +113,7 @@ def last(field: Selector) -> Aggregate:
 
 
 def collect(field: Selector, limit: int) -> Aggregate:
-    """Return the list of the first `limit` values by event time, then arrival; [] without values."""
+    """Return the list of the first `limit` values by event time, then arrival; [] without values. Keeps these, with their times."""
     _check_positive("collect", "limit", limit)
 
     def add(a: Any, x: Any, t: int) -> Any:
@@ -129,30 +135,40 @@ def collect(field: Selector, limit: int) -> Aggregate:
     )
 
 
-def distinct(field: Selector) -> Aggregate:
-    """Return the exact number of distinct values. Every one of them is kept: see `approx_distinct` for more than some 10,000."""
+def distinct(field: Selector, limit: int = 100_000) -> Aggregate:
+    """Return the exact number of distinct values. Keeps every one of them: see `approx_distinct` for more than some 10,000.
+
+    Args:
+        limit: How many it keeps at most. A record that brings one more is a bad record; where windows are put together of panes that
+            each have fewer, it is the result that goes to the dead letters.
+    """
+    _check_positive("distinct", "limit", limit)
+
+    def within(values: Any) -> Any:
+        if len(values) > limit:
+            raise RecordError(f"agg.distinct keeps {limit:,} values and would get more; use agg.approx_distinct, or raise limit=")
+        return values
+
     return Aggregate(
         "distinct",
         field,
         lambda value_type: Fold(
             create=lambda x, t: frozenset((x,)),
-            add=lambda a, x, t: a if x in a else a | {x},
-            merge=operator.or_,
+            add=lambda a, x, t: a if x in a else within(a | {x}),
+            merge=lambda a, b: within(a | b),
             stored=frozenset.__class_getitem__(value_type),
             keeps_values=True,
             result=len,
             empty=0,
             create_code="frozenset(({x},))",
-            add_code="{a} if {x} in {a} else {a} | {{{x}}}",
-            merge_code="{a} | {b}",
             is_commutative=True,
-            column=lambda a, xs, ts: frozenset(xs) if a is None else a if a.issuperset(xs) else a.union(xs),
+            column=lambda a, xs, ts: within(frozenset(xs)) if a is None else a if a.issuperset(xs) else within(a.union(xs)),
         ),
     )
 
 
 def approx_distinct(field: Selector) -> Aggregate:
-    """Return the number of distinct values: exact up to 512, then with a standard error of 1.6%, in 4 KiB."""
+    """Return the number of distinct values: exact up to 512, then with a standard error of 1.6%. Keeps at most 512 hashes, or 4 KiB."""
     return Aggregate(
         "approx_distinct",
         field,
@@ -169,6 +185,8 @@ def approx_distinct(field: Selector) -> Aggregate:
 
 def top(field: Selector, n: int, by: Selector | None = None) -> Aggregate:
     """Return the list of the `n` largest values, largest first; among equals the one with the lower event time, then arrival.
+
+    Keeps these, with their times and what they are ordered by.
 
     Args:
         by: What they are ordered by, a field or a callable of the record's value like `field` (`agg.top("page", 3, by="seconds")`);
@@ -201,7 +219,10 @@ def top(field: Selector, n: int, by: Selector | None = None) -> Aggregate:
 
 
 def quantile(field: Selector, q: float) -> Aggregate:
-    """Return the value below which a fraction `q` lies: exact up to 256 values, then within 1%; None without values."""
+    """Return the value below which a fraction `q` lies: exact up to 256 values, then within 1%; None without values.
+
+    Keeps at most 256 numbers, or 4,096 buckets with a number each (they span 35 powers of ten; beyond that the smallest become one).
+    """
     if not isinstance(q, float | int) or not 0 <= q <= 1:
         raise ConfigError(f"agg.quantile: q={q!r} is not allowed; it must lie between 0 and 1")
     return Aggregate(
@@ -225,6 +246,8 @@ def reduce(
     merge: Callable[[Any, Any], Any] | None = None,
 ) -> Aggregate:
     """Return `function(total, value)` over the records in the order of their arrival, beginning with `initial`.
+
+    Keeps what the function returns: bound it there.
 
     Args:
         function: Must return a new total, never change the old one. Annotate its result if that is a Struct.

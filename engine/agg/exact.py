@@ -6,8 +6,8 @@ rounded, once. Ints are kept as an int. So the parts of a sum can be computed an
     total = create(0.1); for x in (0.2, 0.3): total = add(total, x)       (0, (-2.7e-17, 0.6), 0.0)
     result(total)                                                          0.6
 
-Limit: partials number at most about 40 (range of the exponents / 53 bits), mostly one or two.
-Source: Shewchuk, "Adaptive Precision Floating-Point Arithmetic", 1997, section 2.4; Hettinger's msum recipe.
+Limit: at most 40 partials (2,098 bits from the largest float to the smallest, 53 in each), mostly one or two.
+Source: Shewchuk, "Adaptive Precision Floating-Point Arithmetic", 1997, sections 2.4 and 2.8 (compress); Hettinger's msum recipe.
 """
 
 from collections.abc import Iterable
@@ -20,6 +20,7 @@ from engine.errors import RecordError
 Exact = tuple[int, tuple[float, ...], float]
 """The sum of the ints, the partials of the finite floats, and the sum of what is infinite or not a number (0.0 for none)."""
 
+PARTIALS_MAX = 40
 ZERO: Exact = (0, (), 0.0)
 
 
@@ -86,7 +87,24 @@ def grow(partials: tuple[float, ...], x: float) -> tuple[float, ...]:
         raise RecordError("a sum of floats has left the range of floats")
     if x or not grown:
         grown.append(x)
-    return tuple(grown)
+    return tuple(grown) if len(grown) <= PARTIALS_MAX else _compress(grown)
+
+
+def _compress(partials: list[float]) -> tuple[float, ...]:
+    """Return the same sum in partials each of which begins at least 53 bits below the next: there is room for 40 of these."""
+    x, *others = reversed(partials)
+    kept = []
+    for y in others:
+        high = x + y
+        low = y - (high - x)
+        if low:
+            kept.append(high)
+            x = low
+        else:
+            x = high
+    kept.append(x)
+    kept.reverse()
+    return tuple(kept)
 
 
 def grow_all(partials: tuple[float, ...], xs: Iterable[float]) -> tuple[float, ...]:

@@ -257,6 +257,65 @@ def test_quantile_of_many_is_within_one_percent_and_does_not_depend_on_merging(n
     assert sketches.quantile_result(whole, q) == pytest.approx(expected, rel=0.0101, abs=1e-300)
 
 
+def longest(total: int, row: Row) -> int:
+    """Return the length of the longest name."""
+    return max(total, len(row.name))
+
+
+@settings(max_examples=examples(60), deadline=None)
+@given(st.lists(st.builds(math.ldexp, st.sampled_from([1.0, -1.0, 1.5, -1.75]), st.integers(-1074, 1020)), min_size=60, max_size=200))
+def test_exact_sum_keeps_at_most_forty_partials_and_stays_exact(numbers: list[float]) -> None:
+    partials = exact.grow_all((), numbers)
+    assert len(partials) <= 40
+    assert sum(map(Fraction, partials)) == sum(map(Fraction, numbers))
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "bytes_max"),
+    [
+        (agg.count(), 16),
+        (agg.sum("n"), 100),
+        (agg.sum("x"), 40 * 9 + 30),
+        (agg.min("name"), 20),
+        (agg.max("x"), 20),
+        (agg.mean("x"), 40 * 9 + 40),
+        (agg.variance("x"), 2 * 80 * 9 + 60),
+        (agg.first("name"), 30),
+        (agg.last("name"), 30),
+        (agg.collect("name", 10), 10 * 30),
+        (agg.distinct("name", limit=3_000), 3_000 * 12),
+        (agg.approx_distinct("name"), 4_096 + 20),
+        (agg.top("name", 10, by="x"), 10 * 40),
+        (agg.quantile("x", 0.5), 4_096 * 2 * 9),
+        (agg.reduce(longest, 0), 20),
+    ],
+)
+def test_aggregate_keeps_no_more_than_its_bound(aggregate: Aggregate, bytes_max: int) -> None:
+    folding = folding_of({"a": aggregate})
+    signs = (1.0, -1.0)
+    rows = [(at, Row(at, signs[at % 2] * 10.0 ** (at * 37 % 300 - 150), f"name {at % 2_999:04}")) for at in range(6_000)]
+    total = one_by_one(folding, rows)
+    assert len(folding.codec.encode(total)) <= bytes_max
+    if folding.mergeable:
+        halves = folding.merge(one_by_one(folding, rows[:3_000]), one_by_one(folding, rows[3_000:]))
+        assert len(folding.codec.encode(halves)) <= bytes_max
+
+
+def test_distinct_beyond_its_limit_is_a_bad_record_in_every_way_of_adding() -> None:
+    folding = folding_of({"a": agg.distinct("n", limit=2)})
+    rows = [(0, Row(n, 0.0, "")) for n in (1, 2, 1)]
+    two = one_by_one(folding, rows)
+    assert results(folding, two) == {"a": 2}
+    (third,) = folding.records([Row(3, 0.0, "")])
+    with pytest.raises(RecordError, match="keeps 2 values"):
+        folding.add(two, 0, third)
+    with pytest.raises(RecordError, match="approx_distinct"):
+        folding.merge(two, folding.create(0, third))
+    for stored in ({}, {"k": two}):
+        with pytest.raises(RecordError, match="limit="):
+            folding.fold(stored.get, {}, ["k"] * 9, [0] * 9, [[1, 2, 3] * 3])
+
+
 def test_reduce_keeps_arrival_order_and_its_struct() -> None:
     class Longest(msgspec.Struct, frozen=True):
         name: str
@@ -287,6 +346,7 @@ def test_struct_of_undeclared_type_that_would_be_kept_is_a_bad_record() -> None:
         lambda: agg.variance("n", ddof=2),
         lambda: agg.quantile("n", 1.5),
         lambda: agg.collect("n", 0),
+        lambda: agg.distinct("n", 0),
         lambda: agg.top("n", True),
         lambda: folding_of({"a": agg.top("n", 1, by="nobody")}),
         lambda: agg.top("n", 1, by=7),  # type: ignore[arg-type]  # what is tested
