@@ -38,6 +38,7 @@ class CountWindows(Operator):
         results = Results(self, block)
         inputs = self._folding.records(block.values)
         before = block.before
+        self._cells.read(dict.fromkeys(block.keys))
         for row, (key, timestamp_ms) in enumerate(zip(block.keys, block.timestamps, strict=True)):
             full = self._take(key, timestamp_ms, inputs[row])
             if full is not None:
