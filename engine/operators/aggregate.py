@@ -4,7 +4,7 @@ A total never ends and is never dropped; a record that comes out of order counts
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from engine.agg import Aggregate
@@ -36,7 +36,8 @@ class RunningTotals(Operator):
     def __init__(self, context: OperatorContext, spec: AggregateSpec, folding: Folding, rows: ResultRows, key: KeyCodec) -> None:
         super().__init__(context)
         self._folding, self._rows, self._key = folding, rows, key
-        self.reach = own_time(by_time=spec.emit == "update")
+        updates = spec.emit == "update"
+        self.reach = replace(own_time(by_time=updates), at_commits=updates)
         stored = payload_codec(tuple.__class_getitem__((int, folding.stored)))
         self._totals: KeyedCells[Any, _Total] = context.state.keyed(context.state_name("totals"), key, stored, by_hand=True)
         # Emptied with each commit, so it never reaches the store.

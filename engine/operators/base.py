@@ -86,6 +86,7 @@ class Reach:
         places: (timestamp, value) of a result -> the places to look at, best first.
         kept_ms: How far the watermark that the operator gives out may be beyond a place while a result still asks for it.
         ports: On how many inputs, from the first, records come of which results are made.
+        at_commits: Results come out once a commit only, and may ask for all that is kept at it.
         by_time: All that comes out does so because time went on, or once a commit; nothing because a record came.
     """
 
@@ -94,6 +95,7 @@ class Reach:
     kept_ms: int = 0
     ports: int = 1
     by_time: bool = False
+    at_commits: bool = False
 
 
 def own_time(kept_ms: int = 0, *, ports: int = 1, by_time: bool = False) -> Reach:

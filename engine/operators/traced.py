@@ -19,7 +19,8 @@ each key, the headers of one record a pane or point of time, only as long as a r
 that a restart changes nothing. (Sums by minute in memory, µs a record: 2.5 without headers, with and without this operator around;
 4.4 with one record in a hundred traced, 9.2 with all; on a busy machine.)
 
-Limits: results of tables have no trace. Sessions whose gap is a function and that `ends_with` has ended have none either.
+Limits: results of tables have no trace, nor those of `everything()` when its input ends. Sessions whose gap is a function and that
+`ends_with` has ended have none either.
 
 Sources: W3C Trace Context; OpenTelemetry, "Semantic conventions for messaging" (a batch links to its messages, one message may be
 the parent).
@@ -93,9 +94,9 @@ class Traced:
             column: list[Headers] = [traced] * len(block)
         else:
             column = []
-            for before, *row in zip(block.before, block.keys, block.values, block.timestamps, strict=True):
-                self._take(before)
-                column.append(self._find(*row))
+            for reached, key, value, timestamp_ms in zip(block.before, block.keys, block.values, block.timestamps, strict=True):
+                self._take(reached)
+                column.append(self._find(key, value, timestamp_ms, reached))
         self.emit(with_headers(block, column) if any(column) else block)
 
     def before_commit(self) -> None:
@@ -118,10 +119,14 @@ class Traced:
             if known is None or known[0] <= timestamp_ms:
                 self._cells.put(place_ms, key, (timestamp_ms, tuple(traced)))
 
-    def _find(self, key: Any, value: Any, timestamp_ms: int) -> Headers:
-        """Return the trace headers for a result that no single record led to."""
+    def _find(self, key: Any, value: Any, timestamp_ms: int, reached: int) -> Headers:
+        """Return the trace headers for a result that no single record led to.
+
+        What a commit may have dropped is not looked at, whether it has or not.
+        """
+        oldest_ms = MIN_TIME if self._reach.at_commits else reached - self._reach.kept_ms
         for place_ms in self._reach.places(timestamp_ms, value):
-            found = self._cells.get(place_ms, key)
+            found = None if place_ms < oldest_ms else self._cells.get(place_ms, key)
             if found is not None:
                 headers: Headers = found[1]
                 return headers
