@@ -54,7 +54,6 @@ _POSITION = Layout(">Bqq")
 _POSITION_VERSION = 1
 _RETRY_S = 0.1
 _MIB = 1 << 20
-_BLOCK_BYTES = 16 << 10
 _METADATA_BYTES = 64 << 10
 _LOAD_BUFFER_BYTES = 2 * _MIB
 _LOADED_FILES = 32
@@ -274,8 +273,8 @@ def _options(memory: RocksMemory) -> Options:
     table.set_cache_index_and_filter_blocks(True)
     table.set_pin_l0_filter_and_index_blocks_in_cache(True)
     table.set_bloom_filter(10, False)
-    # A key that is read for the first time costs a block, its index and its filter: fewer and larger ones are half the work.
-    table.set_block_size(_BLOCK_BYTES)
+    # A key that is read for the first time costs a block of each level of the index and of the filter: fewer and larger ones are less
+    # work. Data blocks of 16 KiB were not: what is read of them is copied whole.
     table.set_metadata_block_size(_METADATA_BYTES)
     # In parts: the cache has shards of a MiB or so, and the index or filter of a large file as one block is more than a shard
     # holds, so it would be read from the file again for every key.
