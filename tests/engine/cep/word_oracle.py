@@ -154,7 +154,7 @@ def _rounds(item: Item, count: int, longest: int, name: str, after: str, not_aft
             for one in rounds:
                 if len(word) + len(one) <= longest:
                     # Where the first stage of a group is left out, the words before the next one count, as outside of groups.
-                    begins = bool(one) and (not item.parts or one[0].stage.split(".")[: name.count(".") + 2] == [*name.split("."), "0"])
+                    begins = bool(one) and (not item.parts or set(one[0].stage.removeprefix(f"{name}.")) <= {"0", "."})
                     head = [replace(one[0], rule=rule) if begins else one[0]] if one else []
                     head = [replace(one, refused=one.refused + refused, not_next=one.not_next + very_next) for one in head]
                     whole = [replace(place, refused=place.refused + ended, until=place.until + ended) for place in (*head, *one[1:])]
