@@ -1,11 +1,12 @@
 """When a task commits.
 
     commit_interval="1s"      throughput: once a second, earlier when a transaction is full
-    commit_interval="0ms"     latency: commits follow one another. As soon as one is through, the task takes what has come in
-                              meanwhile, and commits that
+    commit_interval="0ms"     latency: commits follow one another. When one is through, the task goes on with what has come in
+                              meanwhile for as long as that commit took, and commits it
 
-With 0 the size of a transaction follows the load by itself: a record that comes alone is committed alone, and the more comes in while
-a commit is on its way (some 10 ms), the more the next one takes. Where input never runs out, as while a task catches up, commits keep
+With 0 the size of a transaction follows the load by itself: a record that comes alone is committed alone and at once, and the more comes
+in while a commit is on its way (some 10 ms), the more the next one takes. Without the pause the tasks of a worker would fill its core
+and the broker's with commits, and each would take the longer for it. Where input never runs out, as while a task catches up, commits keep
 a distance of BUSY_S, or most of the time would go into them. Progress that no reader can see (an offset that moved past the markers of
 others, a watermark) waits for IDLE_S.
 
@@ -80,7 +81,7 @@ class CommitPace:
             return max(due_s, self._committed_s + min(took_s, self._interval_s)) if more else due_s
         if more:
             return self._committed_s + max(BUSY_S, took_s * _BUSY_SHARE)
-        return self._committed_s + (0.0 if self.records or task.outputs.records else IDLE_S)
+        return self._committed_s + (min(took_s, BUSY_S) if self.records or task.outputs.records else IDLE_S)
 
     def _in_phase_s(self) -> float:
         """Return the moment of the task's own phase that is closest to an interval after the last commit began."""

@@ -90,6 +90,14 @@ def test_latency_commits_at_once_when_all_input_is_taken() -> None:
     assert pace_of(LATENCY, 1).wait_s(task_with(1), 10.0) == 0.0
 
 
+@pytest.mark.parametrize(("took_s", "pause_s"), [(0.01, 0.01), (0.08, 0.08), (3.0, BUSY_S)])
+def test_latency_gives_work_as_long_as_the_commit_took(took_s: float, pause_s: float) -> None:
+    pace, task = pace_of(LATENCY, 1, took_s=took_s), task_with(1)
+    assert pace.wait_s(task, 10.0) == pytest.approx(pause_s)
+    assert not pace.is_due(task, 10.0 + pause_s - 0.001, more=False)
+    assert pace.is_due(task, 10.0 + pause_s + 0.001, more=False)
+
+
 def test_latency_keeps_a_distance_while_there_is_more() -> None:
     pace, task = pace_of(LATENCY, 1), task_with(1)
     assert not pace.is_due(task, 10.0 + BUSY_S - 0.01, more=True)
