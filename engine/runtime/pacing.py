@@ -4,11 +4,11 @@
     commit_interval="0ms"     latency: commits follow one another. When one is through, the task goes on with what has come in
                               meanwhile for as long as that commit took, and commits it
 
-With 0 the size of a transaction follows the load by itself: a record that comes alone is committed alone and at once, and the more comes
-in while a commit is on its way (some 10 ms), the more the next one takes. Without the pause the tasks of a worker would fill its core
-and the broker's with commits, and each would take the longer for it. Where input never runs out, as while a task catches up, commits keep
-a distance of BUSY_S, or most of the time would go into them. Progress that no reader can see (an offset that moved past the markers of
-others, a watermark) waits for IDLE_S.
+With 0 the size of a transaction follows the load by itself: a record that comes alone is committed alone and at once, unless a commit has
+just ended, and the more comes in while a commit is on its way (some 10 ms), the more the next one takes. Without the pause the tasks of
+a worker would fill its core and the broker's with commits, and each would take the longer for it. Where input never runs out, as while a
+task catches up, commits keep a distance of BUSY_S, or most of the time would go into them. Progress that no reader can see (an offset that
+moved past the markers of others, a watermark) waits for IDLE_S.
 
 The interval is from begin to begin, so that what a commit takes does not come on top of it. A slow broker must not starve a task that
 has input at hand: then at most half of the time goes into commits, with interval 0 a fifth of it.
