@@ -53,7 +53,7 @@ class _Parser:
     """Reads tokens from left to right."""
 
     def __init__(self, text: str) -> None:
-        self._tokens = list(_tokens(text))
+        self._tokens = list(tokens_of(text))
         self._at = 0
         self._is_proto3 = False
 
@@ -230,7 +230,8 @@ class _Parser:
             raise RecordError(f"not a Protobuf file: {found!r} where {wanted!r} is expected")
 
 
-def _tokens(text: str) -> Iterator[str]:
+def tokens_of(text: str) -> Iterator[str]:
+    """Return the words of a text, without comments and space; RecordError if it is none."""
     at = 0
     while at < len(text):
         match = _TOKEN.match(text, at)

@@ -2,14 +2,17 @@
 
     answer = RegistryApi(store).handle("POST", "/subjects/orders-value/versions", {}, {"schema": "..."})     (200, {"id": 1})
 
-Modes are enforced: READONLY refuses whatever changes schemas, IMPORT takes ids and versions as given and checks nothing.
-A subject keeps to one kind of schema unless its level is NONE. Contexts, metadata and rule sets are refused or unknown (404).
+A subject keeps to one kind of schema unless its level is NONE. There are no contexts but the default one, and no metadata, rule sets,
+aliases and tags: what asks for them is refused, never passed over. Levels and modes: `cdc.registry.settings`; deletes:
+`cdc.registry.deleting`.
 
-Source: Confluent documentation, "Schema Registry API Reference", for paths, answers and error codes.
+Source: Confluent documentation, "Schema Registry API Reference", for paths, answers and error codes; where it is silent, what
+Confluent's own server answers.
 """
 
 import re
 from collections.abc import Callable, Mapping
+from importlib.metadata import version as version_of
 from typing import Any
 from urllib.parse import unquote
 
@@ -23,19 +26,22 @@ from cdc.registry.answers import (
     checked_body,
     is_true,
     kind_and_references,
+    number_of,
+    page,
+    plain_subject,
     shown,
     version_number,
+    writable_subject,
 )
-from cdc.registry.rules import DEFAULT_LEVEL, LEVELS, check, names_of
+from cdc.registry.deleting import Deletes, referring
+from cdc.registry.rules import check, names_of
+from cdc.registry.settings import Settings
 from cdc.registry.store import SchemaStore, Version
 from engine.errors import RecordError
 
 Answer = tuple[int, Any]
 KINDS = ("AVRO", "JSON", "PROTOBUF")
-MODES = ("READWRITE", "READONLY", "IMPORT")
-
-
-_SAID = {"level": "compatibility"}
+_CLUSTER = {"kafka-cluster": "", "schema-registry-cluster": "schema-registry"}
 
 
 class RegistryApi:
@@ -43,48 +49,53 @@ class RegistryApi:
 
     def __init__(self, store: SchemaStore) -> None:
         self._store = store
+        self._settings = Settings(store)
+        self._deletes = Deletes(store, self._settings)
         self._routes: list[tuple[str, re.Pattern[str], Callable[..., Any]]] = [
             (method, re.compile(pattern.replace("{s}", "(?P<subject>[^/]+)").replace("{v}", "(?P<version>[^/]+)")), function)
-            for method, pattern, function in self._table()
+            for method, pattern, function in (*self._schema_routes(), *self._other_routes())
         ]
 
-    def _table(self) -> list[tuple[str, str, Callable[..., Any]]]:
+    def _schema_routes(self) -> list[tuple[str, str, Callable[..., Any]]]:
+        by_id = "/schemas/ids/(?P<number>[^/]+)"
         return [
-            ("GET", "/", lambda query: {}),
             ("GET", "/subjects", self._subjects),
             ("POST", "/subjects/{s}", self._look_up),
-            ("DELETE", "/subjects/{s}", self._delete_subject),
+            ("DELETE", "/subjects/{s}", self._deletes.subject),
             ("GET", "/subjects/{s}/versions", self._versions),
             ("POST", "/subjects/{s}/versions", self._register),
             ("GET", "/subjects/{s}/versions/{v}", lambda query, subject, version: shown(self._version(subject, version, query))),
             ("GET", "/subjects/{s}/versions/{v}/schema", lambda query, subject, version: Raw(self._version(subject, version, query).text)),
             ("GET", "/subjects/{s}/versions/{v}/referencedby", self._referenced_by),
-            ("DELETE", "/subjects/{s}/versions/{v}", self._delete_version),
+            ("DELETE", "/subjects/{s}/versions/{v}", self._deletes.version),
             ("GET", "/schemas", self._schemas),
             ("GET", "/schemas/types", lambda query: list(KINDS)),
-            ("GET", "/schemas/ids/(?P<number>[^/]+)", self._by_id),
-            ("GET", "/schemas/ids/(?P<number>[^/]+)/schema", lambda query, number: Raw(self._schema(number)[1])),
-            (
-                "GET",
-                "/schemas/ids/(?P<number>[^/]+)/subjects",
-                lambda query, number: sorted({v.subject for v in self._uses(number, query)}),
-            ),
-            ("GET", "/schemas/ids/(?P<number>[^/]+)/versions", self._versions_of_id),
-            ("GET", "/config", lambda query: {"compatibilityLevel": self._level("")}),
-            ("GET", "/config/{s}", self._get_level),
-            ("PUT", "/config", lambda query, body: self._set_level("", body)),
-            ("PUT", "/config/{s}", lambda query, body, subject: self._set_level(subject, body)),
-            ("DELETE", "/config", lambda query: self._unset("level", "", 40408, "compatibilityLevel", DEFAULT_LEVEL)),
-            ("DELETE", "/config/{s}", lambda query, subject: self._unset("level", subject, 40408, "compatibilityLevel", DEFAULT_LEVEL)),
-            ("GET", "/mode", lambda query: {"mode": self._mode("")}),
-            ("GET", "/mode/{s}", self._get_mode),
-            ("PUT", "/mode", lambda query, body: self._set_mode("", body, query)),
-            ("PUT", "/mode/{s}", lambda query, body, subject: self._set_mode(subject, body, query)),
-            ("DELETE", "/mode", lambda query: self._unset("mode", "", 40409, "mode", MODES[0])),
-            ("DELETE", "/mode/{s}", lambda query, subject: self._unset("mode", subject, 40409, "mode", MODES[0])),
+            ("GET", by_id, self._by_id),
+            ("GET", f"{by_id}/schema", lambda query, number: Raw(self._schema(number)[1])),
+            ("GET", f"{by_id}/subjects", lambda query, number: page(query, sorted({v.subject for v in self._uses(number, query)}))),
+            ("GET", f"{by_id}/versions", self._versions_of_id),
             ("POST", "/compatibility/subjects/{s}/versions", self._compatible_with_all),
             ("POST", "/compatibility/subjects/{s}/versions/{v}", self._compatible_with),
         ]
+
+    def _other_routes(self) -> list[tuple[str, str, Callable[..., Any]]]:
+        found: list[tuple[str, str, Callable[..., Any]]] = [
+            ("GET", "/", lambda query: {}),
+            ("GET", "/contexts", lambda query: page(query, ["."])),
+            ("GET", "/v1/metadata/id", lambda query: {"id": "", "scope": {"path": [], "clusters": _CLUSTER}}),
+            ("GET", "/v1/metadata/version", lambda query: {"version": version_of("streamforge"), "commitId": ""}),
+        ]
+        settings = self._settings
+        for place in ("", "/{s}"):
+            found += [
+                ("GET", f"/config{place}", settings.get_config),
+                ("PUT", f"/config{place}", settings.set_config),
+                ("DELETE", f"/config{place}", settings.delete_config),
+                ("GET", f"/mode{place}", settings.get_mode),
+                ("PUT", f"/mode{place}", settings.set_mode),
+                ("DELETE", f"/mode{place}", settings.delete_mode),
+            ]
+        return found
 
     def handle(self, method: str, path: str, query: Query, body: Any) -> Answer:
         """Return (status, answer) of a request; a `str` answer is sent as it is, anything else as JSON."""
@@ -95,6 +106,8 @@ class RegistryApi:
                 known = known or match is not None
                 if match is not None and wanted == method:
                     arguments: dict[str, Any] = {name: unquote(value) for name, value in match.groupdict().items()}
+                    if "subject" in arguments:
+                        arguments["subject"] = plain_subject(arguments["subject"])
                     if method in ("POST", "PUT"):
                         arguments["body"] = checked_body(body)
                     answer = function(query, **arguments)
@@ -107,15 +120,17 @@ class RegistryApi:
     # -- reading
 
     def _subjects(self, query: Query) -> list[str]:
-        prefix = query.get("subjectPrefix", "")
+        prefix = _prefix(query)
         only = is_true(query, "deletedOnly")
         everything = {v.subject for v in self._store.versions(deleted=only or is_true(query, "deleted"))}
         if only:
             everything -= {v.subject for v in self._store.versions()}
-        return sorted(subject for subject in everything if subject.startswith(prefix))
+        return page(query, sorted(subject for subject in everything if subject.startswith(prefix)))
 
     def _versions(self, query: Query, subject: str) -> list[int]:
-        return [v.version for v in self._known(subject, deleted=is_true(query, "deleted"))]
+        only = is_true(query, "deletedOnly")
+        found = self._known(subject, deleted=only or is_true(query, "deleted"))
+        return page(query, [v.version for v in found if v.is_deleted or not only])
 
     def _known(self, subject: str, *, deleted: bool = False) -> list[Version]:
         found = self._store.versions(subject, deleted=deleted)
@@ -132,60 +147,67 @@ class RegistryApi:
         return match
 
     def _referenced_by(self, query: Query, subject: str, version: str) -> list[int]:
-        found = self._version(subject, version, query)
-        return sorted({v.id for v in self._store.versions() if any(r[1:] == (subject, found.version) for r in v.references)})
+        found = self._version(subject, version, {"deleted": "true"})
+        return page(query, sorted({v.id for v in referring(self._store, found, deleted=is_true(query, "deleted"))}))
 
     def _schemas(self, query: Query) -> list[dict[str, Any]]:
         found = self._store.versions(deleted=is_true(query, "deleted"))
-        found = [v for v in found if v.subject.startswith(query.get("subjectPrefix", ""))]
+        found = [v for v in found if v.subject.startswith(_prefix(query))]
         latest = {v.subject: v for v in found}
-        return [shown(v) for v in (latest.values() if is_true(query, "latestOnly") else found)]
+        return page(query, [shown(v) for v in (latest.values() if is_true(query, "latestOnly") else found)])
 
     def _schema(self, number: str) -> tuple[str, str, References]:
-        found = self._store.schema(int(number)) if number.isdigit() else None
+        found = self._store.schema(number_of(number))
         if found is None:
             raise ApiError(40403, f"Schema {number} not found")
         return found
 
     def _by_id(self, query: Query, number: str) -> dict[str, Any]:
         kind, text, references = self._schema(number)
-        return {"schema": text, **kind_and_references(kind, references)}
+        most = {"maxId": self._store.id_max()} if is_true(query, "fetchMaxId") else {}
+        return {"schema": text, **kind_and_references(kind, references), **most}
 
     def _uses(self, number: str, query: Query) -> list[Version]:
         self._schema(number)
         return self._store.versions(schema_id=int(number), deleted=is_true(query, "deleted"))
 
     def _versions_of_id(self, query: Query, number: str) -> list[dict[str, Any]]:
-        return [{"subject": v.subject, "version": v.version} for v in self._uses(number, query)]
+        return page(query, [{"subject": v.subject, "version": v.version} for v in self._uses(number, query)])
 
     # -- registering
 
     def _register(self, query: Query, subject: str, body: Mapping[str, Any]) -> dict[str, int]:
+        writable_subject(subject)
         kind, text, references, parsed, resolved = self._take(body)
-        mode = self._mode(subject)
-        if mode == "READONLY":
-            raise ApiError(42205, f"Subject {subject} is in read-only mode")
-        schema_id, number = body.get("id"), body.get("version")
-        if (schema_id is not None or number is not None) and mode != "IMPORT":
-            raise ApiError(42205, f"Subject {subject} is not in import mode: ids and versions are given by the registry")
+        schema_id, number = _given(body, "id"), _given(body, "version")
+        self._settings.require_registrable(subject, schema_id)
         versions = self._store.versions(subject)
-        known = self._store.find(kind, text, references, normalize=is_true(query, "normalize"))
-        if known is not None and mode != "IMPORT" and any(v.id == known for v in versions):
+        known = self._store.find(kind, text, references, normalize=self._settings.normalizes(subject, query))
+        if schema_id is not None:
+            return {"id": self._import(subject, known, schema_id, number, (kind, text, references))}
+        if known is not None and number is None and any(v.id == known for v in versions):
             return {"id": known}
-        if mode != "IMPORT":
-            self._require_compatible(subject, kind, parsed, versions, resolved)
-        if schema_id is not None and known not in (None, schema_id):
-            raise ApiError(42205, f"the schema is known as {known}")
-        if known is None and schema_id is not None and self._store.schema(schema_id) is not None:
-            raise ApiError(42205, f"id {schema_id} is another schema's")
-        kept = known if known is not None else self._store.add(kind, text, references, schema_id)
-        self._store.add_version(subject, kept, number)
+        self._require_compatible(subject, kind, parsed, versions, resolved)
+        following = 1 + max((v.version for v in self._store.versions(subject, deleted=True)), default=0)
+        if number not in (None, following):
+            raise ApiError(42201, f"Invalid schema: Version is not one more than previous version {following - 1}")
+        kept = known if known is not None else self._store.add(kind, text, references)
+        self._store.add_version(subject, kept, following)
+        self._deletes.same_before(subject, kept)
         return {"id": kept}
 
+    def _import(self, subject: str, known: int | None, schema_id: int, number: int | None, schema: tuple[str, str, References]) -> int:
+        """Keep a schema with an id, and perhaps a version, of its own."""
+        if known not in (None, schema_id):
+            raise ApiError(42205, f"the schema is known as {known}")
+        if known is None and self._store.schema(schema_id) is not None:
+            raise ApiError(42205, f"Overwrite new schema with id {schema_id} is not permitted.")
+        kept = self._store.add(*schema, schema_id)
+        self._store.add_version(subject, kept, number)
+        return kept
+
     def _require_compatible(self, subject: str, kind: str, parsed: Any, versions: list[Version], resolved: dict[str, Any]) -> None:
-        level = self._level(subject)
-        if not versions or level == "NONE":
-            return
+        level = self._settings.level(subject)
         found = self._breaks(level, kind, parsed, versions, resolved)
         if found:
             raise ApiError(
@@ -195,8 +217,11 @@ class RegistryApi:
 
     def _breaks(self, level: str, kind: str, parsed: Any, versions: list[Version], resolved: dict[str, Any]) -> list[str]:
         """Return what breaks when a schema comes behind versions."""
+        if level == "NONE" or not versions:
+            return []
+        versions = versions if level.endswith("_TRANSITIVE") else versions[-1:]
         other = next((v for v in versions if v.kind != kind), None)
-        if other is not None and level != "NONE":
+        if other is not None:
             return [f"version {other.version} is of type {other.kind}, and the new schema of type {kind}"]
         try:
             return check(level, parsed, self._parsed(versions), {**self._names_of(versions), **resolved}, kind=kind)
@@ -206,7 +231,7 @@ class RegistryApi:
     def _look_up(self, query: Query, subject: str, body: Mapping[str, Any]) -> dict[str, Any]:
         kind, text, references, _, _ = self._take(body)
         versions = self._known(subject, deleted=is_true(query, "deleted"))
-        known = self._store.find(kind, text, references, normalize=is_true(query, "normalize"))
+        known = self._store.find(kind, text, references, normalize=self._settings.normalizes(subject, query))
         found = next((v for v in reversed(versions) if v.id == known), None)
         if found is None:
             raise ApiError(40403, "Schema not found")
@@ -219,8 +244,12 @@ class RegistryApi:
             raise ApiError(42201, "Empty schema")
         if kind not in KINDS:
             raise ApiError(42201, f"Invalid schema type {kind}")
+        if body.get("ruleSet") is not None:
+            raise ApiError(42210, "Invalid rule set: this registry keeps none")
+        if body.get("metadata") is not None:
+            raise ApiError(422, "this registry keeps no metadata of schemas")
         try:
-            references = [(r["name"], r["subject"], int(r["version"])) for r in body.get("references") or ()]
+            references = [self._reference(r["name"], plain_subject(r["subject"]), int(r["version"])) for r in body.get("references") or ()]
             texts = self._texts(references)
             if kind == "PROTOBUF":
                 _check_protobuf(text)
@@ -240,29 +269,40 @@ class RegistryApi:
             found.update(dict.fromkeys((*self._texts(match.references), match.text)))
         return list(found)
 
+    def _reference(self, name: str, subject: str, version: int) -> tuple[str, str, int]:
+        """Return a reference; -1 as its version is the latest of now."""
+        if version != -1:
+            return name, subject, version
+        return name, subject, max((v.version for v in self._store.versions(subject)), default=version)
+
     def _version_of(self, name: str, subject: str, version: int) -> Version:
-        """Return the version that a reference names."""
-        match = next((v for v in self._store.versions(subject) if v.version == version), None)
+        """Return the version that a reference names, though it may be deleted softly."""
+        match = next((v for v in self._store.versions(subject, deleted=True) if v.version == version), None)
         if match is None:
             raise ApiError(42201, f"Invalid schema: reference {name!r}: there is no version {version} of {subject!r}")
         return match
 
-    # -- compatibility, levels, modes
+    # -- compatibility
 
     def _compatible_with(self, query: Query, subject: str, version: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        return self._compatible(query, subject, [self._version(subject, version, query)], body)
+        level = self._settings.level(subject)
+        return self._compatible(query, level, [self._version(subject, version, {})], body)
 
     def _compatible_with_all(self, query: Query, subject: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        versions = self._known(subject)
-        return self._compatible(query, subject, versions if self._level(subject).endswith("_TRANSITIVE") else versions[-1:], body)
+        """Answer what registering would find: anything fits a subject that does not exist."""
+        return self._compatible(query, self._settings.level(subject), self._store.versions(subject), body)
 
-    def _compatible(self, query: Query, subject: str, versions: list[Version], body: Mapping[str, Any]) -> dict[str, Any]:
-        kind, _, _, parsed, resolved = self._take(body)
-        level = self._level(subject)
-        transitive = level if level == "NONE" else level.removesuffix("_TRANSITIVE") + "_TRANSITIVE"
-        found = self._breaks(transitive, kind, parsed, versions, resolved)
+    def _compatible(self, query: Query, level: str, versions: list[Version], body: Mapping[str, Any]) -> dict[str, Any]:
+        verbose = is_true(query, "verbose")
+        try:
+            kind, _, _, parsed, resolved = self._take(body)
+            found = self._breaks(level, kind, parsed, versions, resolved)
+        except ApiError as error:
+            if not verbose or error.code != 42201:
+                raise
+            found = [str(error)]
         answer: dict[str, Any] = {"is_compatible": not found}
-        return {**answer, "messages": found} if is_true(query, "verbose") else answer
+        return {**answer, "messages": found} if verbose else answer
 
     def _parsed(self, versions: list[Version]) -> list[tuple[int, Any]]:
         return [(v.version, self._decoded(v.kind, v.text, v.references)) for v in versions]
@@ -286,80 +326,18 @@ class RegistryApi:
             found |= {name: check_json(match.text), **self._referred(kind, match.references)}
         return found
 
-    def _level(self, subject: str) -> str:
-        return (self._store.setting("level", subject) if subject else None) or self._store.setting("level") or DEFAULT_LEVEL
 
-    def _get_level(self, query: Query, subject: str) -> dict[str, str]:
-        if self._store.setting("level", subject) is None and not is_true(query, "defaultToGlobal"):
-            raise ApiError(40408, f"Subject '{subject}' does not have subject-level compatibility configured")
-        return {"compatibilityLevel": self._level(subject)}
+def _prefix(query: Query) -> str:
+    """Return the prefix of subjects that a request names; ":*:" stands for all contexts."""
+    return plain_subject(query.get("subjectPrefix", "").removeprefix(":*:"))
 
-    def _set_level(self, subject: str, body: Mapping[str, Any]) -> dict[str, str]:
-        level = str(body.get("compatibility", "")).upper()
-        if level not in LEVELS:
-            raise ApiError(42203, f"Invalid compatibility level. Valid values are {', '.join(LEVELS)}")
-        self._store.set("level", level, subject)
-        return {"compatibility": level}
 
-    def _mode(self, subject: str) -> str:
-        return (self._store.setting("mode", subject) if subject else None) or self._store.setting("mode") or MODES[0]
-
-    def _get_mode(self, query: Query, subject: str) -> dict[str, str]:
-        if self._store.setting("mode", subject) is None and not is_true(query, "defaultToGlobal"):
-            raise ApiError(40409, f"Subject '{subject}' does not have subject-level mode configured")
-        return {"mode": self._mode(subject)}
-
-    def _set_mode(self, subject: str, body: Mapping[str, Any], query: Query) -> dict[str, str]:
-        mode = str(body.get("mode", "")).upper()
-        if mode not in MODES:
-            raise ApiError(42204, f"Invalid mode. Valid values are {', '.join(MODES)}")
-        if mode == "IMPORT" and not is_true(query, "force") and self._store.versions(subject or None):
-            raise ApiError(42205, "Cannot import since found existing subjects")
-        self._store.set("mode", mode, subject)
-        return {"mode": mode}
-
-    def _unset(self, name: str, subject: str, code: int, shown: str, default: str) -> dict[str, str]:
-        before = self._store.setting(name, subject)
-        if before is None and subject:
-            raise ApiError(code, f"Subject '{subject}' does not have subject-level {_SAID.get(name, name)} configured")
-        self._store.set(name, None, subject)
-        return {shown: before or default}
-
-    # -- deleting
-
-    def _delete_subject(self, query: Query, subject: str) -> list[int]:
-        self._require_writable(subject)
-        permanent = is_true(query, "permanent")
-        everything = self._known(subject, deleted=True)
-        alive = [v for v in everything if not v.is_deleted]
-        if permanent and alive:
-            raise ApiError(40405, f"Subject '{subject}' was not deleted first before being permanently deleted")
-        if not permanent and not alive:
-            raise ApiError(40404, f"Subject '{subject}' was soft deleted. Set permanent=true to delete permanently")
-        for version in everything if permanent else alive:
-            self._remove(version, permanent)
-        return [v.version for v in (everything if permanent else alive)]
-
-    def _delete_version(self, query: Query, subject: str, version: str) -> int:
-        self._require_writable(subject)
-        permanent = is_true(query, "permanent")
-        found = self._version(subject, version, {"deleted": "true"} if version_number(version) is not None else {})
-        if permanent and not found.is_deleted:
-            raise ApiError(40407, f"Subject '{subject}' Version {version} was not deleted first before being permanently deleted")
-        if not permanent and found.is_deleted:
-            raise ApiError(40406, f"Subject '{subject}' Version {version} was soft deleted. Set permanent=true to delete permanently")
-        self._remove(found, permanent)
-        return found.version
-
-    def _remove(self, version: Version, permanent: bool) -> None:
-        place = (version.subject, version.version)
-        if any(reference[1:] == place for v in self._store.versions() for reference in v.references):
-            raise ApiError(42206, f"One or more references exist to the schema {version.subject} version {version.version}")
-        self._store.delete_version(*place, permanent=permanent)
-
-    def _require_writable(self, subject: str) -> None:
-        if self._mode(subject) == "READONLY":
-            raise ApiError(42205, f"Subject {subject} is in read-only mode")
+def _given(body: Mapping[str, Any], name: str) -> int | None:
+    """Return a number of a request; clients write -1 or 0 for none."""
+    value = body.get(name)
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value if value is not None and value > 0 else None
+    raise ApiError(400, f"{name} is not a whole number: {value!r}")
 
 
 def _check_protobuf(text: str) -> None:

@@ -12,7 +12,8 @@ Schemas never change under an id, so they are kept for good; the versions of a s
 | 404 (40401, 40402, 40403)   | `NotFoundError`: of an id, that record is refused  |
 | 409                         | `IncompatibleError`, with the registry's words     |
 | 401, 403, 422, other 4xx    | `ConfigError`                                      |
-| 408, 429, 5xx, no answer    | `UnavailableError`, after all attempts             |
+| 408, 429, 5xx, no answer,   | `UnavailableError`, after all attempts             |
+| 404 in other words          |                                                    |
 
 Source: Confluent documentation, "Schema Registry API Reference".
 """
@@ -162,7 +163,7 @@ class Registry:
         references = tuple(Reference(r["name"], r["subject"], r["version"]) for r in answer.get("references") or ())
         texts: dict[str, None] = {}
         for reference in references:
-            inner = (await self.version(reference.subject, reference.version)).schema
+            inner = (await self._version(reference.subject, reference.version, "?deleted=true")).schema
             texts.update(dict.fromkeys((*inner.resolved, inner.text)))
         return RegisteredSchema(answer["schema"], answer.get("schemaType") or "AVRO", references, tuple(texts))
 
@@ -178,11 +179,14 @@ class Registry:
 
     async def version(self, subject: str, version: int | str = "latest") -> SubjectVersion:
         """Return a version of a subject; the latest may be as old as `subject_ttl_s`."""
-        place = (subject, str(version))
+        return await self._version(subject, version)
+
+    async def _version(self, subject: str, version: int | str, query: str = "") -> SubjectVersion:
+        place = (subject, f"{version}{query}")
         known = self._by_subject.get(place)
         if known is not None and known[0] > time.monotonic():
             return known[1]
-        answer = await self._call("GET", f"/subjects/{_path(subject)}/versions/{version}")
+        answer = await self._call("GET", f"/subjects/{_path(subject)}/versions/{version}{query}")
         found = SubjectVersion(subject, answer["version"], answer["id"], await self._resolved(answer))
         self._by_subject[place] = time.monotonic() + self._ttl_s, found
         self._by_id.setdefault(found.id, found.schema)
@@ -223,8 +227,10 @@ class Registry:
 
     async def level(self, subject: str | None = None) -> str:
         """Return the compatibility level of a subject (the global one where it has none), or the global one."""
-        path = "/config" if subject is None else f"/config/{_path(subject)}?defaultToGlobal=true"
-        answer = await self._call("GET", path)
+        try:
+            answer = await self._call("GET", "/config" if subject is None else f"/config/{_path(subject)}?defaultToGlobal=true")
+        except NotFoundError:  # registries before 5.4 know no defaultToGlobal
+            answer = await self._call("GET", "/config")
         return str(answer.get("compatibilityLevel") or answer.get("compatibility"))
 
     async def set_level(self, level: str, subject: str | None = None) -> None:
@@ -259,9 +265,11 @@ class Registry:
             except (httpx.TransportError, OSError) as error:
                 reason = f"{url}: {type(error).__name__}: {error}"
                 continue
-            if answer.status_code not in _RETRIED:
+            if answer.status_code not in _RETRIED and not _is_stranger(answer):
                 return _read(answer, url)
             reason = f"{url}: status {answer.status_code}: {_words(answer)}"
+            if _is_stranger(answer):
+                reason += " (a registry would say what it has not found; is this its address?)"
         raise UnavailableError(f"the schema registry does not answer after {self._attempts} attempts; last {reason}")
 
     def _open(self) -> httpx.AsyncClient:
@@ -289,6 +297,16 @@ STRATEGIES: dict[str, SubjectStrategy] = {
     "record": lambda topic, record: record,
     "topic-record": lambda topic, record: f"{topic}-{record}",
 }
+
+
+def _is_stranger(answer: httpx.Response) -> bool:
+    """Return whether somebody else than a registry says 404: a gateway, or a server at an address that is wrong."""
+    if answer.status_code != 404:
+        return False
+    try:
+        return not 40400 <= answer.json()["error_code"] < 40500
+    except (ValueError, KeyError, TypeError):
+        return True
 
 
 def _read(answer: httpx.Response, url: str) -> Any:

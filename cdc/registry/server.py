@@ -6,6 +6,7 @@ One request is handled at a time (the store is one SQLite file); a registry is a
 """
 
 import json
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,7 +18,8 @@ import click
 from cdc.registry.api import RegistryApi
 from cdc.registry.store import SchemaStore
 
-CONTENT_TYPE = "application/vnd.schemaregistry.v1+json"
+CONTENT_TYPES = ("application/vnd.schemaregistry.v1+json", "application/vnd.schemaregistry+json", "application/json")
+_TAKEN = (*CONTENT_TYPES, "application/octet-stream")
 BODY_BYTES_MAX = 4 << 20
 
 
@@ -60,6 +62,21 @@ class RegistryServer:
         self._store.close()
 
 
+def content_type(accept: str | None) -> str | None:
+    """Return the type of an answer by what a client takes, None if it takes none of them.
+
+    Of those with the highest weight it is the first of CONTENT_TYPES.
+    """
+    weights: dict[str, float] = {}
+    for part in (accept or "*/*").split(","):
+        name, *parameters = (word.strip().lower() for word in part.split(";"))
+        weight = next((word[2:] for word in parameters if word.startswith("q=")), "1")
+        weights[name] = float(weight) if re.fullmatch(r"[01](\.\d*)?", weight) else 1.0
+    found = [(weights.get(name, weights.get("application/*", weights.get("*/*", 0.0))), name) for name in CONTENT_TYPES]
+    best = max(weight for weight, _ in found)
+    return next(name for weight, name in found if weight == best) if best > 0 else None
+
+
 def _handler(api: RegistryApi) -> type[BaseHTTPRequestHandler]:
     lock = threading.Lock()
 
@@ -69,29 +86,41 @@ def _handler(api: RegistryApi) -> type[BaseHTTPRequestHandler]:
         def _answer(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             if length > BODY_BYTES_MAX:
-                self._send(413, {"error_code": 413, "message": f"a request has at most {BODY_BYTES_MAX} bytes"})
+                self._refuse(413, f"a request has at most {BODY_BYTES_MAX} bytes")
                 self.close_connection = True
                 return
             raw = self.rfile.read(length)
+            if content_type(self.headers.get("Accept")) is None:
+                self._refuse(406, f"HTTP 406 Not Acceptable: answers are {', '.join(CONTENT_TYPES)}")
+                return
+            sent = (self.headers.get("Content-Type") or _TAKEN[-1]).partition(";")[0].strip().lower()
+            if raw and sent not in _TAKEN:
+                self._refuse(415, f"HTTP 415 Unsupported Media Type {sent}; send {CONTENT_TYPES[0]}")
+                return
             try:
                 body = json.loads(raw) if raw else None
             except ValueError as error:
-                self._send(400, {"error_code": 400, "message": f"the request is not JSON: {error}"})
+                self._refuse(400, f"the request is not JSON: {error}")
                 return
             parts = urlsplit(self.path)
+            method = "GET" if self.command == "HEAD" else self.command
             with lock:
-                status, answer = api.handle(self.command, parts.path, dict(parse_qsl(parts.query)), body)
+                status, answer = api.handle(method, parts.path, dict(parse_qsl(parts.query)), body)
             self._send(status, answer)
 
-        do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = _answer  # noqa: N815  # names of the standard library's
+        do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = _answer  # noqa: N815  # names of the standard library's
+
+        def _refuse(self, status: int, message: str) -> None:
+            self._send(status, {"error_code": status, "message": message})
 
         def _send(self, status: int, answer: Any) -> None:
             content = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
             self.send_response(status)
-            self.send_header("Content-Type", CONTENT_TYPE)
+            self.send_header("Content-Type", content_type(self.headers.get("Accept")) or CONTENT_TYPES[0])
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content)
+            if self.command != "HEAD":
+                self.wfile.write(content)
 
         def log_message(self, format: str, *args: Any) -> None:
             """Say nothing for each request."""

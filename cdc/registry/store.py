@@ -1,15 +1,16 @@
 """What a registry keeps: schemas by id, versions of subjects, levels and modes, in one SQLite file.
 
 A schema is kept once, whatever the number of subjects; its id never changes and is never given again. Two texts that differ in
-white space only are one schema; with `normalize` also those that differ in the order of attributes.
+white space only are one schema; with `normalize` also those of the same normal form (`cdc.registry.normal`).
 """
 
 import json
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
 
 from msgspec import Struct
+
+from cdc.registry.normal import normal
 
 _TABLES = """
 create table if not exists schemas (id integer primary key autoincrement, kind text not null, text text not null, refs text not null,
@@ -60,8 +61,8 @@ class SchemaStore:
         """Return the id of a schema that is kept, None if it is not."""
         if normalize:
             rows = self._db.execute("select id, text from schemas where kind = ? and refs = ?", (kind, json.dumps(references)))
-            wanted = _sorted(text)
-            return next((found for found, other in rows if _sorted(other) == wanted), None)
+            wanted = normal(kind, text)
+            return next((found for found, other in rows if normal(kind, other) == wanted), None)
         sql = "select id from schemas where kind = ? and same = ? and refs = ?"
         row = self._db.execute(sql, (kind, _same(text), json.dumps(references))).fetchone()
         return None if row is None else int(row[0])
@@ -98,6 +99,14 @@ class SchemaStore:
         sql = "delete from versions" if permanent else "update versions set deleted = 1"
         self._db.execute(f"{sql} where subject = ? and version = ?", (subject, version))
 
+    def id_max(self) -> int:
+        """Return the highest id of a schema, 0 for none."""
+        return int(self._db.execute("select coalesce(max(id), 0) from schemas").fetchone()[0])
+
+    def drop_unused(self, schema_id: int) -> None:
+        """Remove a schema that no version has any more."""
+        self._db.execute("delete from schemas where id = ? and id not in (select schema_id from versions)", (schema_id,))
+
     def setting(self, name: str, subject: str = "") -> str | None:
         """Return a setting ("level", "mode") of a subject, or the global one."""
         row = self._db.execute("select value from settings where subject = ? and name = ?", (subject, name)).fetchone()
@@ -116,13 +125,6 @@ def _same(text: str) -> str:
         return json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False)
     except ValueError:  # Protobuf is no JSON
         return " ".join(text.split())
-
-
-def _sorted(text: str) -> Any:
-    try:
-        return json.dumps(json.loads(text), sort_keys=True)
-    except ValueError:
-        return _same(text)
 
 
 def _references(text: str) -> tuple[tuple[str, str, int], ...]:

@@ -91,18 +91,20 @@ def test_register_incompatible_is_refused_with_the_reason(call: Client) -> None:
         ("GET", "/subjects/a/versions/0", None, 42202),
         ("GET", "/subjects/a/versions/abc", None, 42202),
         ("GET", "/schemas/ids/99", None, 40403),
-        ("GET", "/schemas/ids/abc", None, 40403),
+        ("GET", "/schemas/ids/abc", None, 404),
         ("POST", "/subjects/a", {"schema": USER_2}, 40403),
         ("POST", "/subjects/none", {"schema": USER}, 40401),
         ("POST", "/subjects/a/versions", {}, 42201),
-        ("POST", "/subjects/a/versions", None, 42201),
+        ("POST", "/subjects/a/versions", None, 422),
+        ("POST", "/subjects/a/versions", [], 400),
         ("POST", "/subjects/a/versions", {"schema": '{"type":"recrd"}'}, 42201),
         ("POST", "/subjects/a/versions", {"schema": "{"}, 42201),
         ("POST", "/subjects/a/versions", {"schema": USER, "schemaType": "XML"}, 42201),
         ("POST", "/subjects/a/versions", {"schema": USER, "references": [{"name": "X", "subject": "x", "version": 1}]}, 42201),
         ("POST", "/subjects/a/versions", {"schema": USER_2, "id": 7}, 42205),
         ("GET", "/config/a", None, 40408),
-        ("DELETE", "/config/a", None, 40408),
+        ("DELETE", "/config/a", None, 40401),
+        ("DELETE", "/mode/a", None, 40401),
         ("PUT", "/config", {"compatibility": "SOMETIMES"}, 42203),
         ("GET", "/mode/a", None, 40409),
         ("PUT", "/mode", {"mode": "OFF"}, 42204),
@@ -110,6 +112,37 @@ def test_register_incompatible_is_refused_with_the_reason(call: Client) -> None:
         ("POST", "/compatibility/subjects/none/versions/latest", {"schema": USER}, 40401),
         ("DELETE", "/subjects/a?permanent=true", None, 40405),
         ("DELETE", "/subjects/a/versions/1?permanent=true", None, 40407),
+        ("GET", "/schemas/ids/-5", None, 40403),
+        ("GET", "/schemas/ids/5000000000", None, 404),
+        ("GET", "/schemas/ids/99/schema", None, 40403),
+        ("GET", "/schemas/ids/99/subjects", None, 40403),
+        ("GET", "/schemas/ids/99/versions", None, 40403),
+        ("GET", "/subjects/a/versions/-2", None, 42202),
+        ("GET", "/subjects/a/versions/9/schema", None, 40402),
+        ("GET", "/subjects/none/versions/1/schema", None, 40401),
+        ("GET", "/subjects/a/versions/9/referencedby", None, 40402),
+        ("GET", "/subjects/none/versions/1/referencedby", None, 40401),
+        ("GET", "/subjects?limit=many", None, 404),
+        ("POST", "/subjects/a/versions", {"schema": USER_2, "version": 7}, 42201),
+        ("POST", "/subjects/a/versions", {"schema": USER_2, "id": "7"}, 400),
+        ("POST", "/subjects/a/versions", {"schema": USER_2, "ruleSet": {"domainRules": []}}, 42210),
+        ("POST", "/subjects/a/versions", {"schema": USER_2, "metadata": {"properties": {}}}, 422),
+        ("POST", "/subjects/__GLOBAL/versions", {"schema": USER}, 42208),
+        ("POST", "/subjects/a%0Ab/versions", {"schema": USER}, 42208),
+        ("POST", "/subjects/:.ctx:a/versions", {"schema": USER}, 42208),
+        ("GET", "/subjects/:.ctx:a/versions", None, 40401),
+        ("POST", "/subjects/a", {"schema": "{"}, 42201),
+        ("POST", "/compatibility/subjects/a/versions/9", {"schema": USER}, 40402),
+        ("POST", "/compatibility/subjects/a/versions/x", {"schema": USER}, 42202),
+        ("POST", "/compatibility/subjects/a/versions/1", {"schema": "{"}, 42201),
+        ("POST", "/compatibility/subjects/a/versions", {"schema": "{"}, 42201),
+        ("PUT", "/config", {}, 42203),
+        ("PUT", "/config", {"compatibility": "FULL", "alias": "b"}, 422),
+        ("DELETE", "/subjects/none", None, 40401),
+        ("DELETE", "/subjects/none/versions/1", None, 40401),
+        ("DELETE", "/subjects/a/versions/9", None, 40402),
+        ("DELETE", "/subjects/a/versions/x", None, 42202),
+        ("DELETE", "/subjects/a/versions/latest?permanent=true", None, 40407),
         ("GET", "/nothing", None, 404),
         ("PATCH", "/subjects", None, 405),
     ],
@@ -135,7 +168,103 @@ def test_delete_soft_then_hard(call: Client) -> None:
     assert call("GET", "/subjects?deletedOnly=true") == ["a"]
     assert call("DELETE", "/subjects/a?permanent=true") == [2]
     assert call("GET", "/subjects?deleted=true") == []
+    assert call.code("GET", f"/schemas/ids/{first}") == 40403, "what is deleted for good takes its id along"
+    assert call.register("a", USER) == first + 2, "and no id is given twice"
+
+
+def test_delete_for_good_forgets_level_and_mode(call: Client) -> None:
+    call.register("a", USER)
+    call.register("b", USER)
+    call("PUT", "/config/a", {"compatibility": "FULL"})
+    call("PUT", "/mode/a", {"mode": "READWRITE"})
+    call("DELETE", "/subjects/a")
+    assert call("GET", "/config/a") == {"compatibilityLevel": "FULL"}
+    call("DELETE", "/subjects/a/versions/1?permanent=true")
+    assert (call.code("GET", "/config/a"), call.code("GET", "/mode/a")) == (40408, 40409)
+    assert call("GET", "/schemas/ids/1") == {"schema": USER}, "b has it still"
+
+
+def test_delete_of_a_subject_that_is_referred_to_deletes_nothing(call: Client) -> None:
+    for number, text in enumerate((USER, USER_2), 1):
+        call.register("a", text)
+        outer = {"type": "record", "name": f"Outer{number}", "fields": [{"name": "user", "type": "User"}]}
+        call.register(f"outer-{number}", json.dumps(outer), references=[{"name": "User", "subject": "a", "version": number}])
+    call("DELETE", "/subjects/outer-1")
+    assert call.code("DELETE", "/subjects/a") == 42206
+    assert call("GET", "/subjects/a/versions") == [1, 2]
+    call("DELETE", "/subjects/outer-2")
+    call("DELETE", "/subjects/a")
+    assert call.code("DELETE", "/subjects/a?permanent=true") == 42206, "outer-1 and outer-2 may come back"
+    assert call("GET", "/subjects/a/versions/1/referencedby?deleted=true") == [2]
+    assert call("GET", "/subjects/a/versions/1/referencedby") == []
+
+
+def test_register_again_after_a_soft_delete_takes_the_place_of_the_deleted_version(call: Client) -> None:
+    first = call.register("a", USER)
+    call("DELETE", "/subjects/a/versions/1")
     assert call.register("a", USER) == first
+    assert call("GET", "/subjects/a/versions?deleted=true") == [2]
+
+
+def test_lists_are_cut_by_offset_and_limit(call: Client) -> None:
+    for number, text in enumerate((USER, USER_2, '"string"')):
+        call("PUT", "/config", {"compatibility": "NONE"})
+        call.register("a", text)
+        call.register(f"s{number}", USER)
+    assert call("GET", "/subjects?offset=1&limit=2") == ["s0", "s1"]
+    assert call("GET", "/subjects?subjectPrefix=:*:s&limit=-1") == ["s0", "s1", "s2"]
+    assert call("GET", "/subjects/a/versions?limit=1&offset=2") == [3]
+    assert [each["subject"] for each in call("GET", "/schemas?subjectPrefix=s&limit=1")] == ["s0"]
+    assert call("GET", "/schemas/ids/1/subjects?limit=1") == ["a"]
+    assert call("GET", "/schemas/ids/1/versions?offset=1&limit=1") == [{"subject": "s0", "version": 1}]
+    call("DELETE", "/subjects/a/versions/2")
+    assert call("GET", "/subjects/a/versions?deletedOnly=true") == [2]
+    assert call("GET", "/schemas/ids/1?fetchMaxId=true")["maxId"] == 3
+
+
+def test_the_default_context_is_the_only_one(call: Client) -> None:
+    assert call("GET", "/contexts") == ["."]
+    call.register(":.:a", USER)
+    assert call("GET", "/subjects/a/versions") == [1]
+    assert set(call("GET", "/v1/metadata/version")) == {"version", "commitId"}
+    assert set(call("GET", "/v1/metadata/id")) == {"id", "scope"}
+
+
+NORMAL = {
+    "AVRO": (
+        {"type": "record", "name": "R", "namespace": "n", "fields": [{"name": "f", "type": {"type": "E", "x": 1}}]},
+        {"fields": [{"type": {"x": 1, "type": "n.E"}, "name": "f"}], "name": "n.R", "type": "record"},
+    ),
+    "JSON": ({"type": "object", "required": ["a"]}, {"required": ["a"], "type": "object"}),
+    "PROTOBUF": (
+        'syntax = "proto3"; message M { int32 n = 1; /* that */ string s = 2; }',
+        'syntax = "proto3"; message M { string s = 2; int32 n = 1; }',
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NORMAL)
+def test_normal_forms_of_all_kinds_are_found(call: Client, kind: str) -> None:
+    one, other = NORMAL[kind]
+    if kind == "AVRO":
+        inner = {"type": "enum", "name": "E", "symbols": ["A"]}
+        one["fields"][0]["type"], other["fields"][0]["type"] = inner, {**inner, "name": "n.E"}  # type: ignore[index]
+    texts = [text if isinstance(text, str) else json.dumps(text) for text in (one, other)]
+    first = call.register("a", texts[0], schemaType=kind)
+    body = {"schema": texts[1], "schemaType": kind}
+    assert call.code("POST", "/subjects/a", body) == 40403
+    assert call("POST", "/subjects/a?normalize=true", body)["id"] == first
+    assert call("PUT", "/config/a", {"normalize": True}) == {"normalize": True}
+    assert call("GET", "/config/a") == {"compatibilityLevel": "BACKWARD", "normalize": True}
+    assert call("POST", "/subjects/a", body)["id"] == first
+    assert call("POST", "/subjects/a/versions", body) == {"id": first}
+
+
+def test_another_order_of_messages_is_another_schema(call: Client) -> None:
+    """Records carry the index of their message."""
+    texts = ['syntax = "proto3"; message A { } message B { }', 'syntax = "proto3"; message B { } message A { }']
+    call.register("a", texts[0], schemaType="PROTOBUF")
+    assert call.code("POST", "/subjects/a?normalize=true", {"schema": texts[1], "schemaType": "PROTOBUF"}) == 40403
 
 
 def test_config_of_a_subject_stands_before_the_global_one(call: Client) -> None:
@@ -160,6 +289,19 @@ def test_compatibility_is_answered_with_words(call: Client) -> None:
     call("PUT", "/config/a", {"compatibility": "BACKWARD_TRANSITIVE"})
     assert call("POST", "/compatibility/subjects/a/versions", {"schema": BAD_2}) == {"is_compatible": False}
     assert call("POST", "/compatibility/subjects/a/versions/2", {"schema": BAD_2}) == {"is_compatible": True}
+    assert call("POST", "/compatibility/subjects/none/versions", {"schema": USER}) == {"is_compatible": True}, "it could be registered"
+    answer = call("POST", "/compatibility/subjects/a/versions/2?verbose=true", {"schema": "{"})
+    assert answer["is_compatible"] is False and answer["messages"][0].startswith("Invalid schema")
+
+
+def test_a_subject_that_changed_its_kind_is_held_to_the_new_one(call: Client) -> None:
+    call("PUT", "/config/a", {"compatibility": "NONE"})
+    call.register("a", USER)
+    call.register("a", '{"type":"integer"}', schemaType="JSON")
+    call("PUT", "/config/a", {"compatibility": "BACKWARD"})
+    call.register("a", '{"type":"number"}', schemaType="JSON")
+    call("PUT", "/config/a", {"compatibility": "BACKWARD_TRANSITIVE"})
+    assert call.code("POST", "/subjects/a/versions", {"schema": "{}", "schemaType": "JSON"}) == 409
 
 
 def test_mode_is_enforced(call: Client) -> None:
@@ -167,14 +309,20 @@ def test_mode_is_enforced(call: Client) -> None:
     assert call.register("a", BAD_2, id=42, version=7) == 42
     assert call("GET", "/subjects/a/versions/7")["id"] == 42
     assert call.code("POST", "/subjects/a/versions", {"schema": USER, "id": 42}) == 42205
+    assert call.code("POST", "/subjects/a/versions", {"schema": USER}) == 42205, "without an id"
     call("PUT", "/mode/a", {"mode": "READONLY"})
     assert call.code("POST", "/subjects/a/versions", {"schema": USER_2}) == 42205
     assert call.code("DELETE", "/subjects/a") == 42205
+    assert call.code("DELETE", "/subjects/a/versions/7") == 42205
+    assert call.code("PUT", "/config/a", {"compatibility": "FULL"}) == 42205
     assert call("GET", "/mode/a") == {"mode": "READONLY"}
     assert call("DELETE", "/mode/a") == {"mode": "READONLY"}
     assert call("GET", "/mode/a?defaultToGlobal=true") == {"mode": "IMPORT"}
     assert call("DELETE", "/mode") == {"mode": "IMPORT"}
     assert call.register("b", USER) == 43
+    call("PUT", "/mode", {"mode": "READONLY_OVERRIDE"})
+    call("PUT", "/mode/b", {"mode": "READWRITE"})
+    assert call.code("POST", "/subjects/b/versions", {"schema": USER_2}) == 42205
 
 
 def test_references_are_resolved_and_protected(call: Client) -> None:
@@ -189,6 +337,10 @@ def test_references_are_resolved_and_protected(call: Client) -> None:
     assert call.code("DELETE", "/subjects/address") == 42206
     wider = json.dumps({**person, "fields": [*person["fields"], {"name": "n", "type": "int", "default": 1}]})
     assert call("POST", "/compatibility/subjects/person/versions/latest", {"schema": wider, "references": home}) == {"is_compatible": True}
+    newest = [{**home[0], "version": -1}]
+    again = {"schema": json.dumps({**person, "doc": "d"}), "references": newest}
+    assert call("POST", "/subjects/person/versions", again)["id"] != outer
+    assert call("GET", "/subjects/person/versions/latest")["references"] == home, "the latest of now"
     call("DELETE", "/subjects/person")
     call("DELETE", "/subjects/address")
     assert call("GET", f"/schemas/ids/{inner}")["schema"] == address

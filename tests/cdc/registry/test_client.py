@@ -139,6 +139,36 @@ async def test_client_an_id_that_was_unknown_is_asked_for_again() -> None:
     await client.close()
 
 
+@pytest.mark.parametrize("answer", [httpx.Response(404, text="<html>"), httpx.Response(404, json={"error_code": 404, "message": "no"})])
+async def test_client_a_404_of_somebody_else_is_no_unknown_id(answer: httpx.Response) -> None:
+    """A gateway without its registry, or a wrong address, would make a bad record of every record."""
+    client = client_of([answer], [], attempts=2)
+    with pytest.raises(UnavailableError, match="is this its address"):
+        await client.fetch_ids([1])
+    await client.close()
+
+
+async def test_client_level_of_a_registry_that_knows_no_default_is_the_global_one() -> None:
+    missing = httpx.Response(404, json={"error_code": 40401, "message": "Subject not found."})
+    client = client_of([missing, httpx.Response(200, json={"compatibilityLevel": "FULL"})], [])
+    assert await client.level("orders-value") == "FULL"
+    await client.close()
+
+
+async def test_client_reads_what_refers_to_a_version_deleted_softly(server: RegistryServer) -> None:
+    """Records of the deleted schema may still be in a topic."""
+    client = Registry(server.url)
+    await client.register("users", USER)
+    outer = json.dumps({"type": "record", "name": "Outer", "fields": [{"name": "user", "type": "User"}]})
+    found = await client.register("outer", outer, references=[Reference("User", "users", 1)])
+    await client.delete("outer")
+    await client.delete("users")
+    again = Registry(server.url)
+    assert (await again.get(found)).resolved == (USER,)
+    await client.close()
+    await again.close()
+
+
 @pytest.mark.parametrize(("auth", "header"), [(("me", "pw"), "Basic bWU6cHc="), ("token", "Bearer token")])
 async def test_client_identifies_itself(auth: tuple[str, str] | str, header: str) -> None:
     asked: list[httpx.Request] = []
