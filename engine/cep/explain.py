@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from engine.cep.conditions import Check
-from engine.cep.states import PROCEED, TAKE, State
+from engine.cep.states import PROCEED, TAKE, State, stops_reached
 
 
 class Explained(Struct, frozen=True):
@@ -60,9 +60,8 @@ def ways_on(state: State) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def stops_of(state: State) -> Iterator[tuple[str, Check | None]]:
     """Yield the negations in force in a state, with what a record must be to fit them; None for any record."""
-    for edge in state.edges:
-        if edge.target.kind == "stop":
-            yield edge.target.stage, edge.check
+    for edge in stops_reached(state):
+        yield edge.target.stage, edge.check
 
 
 __all__ = ["Explained", "stops_of", "ways_on"]

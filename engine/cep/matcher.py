@@ -241,14 +241,18 @@ class NfaMatcher:
         node = None if partial is None else partial.node
         first = event if partial is None else partial.first
         look.at(node, None if partial is None else first[1])
-        goes_on: list[Partial] = []
-        stopped = False
+        goes_on: list[Partial] = alive
         open_states = [state]
+        stopped_from = -1  # how many states were open when a negation ended what goes on from one: those above come from it
         while open_states:
             here = open_states.pop()
+            if len(open_states) < stopped_from or stopped_from < 0:
+                stopped_from, goes_on = -1, alive
+                if here.stops and any(edge.check is None or edge.check(look) for edge in here.stops):
+                    stopped_from, goes_on = len(open_states), []
             # Too late for this stage: what comes after it, if it may be left out, is still possible.
             expired = here.limit_ms is not None and node is not None and event[1] - node[1][1] >= here.limit_ms
-            for edge in here.edges:
+            for edge in here.ways:
                 if (expired and edge.action != PROCEED) or (edge.check is not None and not edge.check(look)):
                     continue
                 target = edge.target
@@ -261,16 +265,12 @@ class NfaMatcher:
                         finished.append(Waiting(node, first, event[1]))
                     elif partial is not None:
                         goes_on.append(partial if partial.state == target.number else Partial(target.number, node, first))
-                elif target.kind == "stop":
-                    stopped = True
                 else:
                     taken: Node = (edge.source.stage, event, node, look.next_step())
                     if target.kind != "final":
                         goes_on.append(Partial(target.number, taken, first))
                     if target.kind == "final" or (target.may_end and _leads_to_end(look, target)):
                         finished.append(Waiting(taken, first, event[1]))
-        if not stopped:
-            alive.extend(goes_on)
 
     def _hold_less(self, alive: list[Partial], waiting: list[Waiting], key: Any, found: Found) -> None:
         """Give partial matches up until what is held is within the limit; a match waits no longer once they are gone."""

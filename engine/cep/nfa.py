@@ -15,6 +15,10 @@ time after a record was ignored, so that each way on is taken once; `not_followe
 that follow, and an optional stage that has been taken leaves those behind; a `greedy` loop puts "and not a record of the loop"
 on the edges of the state after it.
 
+A negation is in force from the last record before it to the first one after it. What may be left out between them makes that differ
+from way to way, so a stop ends only what goes on from its state: in (a b?) not x c over "a x b c" the way that waits for b lives on.
+(Flink refuses a negation behind an optional stage as "not supported yet", and lets groups that end with one pass with chance results.)
+
 Limits between neighbours hold on the states of the stage they were set on. `times(n, between=…)` holds on every repetition but
 the one whose state is made first, as Flink has it (its last fixed repetition, or the open end of a loop).
 """
@@ -24,20 +28,22 @@ from dataclasses import dataclass
 from engine.cep.conditions import Condition, all_of, check_of, negated
 from engine.cep.pattern import Pattern, Stage, check_whole
 from engine.cep.scope import (
+    Negations,
     Scope,
     group_goes_on,
-    heads_later_round,
+    has_nots_before,
     heads_optional_group,
     heads_optional_round,
     ignore_condition,
     inner_ignore_condition,
+    nots_before,
     take_condition,
     unless,
     unless_any,
     until_inside,
 )
 from engine.cep.skip import Skip
-from engine.cep.states import IGNORE, PROCEED, TAKE, Kind, State, is_not_next, may_end, only_without, turn_to
+from engine.cep.states import IGNORE, PROCEED, TAKE, Kind, State, is_not_next, may_end, only_without, stops_reached, turn_to
 from engine.errors import ConfigError
 
 
@@ -73,7 +79,7 @@ def compile_pattern(pattern: Pattern, skip: Skip) -> Automaton:
     compiler = _Compiler()
     scope = Scope(pattern.stages)
     start = compiler.sequence(scope, compiler.state("", "final"))
-    for state in compiler.added_later:
+    for state in (*compiler.added_later, *compiler.added_last):
         state.number = len(compiler.states)
         compiler.states.append(state)
     for state in compiler.states:
@@ -90,6 +96,7 @@ class _Compiler:
         self.states: list[State] = []
         # Partial matches are stored with numbers of states: what an earlier version did not have stands behind the rest.
         self.added_later: list[State] = []
+        self.added_last: list[State] = []
         self._stops: dict[str, State] = {}
         self._ungreedy: dict[State, State] = {}  # states as they were before a greedy loop with `until` changed their edges
         self._named: set[str] = set()
@@ -98,6 +105,11 @@ class _Compiler:
         self._named.add(stage)
         made = State(len(self.states), stage, kind, limit_ms)
         self.states.append(made)
+        return made
+
+    def _added(self, like: State, to: list[State]) -> State:
+        made = State(0, like.stage, like.kind, like.limit_ms)
+        to.append(made)
         return made
 
     def sequence(self, scope: Scope, sink: State) -> State:
@@ -130,48 +142,53 @@ class _Compiler:
         made.add(PROCEED, stop, unwanted)
         return made
 
-    def _stop(self, stage: Stage, unwanted: Condition) -> State:
+    def _stop(self, stage: Stage, unwanted: Condition, *, numbered: bool = True) -> State:
         stop = self._stops.get(stage.name)
         if stop is None:
-            stop = self._stops[stage.name] = self.state(stage.name, "stop")
+            stop = self._stops[stage.name] = State(-1, stage.name, "stop")
             stop.add(TAKE, stop, unwanted)
+        if numbered and stop.number < 0:
+            stop.number = len(self.states)
+            self.states.append(stop)
         return stop
 
-    def _nots_before(self, scope: Scope, place: int) -> list[tuple[Stage, Condition]]:
-        """Negations in force when a stage begins: right before it, or before optional stages before it."""
-        found = []
-        while place > 0 and (scope.stages[place - 1].optional or scope.stages[place - 1].contiguity == "not_followed_by"):
-            place -= 1
-            before = scope.stages[place]
-            if before.contiguity == "not_followed_by":
-                found.append((before, take_condition(scope, before)))
-        return found
+    def _add_stops(self, scope: Scope, nots: Negations, state: State) -> None:
+        for stage, unwanted in nots:
+            # The stop of what is in force around a group gets its number behind the group, as it always did.
+            stop = self._stop(stage, unwanted, numbered=(stage, unwanted) not in scope.in_force)
+            if not any(edge.target is stop for edge in state.edges):
+                state.add(PROCEED, stop, unwanted)
 
-    def _add_stops(self, scope: Scope, place: int, state: State) -> None:
-        for stage, unwanted in self._nots_before(scope, place):
-            state.add(PROCEED, self._stop(stage, unwanted), unwanted)
+    def _add_stops_after(self, scope: Scope, place: int, state: State, *, very_next: bool = False) -> None:
+        """Let the negations behind a stage hold where its next repetition is waited for.
 
-    def _add_stop_after(self, scope: Scope, place: int, state: State) -> None:
-        self._add_stop(scope, scope.following(place), state)
+        A `not_next` counts if the stage may be over already, and only for the very next record.
+        """
+        very_next = very_next and scope.may_be_over(place)
+        behind = [stage for stage in scope.nots_after(place) if stage.contiguity == "not_followed_by" or very_next]
+        self._add_stops(scope, tuple((stage, take_condition(scope, stage)) for stage in behind), state)
 
-    def _add_stop(self, scope: Scope, following: Stage | None, state: State) -> None:
-        if following is not None and following.contiguity == "not_followed_by":
-            unwanted = take_condition(scope, following)
-            state.add(PROCEED, self._stop(following, unwanted), unwanted)
-
-    def _without_nots(self, scope: Scope, place: int, sink: State) -> State:
+    def _without_nots(self, scope: Scope, place: int, sink: State, *, numbered: bool = True) -> State:
         """Return the sink as it is once an optional stage has been taken: the negations before that stage are behind it."""
-        nots = {stage.name for stage, _ in self._nots_before(scope, place)}
-        if not nots or not scope.stages[place].optional:
+        if not scope.stages[place].optional:
             return sink
-        copy = self.state(sink.stage, sink.kind, sink.limit_ms)
+        ahead = {stage.name for stage in scope.nots_after(place)}
+        nots = {stage.name for stage, _ in nots_before(scope, place)} - ahead
+        return self._relieved(sink, frozenset(nots), scope, numbered=numbered and has_nots_before(scope, place))
+
+    def _relieved(self, sink: State, nots: frozenset[str], scope: Scope, *, numbered: bool) -> State:
+        """Return a copy of a state without the stops of some negations; `numbered`: earlier versions had one too, whatever it left out."""
+        nots -= {name for state, names in scope.ends if state is sink for name in names}
+        if not numbered and not any(edge.target.stage in nots for edge in stops_reached(sink)):
+            return sink
+        copy = self.state(sink.stage, sink.kind, sink.limit_ms) if numbered else self._added(sink, self.added_last)
         if sink.kind == "normal" and not sink.edges:
-            return sink  # where a group goes round: its edges come later, and none leads to a negation (the copy keeps its number only)
+            return sink  # where a group goes round: its edges come later (the copy keeps its number only)
         for edge in sink.edges:
             if edge.action != PROCEED:
                 copy.add(edge.action, copy if edge.target is sink else edge.target, edge.condition)
             elif edge.target.kind != "stop":
-                copy.add(PROCEED, self._without_nots(scope, place, edge.target), edge.condition)
+                copy.add(PROCEED, self._relieved(edge.target, nots, scope, numbered=numbered), edge.condition)
             elif edge.target.stage not in nots:
                 copy.add(PROCEED, edge.target, edge.condition)
         return copy
@@ -191,7 +208,7 @@ class _Compiler:
         else:
             take, ignore = take_condition(scope, stage), ignore_condition(scope, place)
             first = self._single(scope, place, sink, sink, take, ignore, optional=stage.optional)
-        self._add_stops(scope, place, first)
+        self._add_stops(scope, nots_before(scope, place), first)
         return first
 
     def _times(self, scope: Scope, place: int, sink: State, beyond: State) -> State:
@@ -205,11 +222,12 @@ class _Compiler:
         last = sink
         for _ in range(most - stage.least):
             last = self._single(scope, place, last, beyond, take, ignore, optional=True, first_round=False)
-            self._add_stop_after(scope, place, last)
-        for _ in range(stage.least - 1):
-            last = self._single(scope, place, last, beyond, take, ignore, optional=False, first_round=False)
-            self._add_stop_after(scope, place, last)
-        return self._single(scope, place, last, beyond, take, ignore_condition(scope, place), optional=stage.optional)
+            self._add_stops_after(scope, place, last, very_next=True)
+        for number in range(stage.least, 1, -1):
+            last = self._single(scope, place, last, beyond, take, ignore, optional=False, first_round=False, over=number == stage.least)
+            self._add_stops_after(scope, place, last)
+        first_ignore = ignore_condition(scope, place)
+        return self._single(scope, place, last, beyond, take, first_ignore, optional=stage.optional, over=stage.least == 1)
 
     def _single(
         self,
@@ -222,11 +240,13 @@ class _Compiler:
         *,
         optional: bool,
         first_round: bool = True,
+        over: bool = True,
     ) -> State:
-        """One repetition: take and go to `sink`; where optional, also proceed to `beyond`."""
+        """One repetition: take and go to `sink`; where optional, also proceed to `beyond`. `over`: it may be the last one."""
         stage = scope.stages[place]
         if stage.group is not None:
-            return self._round(scope, place, sink, beyond, optional=optional, first_round=first_round)
+            sink = self._without_nots(scope, place, sink, numbered=False)
+            return self._round(scope, place, sink, beyond, optional=optional, first_round=first_round, over=over)
         limit_ms = self._limit_ms(stage)
         made = self.state(stage.name, "normal", limit_ms)
         sink = self._without_nots(scope, place, sink)
@@ -243,17 +263,14 @@ class _Compiler:
             if optional or heads_optional_group(scope, place):
                 waits = self.state(stage.name, "normal", stage.step_limit_ms)
             elif heads_optional_round(scope, place):
-                waits = State(0, stage.name, "normal", stage.step_limit_ms)
-                self.added_later.append(waits)
+                waits = self._added(State(0, stage.name, "normal", stage.step_limit_ms), self.added_later)
             if waits is not made:
                 waits.add(TAKE, sink, take)
                 waits.add(IGNORE, waits, ignore)
                 if first_round:
-                    self._add_stops(scope, place, waits)
-                    if heads_later_round(scope, place):
-                        self._add_stop(scope, scope.after, waits)
+                    self._add_stops(scope, nots_before(scope, place), waits)
                 else:
-                    self._add_stop_after(scope, place, waits)
+                    self._add_stops_after(scope, place, waits)
             made.add(IGNORE, waits, ignore)
         return made
 
@@ -279,13 +296,13 @@ class _Compiler:
             if stage.until is not None:
                 turn_to(sink, self._ungreedy[sink], stage.until)
         loop.add(TAKE, loop, take)
-        self._add_stop_after(scope, place, loop)
+        self._add_stops_after(scope, place, loop, very_next=True)
         if ignore is not None:
             waits = self.state(stage.name, "normal", stage.step_limit_ms)
             waits.add(TAKE, loop, take)
             waits.add(IGNORE, waits, ignore)
             loop.add(IGNORE, waits, ignore)
-            self._add_stop_after(scope, place, waits)
+            self._add_stops_after(scope, place, waits)
         return loop
 
     def _copy_edges(self, state: State, copy: State) -> None:
@@ -293,33 +310,39 @@ class _Compiler:
         for edge in state.edges:
             target = copy if edge.target is state else edge.target
             if is_not_next(state) and target.kind != "stop":
-                target = State(0, edge.target.stage, edge.target.kind, edge.target.limit_ms)
-                self.added_later.append(target)
+                target = self._added(edge.target, self.added_later)
                 self._copy_edges(edge.target, target)
             copy.add(edge.action, target, edge.condition)
 
     # -- groups
 
-    def _round(self, scope: Scope, place: int, sink: State, beyond: State, *, optional: bool, first_round: bool) -> State:
-        stage = scope.stages[place]
-        assert stage.group is not None
+    def _round(self, scope: Scope, place: int, sink: State, beyond: State, *, optional: bool, first_round: bool, over: bool) -> State:
         may_stop = optional or heads_optional_round(scope, place)
-        words = scope.words_before(place) if first_round else stage.inner
-        until = until_inside(scope, stage)
-        first = self.sequence(Scope(stage.group.stages, stage, words, first_round, scope.following(place), may_stop, until), sink)
+        first = self._inside(scope, place, sink, first_round=first_round, may_stop=may_stop, over=over)
         if optional:
             first.add(PROCEED, beyond, group_goes_on(scope))
         return first
 
     def _looping_group(self, scope: Scope, place: int, sink: State) -> State:
-        stage = scope.stages[place]
-        assert stage.group is not None
         again = self.state("", "normal")
-        until = until_inside(scope, stage)
-        first = self.sequence(Scope(stage.group.stages, stage, stage.inner, False, scope.following(place), True, until), again)
+        first = self._inside(scope, place, again, first_round=False, may_stop=True, over=True)
         first.add(PROCEED, sink, group_goes_on(scope))
         again.add(PROCEED, first, group_goes_on(scope))
+        self._add_stops_after(scope, place, first, very_next=True)
         return first
+
+    def _inside(self, scope: Scope, place: int, sink: State, *, first_round: bool, may_stop: bool, over: bool) -> State:
+        """Compile the stages of a group for one round that leads to `sink`; return the state where the first of them begins."""
+        stage, behind = scope.stages[place], scope.nots_after(place)
+        assert stage.group is not None
+        words = scope.words_before(place) if first_round else stage.inner
+        over = over and scope.may_be_over(place)
+        lasting = tuple((other, take_condition(scope, other)) for other in behind if other.contiguity == "not_followed_by")
+        in_force = nots_before(scope, place) if first_round else lasting
+        ends = (*scope.ends, (sink, frozenset(other.name for other, _ in lasting)))
+        until = until_inside(scope, stage)
+        inner = Scope(stage.group.stages, stage, words, first_round, behind, may_stop, until, over, in_force, ends)
+        return self.sequence(inner, sink)
 
     def _limit_ms(self, stage: Stage) -> int | None:
         return stage.repeat_limit_ms if stage.repeat_limit_ms is not None and stage.name in self._named else stage.step_limit_ms

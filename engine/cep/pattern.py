@@ -302,7 +302,7 @@ def _check_sequence(pattern: Pattern) -> None:
     stages = pattern.stages
     for place, stage in enumerate(stages):
         behind = stages[place + 1 :]
-        if stage.contiguity == "not_next" and behind and not any(map(_surely_takes, behind)):
+        if stage.contiguity == "not_next" and behind and not any(map(surely_takes, behind)):
             raise ConfigError(
                 f"not_next({stage.name!r}): all that comes after it is optional, so it is not certain that a next record counts"
             )
@@ -326,7 +326,7 @@ def _check_group(stage: Stage, group: Pattern, *, after_greedy: bool) -> None:
     first, last = group.stages[0], group.stages[-1]
     if last.is_not:
         raise ConfigError(f"a group cannot end with a negation ({last.text}); put it behind the group")
-    if not any(map(_surely_takes, group.stages)) and (stage.quantified or stage.optional):
+    if not any(map(surely_takes, group.stages)) and (stage.quantified or stage.optional):
         raise ConfigError("a group that is repeated or optional needs a stage that is not optional, or a round of it could take no record")
     if after_greedy and first.optional:
         raise ConfigError(f"optional: {first.text} comes right after a greedy stage, which would leave nothing to it")
@@ -335,8 +335,9 @@ def _check_group(stage: Stage, group: Pattern, *, after_greedy: bool) -> None:
     _check_sequence(group)
 
 
-def _surely_takes(stage: Stage) -> bool:
-    return not stage.is_not and not stage.optional and (stage.group is None or any(map(_surely_takes, stage.group.stages)))
+def surely_takes(stage: Stage) -> bool:
+    """Say whether no match goes without a record of a stage or a group."""
+    return not stage.is_not and not stage.optional and (stage.group is None or any(map(surely_takes, stage.group.stages)))
 
 
 def _stage(contiguity: Contiguity, what: str | Pattern, where: User | None, of: type[Any] | None) -> Stage:
@@ -364,6 +365,7 @@ def _shape(stage: Stage) -> str:
 
 
 def _head(stage: Stage, group: Pattern) -> str:
-    """Tell groups apart whose states are numbered anew since their first stage is heeded: its own words, or those around it."""
+    """Tell groups apart whose states are numbered anew since their first stage is heeded, or since a negation reaches over them."""
     first = group.stages[0]
-    return "'" if first.group is not None or (first.quantified and first.inner != stage.inner) else ""
+    heeded = first.group is not None or (first.quantified and first.inner != stage.inner)
+    return "'" * heeded + '"' * (not any(map(surely_takes, group.stages)))

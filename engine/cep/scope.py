@@ -7,7 +7,11 @@ group's `until` ends every edge inside it.
 from dataclasses import dataclass
 
 from engine.cep.conditions import ALWAYS, AnyOf, Condition, all_of, negated
-from engine.cep.pattern import Contiguity, Inner, Stage
+from engine.cep.pattern import Contiguity, Inner, Stage, surely_takes
+from engine.cep.states import State
+
+Negations = tuple[tuple[Stage, Condition], ...]
+"""Negations, each with what it does not want."""
 
 
 @dataclass(slots=True)
@@ -15,21 +19,37 @@ class Scope:
     """A sequence of stages that is being compiled: the whole pattern or a group of it.
 
     `words` say what may lie before the head of a group; `first_round` tells the head of a repeated group whether it stands for the
-    group's first round; `may_stop` that the match may also go on without the round that the head begins; `after` is the stage that
-    follows a group; `until` ends the groups that the stages stand in.
+    group's first round; `may_stop` that the match may also go on without the round that the head begins; `until` ends the groups that the
+    stages stand in.
+
+    Negations: `after` are those that come right behind the group, and `over` says that the group may be over after this round; `in_force`
+    are those in force when the head of the group begins; `ends` says of states to which rounds around here lead which negations are in
+    force from there on, whatever the stages have taken.
     """
 
     stages: tuple[Stage, ...]
     group: Stage | None = None
     words: Contiguity | Inner = "begin"
     first_round: bool = True
-    after: Stage | None = None
+    after: tuple[Stage, ...] = ()
     may_stop: bool = False
     until: Condition | None = None
+    over: bool = True
+    in_force: Negations = ()
+    ends: tuple[tuple[State, frozenset[str]], ...] = ()
 
-    def following(self, place: int) -> Stage | None:
-        """Return the stage that comes after a place."""
-        return self.stages[place + 1] if place + 1 < len(self.stages) else self.after
+    def nots_after(self, place: int) -> tuple[Stage, ...]:
+        """Return the negations right behind a stage, those behind the group if the stage is its last one."""
+        found: list[Stage] = []
+        for stage in self.stages[place + 1 :]:
+            if not stage.is_not:
+                return tuple(found)
+            found.append(stage)
+        return (*found, *self.after)
+
+    def may_be_over(self, place: int) -> bool:
+        """Say whether what stands right behind a stage may come next when the stage is over."""
+        return place + 1 < len(self.stages) or self.over
 
     def words_before(self, place: int) -> Contiguity | Inner:
         """Return the words that say what may lie before a place; the head of a group has none of its own."""
@@ -72,9 +92,27 @@ def heads_optional_round(scope: Scope, place: int) -> bool:
     return scope.group is not None and place == 0 and scope.may_stop
 
 
-def heads_later_round(scope: Scope, place: int) -> bool:
-    """Say whether a stage is the first one of a group's second round or a later one: a negation behind the group is in force there."""
-    return scope.group is not None and place == 0 and not scope.first_round
+def nots_before(scope: Scope, place: int) -> Negations:
+    """Return the negations in force when a stage begins: right before it, or before stages before it that may be left out."""
+    found: list[tuple[Stage, Condition]] = []
+    while place > 0 and (scope.stages[place - 1].contiguity == "not_followed_by" or may_be_left_out(scope.stages[place - 1])):
+        place -= 1
+        before = scope.stages[place]
+        if before.contiguity == "not_followed_by":
+            found.append((before, take_condition(scope, before)))
+    return (*found, *scope.in_force) if place == 0 else tuple(found)
+
+
+def has_nots_before(scope: Scope, place: int) -> bool:
+    """Say whether some of them stand in the same group, only optional stages between."""
+    while place > 0 and scope.stages[place - 1].optional:
+        place -= 1
+    return place > 0 and scope.stages[place - 1].contiguity == "not_followed_by"
+
+
+def may_be_left_out(stage: Stage) -> bool:
+    """Say whether a match may go on without a record of a stage or a group."""
+    return not stage.is_not and not surely_takes(stage)
 
 
 def ignore_condition(scope: Scope, place: int) -> Condition | None:

@@ -37,6 +37,8 @@ class State:
         lasts_ms: The time since the record before, after which it dies: the longest limit of the states that it may proceed to.
         may_end: Edges lead from here to the end without taking a record, conditions permitting.
         pending: It is a match once the limit of the whole passes: it may proceed to where nothing must happen any more.
+        stops: Edges to the stops of negations in force here. They end what goes on from here, not what waits in states before.
+        ways: The other edges.
     """
 
     number: int
@@ -47,13 +49,17 @@ class State:
     may_end: bool = False
     pending: bool = False
     edges: list[Edge] = field(default_factory=list)
+    stops: list[Edge] = field(default_factory=list)
+    ways: list[Edge] = field(default_factory=list)
 
     def add(self, action: Action, target: "State", condition: Condition = ALWAYS) -> None:
         """Add an edge."""
         self.edges.append(Edge(action, self, target, condition))
 
     def look_ahead(self) -> None:
-        """Note what the states that it may proceed to mean for it; all edges are there."""
+        """Note what its edges and the states that it may proceed to mean for it; all edges are there."""
+        self.stops = [edge for edge in self.edges if edge.action == PROCEED and edge.target.kind == "stop"]
+        self.ways = [edge for edge in self.edges if edge not in self.stops]
         all_states = list(reached(self))
         limits = [other.limit_ms for other in all_states if any(edge.action != PROCEED for edge in other.edges)]
         self.lasts_ms = None if None in limits else max((limit for limit in limits if limit is not None), default=None)
@@ -74,6 +80,12 @@ def reached(state: State) -> Iterator[State]:
     for edge in state.edges:
         if edge.action == PROCEED and edge.target.kind != "stop":
             yield from reached(edge.target)
+
+
+def stops_reached(state: State) -> Iterator[Edge]:
+    """Yield the edges to the stops of negations in force in a state, or in those that it may proceed to."""
+    for other in reached(state):
+        yield from (edge for edge in other.edges if edge.target.kind == "stop")
 
 
 def only_without(state: State, take: Condition) -> None:

@@ -84,6 +84,41 @@ def test_negation_behind_a_repeated_group_is_in_force_between_its_rounds_also_af
     assert taken(pattern, "a1 o2 a3 o3 c4") == ["a1 a3 c4", "a1 c4", "a3 c4"]
 
 
+def test_negation_behind_a_group_leaves_alone_what_comes_between_the_records_of_a_round() -> None:
+    group = cep.begin("a", is_("a")).followed_by("b", is_("b")).optional()
+    pattern = cep.begin(group).not_followed_by("x", is_("x")).followed_by("c", is_("c"))
+    assert taken(pattern, "a1 x2 b3 c4") == taken(pattern, "a1 o1 x2 b3 c4") == ["a1 b3 c4"]
+    assert taken(pattern, "a1 x2 c4") == taken(pattern, "a1 b2 x3 c4") == []
+
+
+def test_negation_before_a_group_is_in_force_until_its_first_record_whichever_stage_takes_it() -> None:
+    group = cep.begin("b", is_("b")).optional().followed_by("c", is_("c"))
+    pattern = cep.begin("a", is_("a")).not_followed_by("x", is_("x")).followed_by(group)
+    assert taken(pattern, "a1 x2 c3") == taken(pattern, "a1 o1 x2 c3") == taken(pattern, "a1 o1 x2 b3 c4") == []
+    assert taken(pattern, "a1 b2 x3 c4") == ["a1 b2 c4"]
+
+
+def test_negation_behind_a_group_is_in_force_before_a_round_also_if_its_first_stage_is_left_out() -> None:
+    group = cep.begin("a", is_("a")).optional().followed_by("b", is_("b"))
+    pattern = cep.begin(group).times(2).not_followed_by("x", is_("x")).followed_by("c", is_("c"))
+    assert taken(pattern, "b1 o1 x2 b3 c4") == taken(pattern, "b1 o1 x2 a3 b3 c4") == []
+    assert taken(pattern, "b1 a2 x3 b4 c5") == ["a2 b1 b4 c5"]
+
+
+def test_negations_one_after_the_other_are_all_in_force_between_repetitions() -> None:
+    pattern = (
+        cep.begin("a", is_("a")).one_or_more().not_followed_by("x", is_("x")).not_followed_by("y", is_("y")).followed_by("c", is_("c"))
+    )
+    assert taken(pattern, "a1 o1 y2 a3 c4") == taken(pattern, "a1 o1 x2 a3 c4") == ["a3 c4"]
+
+
+def test_not_next_behind_a_group_counts_once_the_group_may_be_over() -> None:
+    rounds = cep.begin(cep.begin("a", is_("a"))).times(2, 3)
+    pattern = rounds.not_next("x", is_("x")).followed_by("c", is_("c"))
+    assert taken(pattern, "a1 x2 a3 c4") == ["a1 a3 c4"]
+    assert taken(pattern, "a1 a2 x3 a4 c5") == ["a2 a4 c5"]
+
+
 def test_negation_before_a_stage_is_over_with_its_first_record() -> None:
     pattern = cep.begin("c", is_("c")).not_followed_by("x", is_("x")).followed_by_any("b", is_("b")).times(1, 2).allow_combinations()
     assert taken(pattern, "c1 b2 x3 b4") == taken(pattern, "c1 b2 o2 x3 b4") == ["c1 b2", "c1 b2 b4"]

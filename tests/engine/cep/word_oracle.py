@@ -7,7 +7,8 @@ takes one record. A match is a word and a record for each of its places, so that
     a (b c?){1,2}   ──►   a b    a b c    a b b    a b c b    a b b c    a b c b c
 
 What a negation forbids must not come between the repetitions of the stage before it either, as in Apache Flink; behind a group, not
-between its rounds, nor between the repetitions of its last stage. A not_next there holds once the group may be over.
+between its rounds, nor between the repetitions of its last stage. A not_next there holds once the group may be over. Between two records
+of one round what is behind the group forbids nothing, also where the later one could have been left out.
 """
 
 from collections.abc import Iterator, Sequence
