@@ -33,6 +33,7 @@ _LABELS: dict[str, Any] = {"optional": _Field.LABEL_OPTIONAL, "required": _Field
 _TOKEN = re.compile(
     r"""\s+|//[^\n]*|/\*.*?\*/|([A-Za-z_.][\w.]*|[+-]?\d[\w.+-]*|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[{}\[\]()<>=;,:+-])""", re.DOTALL
 )
+_PASSED_OVER = frozenset({"option", "service", "extend", "extensions", "["})
 _NUMBER_MAX = 536_870_911
 
 
@@ -42,11 +43,43 @@ def parse(schema: str) -> Any:
     Raises:
         RecordError: It is neither, or uses what is refused.
     """
+    return _serialized(schema) or _Parser(schema).file()
+
+
+def serialized(schema: str) -> str:
+    """Return a text as clients of some languages register it: its descriptor in base64. What is one already stays as it is."""
+    if _serialized(schema) is not None:
+        return schema
+    file = parse(schema)
+    _hide_optionals(file.message_type)
+    return base64.b64encode(file.SerializeToString()).decode()
+
+
+def _hide_optionals(messages: Any) -> None:
+    """Put each optional field of proto3 into a oneof of its own, as descriptors have it."""
+    for message in messages:
+        taken = {field.name for field in message.field} | {one.name for one in message.oneof_decl}
+        for field in message.field:
+            if field.proto3_optional:
+                name = f"_{field.name}"
+                while name in taken:
+                    name = f"X{name}"
+                taken.add(name)
+                field.oneof_index = len(message.oneof_decl)
+                message.oneof_decl.add(name=name)
+        _hide_optionals(message.nested_type)
+
+
+def has_options(schema: str) -> bool:
+    """Return whether a text has something that `parse` passes over."""
+    return _serialized(schema) is None and not _PASSED_OVER.isdisjoint(tokens_of(schema))
+
+
+def _serialized(schema: str) -> Any:
     try:
-        file = descriptor_pb2.FileDescriptorProto.FromString(base64.b64decode(schema, validate=True))
+        return descriptor_pb2.FileDescriptorProto.FromString(base64.b64decode(schema, validate=True))
     except (binascii.Error, ValueError, DecodeError):
-        return _Parser(schema).file()
-    return file
+        return None
 
 
 class _Parser:
@@ -284,4 +317,4 @@ def _found(name: str, scope: str, kinds: dict[str, Any]) -> str | None:
         scope = scope.rpartition(".")[0]
 
 
-__all__ = ["SCALARS", "parse"]
+__all__ = ["SCALARS", "has_options", "parse", "serialized", "tokens_of"]

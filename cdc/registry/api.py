@@ -64,14 +64,22 @@ class RegistryApi:
             ("DELETE", "/subjects/{s}", self._deletes.subject),
             ("GET", "/subjects/{s}/versions", self._versions),
             ("POST", "/subjects/{s}/versions", self._register),
-            ("GET", "/subjects/{s}/versions/{v}", lambda query, subject, version: shown(self._version(subject, version, query))),
-            ("GET", "/subjects/{s}/versions/{v}/schema", lambda query, subject, version: Raw(self._version(subject, version, query).text)),
+            (
+                "GET",
+                "/subjects/{s}/versions/{v}",
+                lambda query, subject, version: _formed(query, shown(self._version(subject, version, query))),
+            ),
+            (
+                "GET",
+                "/subjects/{s}/versions/{v}/schema",
+                lambda query, subject, version: _raw(query, shown(self._version(subject, version, query))),
+            ),
             ("GET", "/subjects/{s}/versions/{v}/referencedby", self._referenced_by),
             ("DELETE", "/subjects/{s}/versions/{v}", self._deletes.version),
             ("GET", "/schemas", self._schemas),
             ("GET", "/schemas/types", lambda query: list(KINDS)),
             ("GET", by_id, self._by_id),
-            ("GET", f"{by_id}/schema", lambda query, number: Raw(self._schema(number)[1])),
+            ("GET", f"{by_id}/schema", lambda query, number: _raw(query, self._by_id(query, number))),
             ("GET", f"{by_id}/subjects", lambda query, number: page(query, sorted({v.subject for v in self._uses(number, query)}))),
             ("GET", f"{by_id}/versions", self._versions_of_id),
             ("POST", "/compatibility/subjects/{s}/versions", self._compatible_with_all),
@@ -146,6 +154,9 @@ class RegistryApi:
             raise ApiError(40402, f"Version {version} not found.")
         return match
 
+    def _shown(self, query: Query, subject: str, version: str) -> dict[str, Any]:
+        return shown(self._version(subject, version, query))
+
     def _referenced_by(self, query: Query, subject: str, version: str) -> list[int]:
         found = self._version(subject, version, {"deleted": "true"})
         return page(query, sorted({v.id for v in referring(self._store, found, deleted=is_true(query, "deleted"))}))
@@ -165,7 +176,7 @@ class RegistryApi:
     def _by_id(self, query: Query, number: str) -> dict[str, Any]:
         kind, text, references = self._schema(number)
         most = {"maxId": self._store.id_max()} if is_true(query, "fetchMaxId") else {}
-        return {"schema": text, **kind_and_references(kind, references), **most}
+        return _formed(query, {"schema": text, **kind_and_references(kind, references), **most})
 
     def _uses(self, number: str, query: Query) -> list[Version]:
         self._schema(number)
@@ -235,7 +246,7 @@ class RegistryApi:
         found = next((v for v in reversed(versions) if v.id == known), None)
         if found is None:
             raise ApiError(40403, "Schema not found")
-        return shown(found)
+        return _formed(query, shown(found))
 
     def _take(self, body: Mapping[str, Any]) -> tuple[str, str, References, Any, dict[str, Any]]:
         """Return (kind, text, references, decoded schema, named types that it refers to) of a request."""
@@ -338,6 +349,22 @@ def _given(body: Mapping[str, Any], name: str) -> int | None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool)):
         return value if value is not None and value > 0 else None
     raise ApiError(400, f"{name} is not a whole number: {value!r}")
+
+
+def _raw(query: Query, answer: dict[str, Any]) -> Raw:
+    return Raw(_formed(query, answer)["schema"])
+
+
+def _formed(query: Query, answer: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer with its schema in the format that a request asks for; JSON Schemas have only one."""
+    wanted, kind = query.get("format", "").strip(), answer.get("schemaType", "AVRO")
+    if not wanted or kind == "JSON":
+        return answer
+    if (kind, wanted) != ("PROTOBUF", "serialized"):
+        raise ApiError(422, f"this registry gives no schema of type {kind} in the format {wanted!r}")
+    from cdc.protobuf_text import serialized  # it was there when the schema was registered
+
+    return {**answer, "schema": serialized(answer["schema"])}
 
 
 def _check_protobuf(text: str) -> None:

@@ -10,8 +10,6 @@ Documentation and defaults count, and in Protobuf options.
 import json
 from typing import Any
 
-from engine.errors import RecordError
-
 _NAMED = frozenset({"record", "error", "enum", "fixed"})
 _PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
 
@@ -47,17 +45,25 @@ def _avro(schema: Any, space: str) -> Any:
 
 
 def _protobuf(text: str) -> str:
-    from cdc.protobuf_text import parse, tokens_of  # only where it is used: the library is an extra of its own
+    from cdc.protobuf_text import has_options, parse, tokens_of  # only where it is used: the library is an extra of its own
 
     file = parse(text)
+    file.ClearField("name")
+    file.syntax = file.syntax or "proto2"
     file.dependency.sort()
     waiting = list(file.message_type)
     while waiting:
         message = waiting.pop()
         message.field.sort(key=lambda field: field.number)
+        for field in message.field:
+            field.ClearField("json_name")
+            if field.proto3_optional and field.HasField("oneof_index"):
+                field.ClearField("oneof_index")  # descriptors hide it in a oneof of its own, behind all others
+                del message.oneof_decl[-1]
+            if field.type_name:
+                field.ClearField("type")  # an imported one's is not known
+                field.type_name = field.type_name.removeprefix(".")
         waiting += message.nested_type
-    try:
-        words = sorted(tokens_of(text))  # what is parsed has no options: so that they count, all words do, wherever they stand
-    except RecordError:
-        words = []  # a descriptor in base64, which has them
+    # A text is parsed without its options. So that they count, all its words do then, wherever they stand.
+    words = sorted(tokens_of(text)) if has_options(text) else []
     return json.dumps([file.SerializeToString(deterministic=True).hex(), words])

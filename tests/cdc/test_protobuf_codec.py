@@ -15,6 +15,7 @@ from grpc_tools import protoc
 from cdc import Registry, protobuf
 from cdc.protobuf_codec import read_indexes, write_indexes
 from cdc.protobuf_schema import indexes_of, message_names, source_of
+from cdc.protobuf_text import serialized
 from cdc.registry.client import NotFoundError
 from cdc.registry.server import RegistryServer
 from engine.errors import ConfigError, RecordError
@@ -159,6 +160,13 @@ def test_messages_are_found_by_their_indexes(classes: dict[str, Any]) -> None:
     assert message_names(source_of(nested.file))[indexes_of(nested)] == "shop.Payment.Line"
     with pytest.raises(RecordError, match="it has no message"):
         message_names("hello")
+
+
+def test_hidden_messages_of_maps_count_in_descriptors_and_elsewhere_if_nothing_else_fits() -> None:
+    """Clients do not agree on them: Confluent's for Java leaves them out, those for Python and Go do not."""
+    text = 'syntax = "proto3"; message O { map<string, int32> m = 1; message A { } message B { } }'
+    assert message_names(text) == {(0,): "O", (0, 0): "O.A", (0, 1): "O.B", (0, 2): "O.B"}
+    assert message_names(serialized(text)) == {(0,): "O", (0, 0): "O.A", (0, 1): "O.A", (0, 2): "O.B"}
 
 
 @pytest.mark.parametrize(("indexes", "raw"), [((0,), b"\0"), ((1,), b"\2\2"), ((0, 0), b"\4\0\0"), ((300, 2), b"\4\xd8\4\4")])

@@ -112,6 +112,8 @@ def test_register_incompatible_is_refused_with_the_reason(call: Client) -> None:
         ("POST", "/compatibility/subjects/none/versions/latest", {"schema": USER}, 40401),
         ("DELETE", "/subjects/a?permanent=true", None, 40405),
         ("DELETE", "/subjects/a/versions/1?permanent=true", None, 40407),
+        ("GET", "/schemas/ids/1?format=resolved", None, 422),
+        ("GET", "/subjects/a/versions/1/schema?format=resolved", None, 422),
         ("GET", "/schemas/ids/-5", None, 40403),
         ("GET", "/schemas/ids/5000000000", None, 404),
         ("GET", "/schemas/ids/99/schema", None, 40403),
