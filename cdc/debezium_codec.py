@@ -303,7 +303,7 @@ class DebeziumCodec(Generic[R]):
         """Return the selector of a column of the row, or, where the row has none of that name, of a field of the change.
 
         The column comes from `after`, else from the key, else from `before`; a truncate and a message have none (None). Of a dict row
-        whose column is not declared, a UUID, date or time is its text: such a value cannot be a key.
+        whose column is not declared, a UUID, date or time is its text.
         """
         what = f"column {name!r} of {getattr(self._rows.type, '__name__', 'the row')}"
         column = name.partition(".")[0]

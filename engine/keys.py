@@ -1,12 +1,23 @@
-"""Keys on the wire and in the store: str as UTF-8, int as decimal text, bytes as they are, a Struct as JSON.
+"""Keys on the wire and in the store: str as UTF-8, int as decimal text, bytes as they are, a Struct as JSON, others as their text.
+
+| UUID                | `0f0e0d0c-0b0a-4908-8706-050403020100`                                             |
+| date, time          | `2026-02-28`, `10:20:30.000001`                                                    |
+| datetime            | `2026-02-28T10:20:30`; with a zone in UTC: `2026-02-28T09:20:30+00:00`             |
+| Decimal             | in digits, without zeros at its end: `1.5` for 1.50, `100` for 1E+2                |
+
+Equal keys have equal bytes, so a key that was written in another way by somebody else is refused: its record may lie in another
+partition than the same key in the way of this engine.
 
 `key_codec(type)` is for keys whose type is declared. Where a `key_by` callable does not say what it returns, the codec for `Any`
 puts a letter in front that tells the type; such keys are for state and repartition topics only, never for a topic of the user's.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from decimal import Decimal, InvalidOperation
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -39,7 +50,10 @@ def wire_bytes(key: Any) -> bytes:
         return msgspec.json.encode(key)
     if isinstance(key, str):
         return str(key).encode()
-    raise RecordError(f"a key must be str, int, bytes or a Struct, not {type(key).__name__}: {key!r}")
+    for kind, text in _TEXTS.items():
+        if type(key) is kind or (kind is Decimal and isinstance(key, Decimal)):
+            return text.write(key).encode()
+    raise RecordError(f"a key must be {_KINDS} or a Struct, not {type(key).__name__}: {key!r}")
 
 
 def key_codec(key_type: Any, what: str = "key") -> KeyCodec:
@@ -56,14 +70,16 @@ def key_codec(key_type: Any, what: str = "key") -> KeyCodec:
         return KeyCodec(bytes, _typed(bytes), _typed(bytes), bytes)
     if isinstance(key_type, type) and issubclass(key_type, msgspec.Struct):
         return KeyCodec(key_type, _typed(key_type), _typed(key_type), _decode_struct(key_type))
+    if isinstance(key_type, type) and key_type in _TEXTS:
+        return KeyCodec(key_type, _typed(key_type), _typed(key_type), _decode_text(key_type))
     if key_type is Any or key_type is object:
         return KeyCodec(Any, wire_bytes, _encode_any, _decode_any)
-    raise ConfigError(f"{what}: {getattr(key_type, '__name__', key_type)} cannot be a key; use str, int, bytes or a frozen Struct")
+    raise ConfigError(f"{what}: {getattr(key_type, '__name__', key_type)} cannot be a key; use {_KINDS} or a frozen Struct")
 
 
 def _typed(expected: type) -> Callable[[Any], bytes]:
     def encode(key: Any) -> bytes:
-        if not isinstance(key, expected):
+        if not isinstance(key, expected) or (expected is date and isinstance(key, datetime)):
             raise RecordError(f"a key must be {expected.__name__} here, not {type(key).__name__}: {key!r}")
         return wire_bytes(key)
 
@@ -104,6 +120,9 @@ def _encode_any(key: Any) -> bytes:
         return b"b" + raw
     if type(key) is int:
         return b"i" + raw
+    text = _TEXTS.get(type(key))
+    if text is not None:
+        return text.letter + raw
     raise RecordError(f"a {type(key).__name__} as key needs its type declared: annotate what the key_by function returns")
 
 
@@ -115,4 +134,54 @@ def _decode_any(raw: bytes) -> Any:
         return _decode_int(rest)
     if tag == b"b":
         return rest
+    for kind, text in _TEXTS.items():
+        if tag == text.letter:
+            return _decode_text(kind)(rest)
     raise RecordError(f"key {raw!r} was not written by this engine")
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """How a type is written and read; the letter tells it where it is not declared."""
+
+    letter: bytes
+    write: Callable[[Any], str]
+    read: Callable[[str], Any]
+
+
+def _moment(key: datetime) -> str:
+    return (key if key.tzinfo is None else key.astimezone(UTC)).isoformat()
+
+
+def _digits(key: Decimal) -> str:
+    if not key.is_finite():
+        raise RecordError(f"{key} cannot be a key")
+    text = format(key, "f")
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text == "-0" else text
+
+
+_TEXTS: Mapping[Any, _Text] = {
+    UUID: _Text(b"u", str, UUID),
+    date: _Text(b"d", date.isoformat, date.fromisoformat),
+    time: _Text(b"t", time.isoformat, time.fromisoformat),
+    datetime: _Text(b"m", _moment, datetime.fromisoformat),
+    Decimal: _Text(b"n", _digits, Decimal),
+}
+_KINDS = "str, int, bytes, UUID, date, time, datetime, Decimal"
+
+
+def _decode_text(key_type: Any) -> Callable[[bytes], Any]:
+    text = _TEXTS[key_type]
+
+    def decode(raw: bytes) -> Any:
+        try:
+            key = text.read(raw.decode())
+        except (ValueError, InvalidOperation) as error:
+            raise RecordError(f"key {raw!r} is not a {key_type.__name__}: {error}") from error
+        written = text.write(key)
+        if written.encode() != raw:
+            raise RecordError(f"key {raw!r} is not written as keys of {key_type.__name__} are here, {written!r}; read it as str")
+        return key
+
+    return decode

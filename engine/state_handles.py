@@ -193,7 +193,7 @@ class MapState(StateHandle, MutableMapping[MK, MV], Generic[MK, MV]):
     Iteration is in the order of the entries' keys as bytes.
 
     Args:
-        key_type: str, int, bytes or a Struct.
+        key_type: str, int, bytes, UUID, date, time, datetime, Decimal or a Struct.
         value_type: Type of the values.
         ttl: How long, in event time, an entry lives after its last write; it may be set, changed and left out over existing state.
         upgrade: Makes a value of the type out of a stored one that does not fit it, given as plain data (dict, list, str, …).

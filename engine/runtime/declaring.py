@@ -35,7 +35,8 @@ class Declarations:
         Args:
             value_type, codec: Exactly one: a type to read JSON as, or a codec such as `debezium(User)`.
             key: Field (or callable of the value) that is the key; without it Kafka's record key counts.
-            key_type: Type of the key: str (UTF-8), int (decimal text), bytes, or a Struct (JSON).
+            key_type: Type of the key: str (UTF-8), int (decimal text), bytes, a Struct (JSON), UUID, date, time, datetime or
+                Decimal (their text; see `engine.keys`).
             time: Field or callable that gives event time in UTC milliseconds; None for the Kafka timestamp.
             watermark: `bounded("30s")`, `monotonic()`, or a class derived from `WatermarkGenerator`; without one `bounded("0s")`.
         """

@@ -16,6 +16,7 @@ import asyncio
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from engine.errors import ConfigError, RecordError, StreamForgeError, UnavailableError
@@ -74,7 +75,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows (key, value) by key: str and bytes by their bytes, int by number, a Struct by its JSON.
+    """Rows (key, value) by key: str and bytes by their bytes, int and Decimal by number, a Struct by its JSON, others by their text.
 
     Attributes:
         partitions: Those that were read.
@@ -264,7 +265,7 @@ def _rows_of(task: Task, place: Place) -> HeldRows:
 
 def _rank(codec: KeyCodec) -> Callable[[Any], Any]:
     """Return what keys are sorted by."""
-    return (lambda key: key) if codec.type is int else codec.wire
+    return (lambda key: key) if codec.type in (int, Decimal) else codec.wire
 
 
 def _of_rank(row: _Ranked) -> Any:

@@ -13,7 +13,9 @@ from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
+import msgspec
 import pytest
 from msgspec import Struct
 
@@ -305,6 +307,30 @@ def test_a_table_in_a_pipeline_follows_its_keys(capture: str, table: str, row: A
     rows = rows_in_a_pipeline(capture, table, row)
     found = sorted((said_of_key(key), value["n_changes"], value["note"]) for key, value in rows.items())
     assert found == sorted((said_of_key(key), int(number), note) for key, number, note in truth()[table][1:])
+
+
+KEY_TYPES = {"key_uuid": UUID, "key_date": date, "key_timestamptz": datetime, "key_timestamp": datetime, "key_numeric": Decimal}
+
+
+@pytest.mark.parametrize("declared", [False, True], ids=["dict", "declared"])
+@pytest.mark.parametrize(
+    ("capture", "table"),
+    [
+        (capture, table)
+        for capture in ("eu.west-1.shop.jsonschema", "headed.avro", "prefixed.jsonschema", "old_style.avro", "plain.json")
+        for table in KEY_TYPES
+        if table in tables(capture)
+    ],
+)  # fmt: skip
+def test_a_table_follows_keys_that_are_neither_text_nor_whole_numbers(capture: str, table: str, declared: bool) -> None:
+    key_type: Any = KEY_TYPES[table]
+    fields = [("id", key_type), ("n_changes", int), ("note", str)]
+    rows = rows_in_a_pipeline(capture, table, msgspec.defstruct("Keyed", fields, frozen=True) if declared else dict)
+    read: Any = datetime.fromisoformat if key_type is datetime else key_type.fromisoformat if key_type is date else key_type
+    if declared:
+        assert {type(key) for key in rows} == {key_type}
+    found = {key if isinstance(key, key_type) else read(key): (row["n_changes"], row["note"]) for key, row in rows.items()}
+    assert found == {read(key): (int(number), note) for key, number, note in truth()[table][1:]}
 
 
 def said_of_key(key: str) -> Any:
