@@ -25,12 +25,11 @@ the one whose state is made first, as Flink has it (its last fixed repetition, o
 
 from dataclasses import dataclass
 
-from engine.cep.conditions import Condition, all_of, check_of, negated
+from engine.cep.conditions import Condition, check_of, negated
 from engine.cep.pattern import Pattern, Stage, check_whole
 from engine.cep.scope import (
     Negations,
     Scope,
-    group_goes_on,
     has_nots_before,
     heads_optional_group,
     heads_optional_round,
@@ -252,12 +251,11 @@ class _Compiler:
         sink = self._without_nots(scope, place, sink)
         made.add(TAKE, sink, take)
         if optional:
-            always = group_goes_on(scope)
             if stage.greedy and stage.until is not None:
-                made.add(PROCEED, self._ungreedy.get(beyond, beyond), all_of(always, stage.until))
-                made.add(PROCEED, beyond, all_of(always, negated(stage.until)))
+                made.add(PROCEED, self._ungreedy.get(beyond, beyond), stage.until)
+                made.add(PROCEED, beyond, negated(stage.until))
             else:
-                made.add(PROCEED, beyond, always)
+                made.add(PROCEED, beyond)
         if ignore is not None:
             waits = made
             if optional or heads_optional_group(scope, place):
@@ -281,16 +279,15 @@ class _Compiler:
             return self._looping_group(scope, place, sink)
         take = unless(stage.until, take_condition(scope, stage))
         ignore = unless_any(stage.until, inner_ignore_condition(scope, place))
-        always = group_goes_on(scope)
         loop = self.state(stage.name, "normal", self._limit_ms(stage))
         if stage.greedy and stage.until is not None:
             copy = self.state(sink.stage, sink.kind, sink.limit_ms)
             self._copy_edges(sink, copy)
             self._ungreedy[sink] = copy
-            loop.add(PROCEED, copy, all_of(always, stage.until))
-            loop.add(PROCEED, sink, all_of(always, negated(stage.until)))
+            loop.add(PROCEED, copy, stage.until)
+            loop.add(PROCEED, sink, negated(stage.until))
         else:
-            loop.add(PROCEED, sink, always)
+            loop.add(PROCEED, sink)
         if stage.greedy:
             only_without(sink, take)
             if stage.until is not None:
@@ -320,14 +317,14 @@ class _Compiler:
         may_stop = optional or heads_optional_round(scope, place)
         first = self._inside(scope, place, sink, first_round=first_round, may_stop=may_stop, over=over)
         if optional:
-            first.add(PROCEED, beyond, group_goes_on(scope))
+            first.add(PROCEED, beyond)
         return first
 
     def _looping_group(self, scope: Scope, place: int, sink: State) -> State:
         again = self.state("", "normal")
         first = self._inside(scope, place, again, first_round=False, may_stop=True, over=True)
-        first.add(PROCEED, sink, group_goes_on(scope))
-        again.add(PROCEED, first, group_goes_on(scope))
+        first.add(PROCEED, sink)
+        again.add(PROCEED, first)
         self._add_stops_after(scope, place, first, very_next=True)
         return first
 

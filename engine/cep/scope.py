@@ -1,7 +1,9 @@
 """What an automaton's edges ask for: the conditions of a stage by its words and by the group that it stands in.
 
 The head of a group obeys the group's words: those before the group for its first round, those between rounds for the others. A
-group's `until` ends every edge inside it.
+group's `until` ends every edge inside it that takes a record or passes it over; to leave the group is always possible, so that what is
+behind it may pass over the record that ends it (in Apache Flink, which ends those edges too, a part left out at the end of the group makes
+the match end there).
 """
 
 from dataclasses import dataclass
@@ -75,11 +77,6 @@ def until_inside(scope: Scope, group: Stage) -> Condition | None:
 def take_condition(scope: Scope, stage: Stage) -> Condition:
     """Return what a stage takes."""
     return unless(scope.until, stage.condition or ALWAYS)
-
-
-def group_goes_on(scope: Scope) -> Condition:
-    """Return what lets a match go on without looking at the record: always, or until the group ends."""
-    return unless(scope.until, ALWAYS)
 
 
 def heads_optional_group(scope: Scope, place: int) -> bool:

@@ -166,3 +166,10 @@ def test_optional_after_a_greedy_stage_is_refused_also_behind_a_negation() -> No
     greedy: Any = cep.begin("g", B).one_or_more().greedy().not_followed_by("x", B).followed_by("c", B)
     with pytest.raises(ConfigError, match="right after a greedy stage"):
         greedy.optional()
+
+
+@pytest.mark.parametrize("text", ["a1 u2 c3", "a1 u2 b3 c4"])
+def test_record_that_ends_a_group_may_be_passed_over_by_what_is_behind_it_though_the_group_ends_with_what_was_left_out(text: str) -> None:
+    group = cep.begin("a", is_("a")).followed_by("b", is_("b")).optional()
+    pattern = cep.begin(group).one_or_more().until(is_("u")).followed_by("c", is_("c"))
+    assert taken(pattern, text) == [" ".join(word for word in text.split() if word[0] in "ac")]
