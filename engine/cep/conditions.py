@@ -76,7 +76,7 @@ class PartialMatch:
         self.timestamp_ms = timestamp_ms
         self.value = value
         self._stages = stages
-        self._known: dict[Predicate, bool] = {}
+        self._known: dict[int, bool] = {}  # by the identity of the function: stages that ask the same share it
         self._node: Node | None = None
         self._first_ms: int | None = None
         self._taken: dict[str, list[Any]] | None = None
@@ -218,10 +218,12 @@ def _check_predicate(test: Predicate) -> Check:
     if test.wants_match:
         return lambda look: bool(function(look.value, look))
 
+    place = id(function)
+
     def check(look: PartialMatch) -> bool:
-        known = look._known.get(test)
+        known = look._known.get(place)
         if known is None:
-            known = look._known[test] = bool(function(look.value))
+            known = look._known[place] = bool(function(look.value))
         return known
 
     return check

@@ -23,6 +23,7 @@ from engine.block import MIN_TIME, Block, advance
 from engine.cep.matcher import NEVER, Found
 from engine.cep.rules.compiled import CompiledRule, Frame, compile_rule
 from engine.cep.rules.rule import Rule, RuleMatch, RuleTimedOut
+from engine.cep.rules.sharing import Sharing
 from engine.errors import RecordError
 from engine.keys import key_codec
 from engine.operators.arrivals import Arrivals
@@ -62,7 +63,8 @@ class DetectRules(Operator):
         self._history = History(context, self._key, history)
         self._slots: dict[int, Slot] = {}
         self._standing: list[tuple[int, Slot]] = []
-        self._compiled: dict[bytes, CompiledRule | None] = {}
+        self._compiled: dict[tuple[bytes, frozenset[str]], CompiledRule | None] = {}
+        self._sharing = Sharing()
         self._watermark = MIN_TIME
         self._load()
 
@@ -72,6 +74,7 @@ class DetectRules(Operator):
             self._take_rules(block)
             self.emit(advance(self._watermark, self._watermark))
             return
+        self._sharing.forget()
         if self.context.careful:
             self._process_singly(block)
         else:
@@ -280,14 +283,23 @@ class DetectRules(Operator):
                 slot.hold(installed, None if installed.stopped else self._compile_again(installed.rule))
             standing.append((installed.rule.id, installed.rule.version, number))
         self._standing = [(number, self._slots[number]) for _, _, number in sorted(standing)]
+        self._share()
 
-    def _compile(self, rule: Rule) -> CompiledRule | None:
-        text = msgspec.json.encode(rule)
-        if text not in self._compiled:
-            if len(self._compiled) > 2 * RULES_MAX:
-                self._compiled.clear()
-            self._compiled[text] = compile_rule(rule, self._frame)
-        return self._compiled[text]
+    def _share(self) -> None:
+        """Let the rules that stand share the conditions that more than one of them, or of their stages, asks for."""
+        if len(self._compiled) > 4 * RULES_MAX:
+            self._compiled.clear()
+            self._sharing = Sharing()
+        running = [(slot, slot.compiled) for _, slot in self._standing if slot.compiled is not None]
+        self._sharing.serve(compiled.asked for _, compiled in running)
+        for slot, compiled in running:
+            slot.go_on_with(self._compile(compiled.rule, self._sharing.often.intersection(compiled.asked)))
+
+    def _compile(self, rule: Rule, shared: frozenset[str] = frozenset()) -> CompiledRule | None:
+        place = (msgspec.json.encode(rule), shared)
+        if place not in self._compiled:
+            self._compiled[place] = compile_rule(rule, self._frame, self._sharing if shared else None)
+        return self._compiled[place]
 
     def _compile_again(self, rule: Rule) -> CompiledRule | None:
         """Compile a rule that stands; one that no longer fits the program finds nothing until a new version takes its place."""

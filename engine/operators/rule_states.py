@@ -82,6 +82,11 @@ class Slot:
         self._pane_ms = min(max(within_ms // 256, PENDING_MS), _PANE_MAX_MS)
         self._swept = False
 
+    def go_on_with(self, compiled: CompiledRule | None) -> None:
+        """Serve the same version by another matcher, which only evaluates conditions in another way."""
+        if compiled is not self.compiled and compiled is not None:
+            self.compiled, self._matcher = compiled, compiled.matcher
+
     def rolled_back(self) -> None:
         """What was done may have been undone."""
         self._swept = False

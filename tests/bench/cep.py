@@ -2,6 +2,7 @@
 
     fraud    three orders of a user within five minutes (the shop's), 10,000 users
     rules    50 live rules over the same orders: 25 of three orders above some amount, 25 of a small order, then a large one
+    shared   the same where each condition is that of five rules, and asks for more than an amount
     hot      the fraud pattern, all orders of one user within its five minutes
     capped   a small order, then one of the year's largest, of one user who has only small ones, with max_partials=10
     loop     an order of nothing, then all that follow without an end, of one user, with max_records=20000
@@ -33,6 +34,7 @@ from state.rocks import RocksStore
 from tests.bench.windows import BEGIN_MS, Order, batches, commit, feed
 
 USERS, RULES = 10_000, 50
+RULE_JOBS = ("rules", "shared")
 ORDERS_A_USER_MIN = 200
 MINUTES_5_MS = 300_000
 DISORDER_MS = 20_000
@@ -71,7 +73,7 @@ def app(job: str) -> Topology:
     """Return an app with one pipeline."""
     topology = Topology("bench", partitions=1, max_ahead_ms=None)
     source = topology.source("orders", Order, key="user_id", time="ts", watermark=bounded("30s"))
-    rules = topology.rules("rules") if job == "rules" else None
+    rules = topology.rules("rules") if job in RULE_JOBS else None
 
     @topology.pipeline(source)
     def totals(orders: Stream[str, Order]) -> Sink:
@@ -91,13 +93,20 @@ def app(job: str) -> Topology:
     return topology
 
 
-def rule(number: int) -> dict[str, Any]:
+def bounds(job: str, number: int) -> tuple[int, int]:
+    """Return the amounts that a rule asks for: of `shared` five even rules have the same, and five odd ones."""
+    number = number if job == "rules" else number // 10 * 10 + number % 2
+    return number * 800, 49_999 - number * 10
+
+
+def rule(job: str, number: int) -> dict[str, Any]:
     """Return one of the live rules: even ones find three orders, odd ones a small order and then a large one."""
-    low, high = number * 800, 49_999 - number * 10
+    low, high = bounds(job, number)
+    also = "" if job == "rules" else " AND user_id LIKE 'u%' AND user_id NOT IN ('nobody', 'test') AND amount_cents BETWEEN 0 AND 60000"
     stages = (
-        [{"stage": "a", "where": f"amount_cents > {low}", "times": 3}]
+        [{"stage": "a", "where": f"amount_cents > {low}{also}", "times": 3}]
         if number % 2 == 0
-        else [{"stage": "a", "where": f"amount_cents < {low}"}, {"stage": "b", "where": f"amount_cents >= {high}"}]
+        else [{"stage": "a", "where": f"amount_cents < {low}{also}"}, {"stage": "b", "where": f"amount_cents >= {high}{also}"}]
     )
     return {"id": f"r{number}", "version": 1, "skip": "past_last", "pattern": {"stages": stages, "within": "5m"}}
 
@@ -109,11 +118,11 @@ def expected_of(job: str, made: list[Order]) -> int:
         users.setdefault(order.user_id, []).append(order)
     if job in ("capped", "loop"):
         return 0
-    if job != "rules":
+    if job not in RULE_JOBS:
         return sum(_threes(of_user, -1) for of_user in users.values())
     found = 0
     for number in range(RULES):
-        low, high = number * 800, 49_999 - number * 10
+        low, high = bounds(job, number)
         count = partial(_threes, above=low) if number % 2 == 0 else partial(_pairs, below=low, least=high)
         found += sum(count(of_user) for of_user in users.values())
     return found
@@ -147,6 +156,7 @@ def _pairs(made: list[Order], below: int, least: int) -> int:
 JOBS: dict[str, tuple[int, int]] = {
     "fraud": (USERS, 7_200_000),
     "rules": (USERS, 7_200_000),
+    "shared": (USERS, 7_200_000),
     "hot": (1, 240_000),
     "capped": (1, 240_000),
     "loop": (1, 240_000),
@@ -160,8 +170,8 @@ def measure(job: str, count: int, folder: Path) -> Measured:
     made = list(_made(job, count, min(of_users, max(count // ORDERS_A_USER_MIN, 1)), span_ms))
     store = RocksStore(folder)
     task = Task(app(job).plan(), 0, store, now_ms=BEGIN_MS)
-    if job == "rules":
-        _put_rules(task)
+    if job in RULE_JOBS:
+        _put_rules(task, job)
     seconds, results = feed(task, batches(iter(made)), BEGIN_MS)
     kept = sum(len(value) for _, value in store.scan(b"", b"\xff" * 8))
     task.end_of_input("orders")
@@ -177,8 +187,8 @@ def _made(job: str, count: int, users: int, span_ms: int) -> Iterator[Order]:
         yield order if job != "capped" else msgspec.structs.replace(order, amount_cents=order.amount_cents % LARGE_CENTS)
 
 
-def _put_rules(task: Task) -> None:
-    raw = [(f"r{number}".encode(), msgspec.json.encode(rule(number))) for number in range(RULES)]
+def _put_rules(task: Task, job: str) -> None:
+    raw = [(f"r{number}".encode(), msgspec.json.encode(rule(job, number))) for number in range(RULES)]
     keys: list[bytes | None] = [key for key, _ in raw]
     values: list[bytes | None] = [value for _, value in raw]
     task.process_broadcast(RecordBatch("rules", 0, range(RULES), [0] * RULES, keys, values, position=0, next_offset=RULES), BEGIN_MS)
@@ -189,7 +199,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the command line, read."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.cep", description="Speed of patterns and of live rules.")
     parser.add_argument("--n", type=int, default=2_000_000, help="orders of fraud, hot, capped and loop (2000000)")
-    parser.add_argument("--rules-n", type=int, default=200_000, help="orders of rules, each of which 50 rules look at (200000)")
+    parser.add_argument("--rules-n", type=int, default=200_000, help="orders of rules and shared, each of which 50 rules look at (200000)")
     parser.add_argument("--jobs", default=",".join(JOBS), help="which jobs, with commas (all)")
     parser.add_argument("--json", action="store_true", help="print only JSON on standard output")
     found = parser.parse_args(arguments)
@@ -209,7 +219,7 @@ def main(arguments: list[str] | None = None) -> int:
     for job in chosen.jobs:
         folder = Path(tempfile.mkdtemp(prefix="streamforge-bench-"))
         try:
-            one = measure(job, chosen.rules_n if job == "rules" else chosen.n, folder / "store")
+            one = measure(job, chosen.rules_n if job in RULE_JOBS else chosen.n, folder / "store")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         measured.append(one)

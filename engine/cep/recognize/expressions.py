@@ -16,7 +16,7 @@ from engine.cep.recognize import scalars
 from engine.cep.recognize.clause import Span
 from engine.cep.recognize.kinds import misfit
 from engine.cep.recognize.lexer import Clause
-from engine.cep.recognize.sql import Node, call_of, kind_of, name_of, parse_expression, parts_of
+from engine.cep.recognize.sql import Node, call_of, kind_of, name_of, parse_expression, parts_of, same_text
 from engine.cep.recognize.view import AGGREGATES, COUNT_DISTINCT, Expression, Fold, View, first_rows, last_rows
 
 Labels = frozenset[int]
@@ -47,11 +47,13 @@ class Compiled:
     Attributes:
         local: Its row and rows before it in the stream decide, whatever the match.
         plain: It only asks for fields of its row: what `field` gives is all that gets the view.
+        text: Of a plain one, the same for all that mean the same by their form, whatever the name of the own variable.
     """
 
     get: Expression
     local: bool
     plain: bool
+    text: str = ""
 
 
 class Compiler:
@@ -95,7 +97,7 @@ class Compiler:
         if own is not None and (found := misfit(node, lambda column: self._type_of(self._split(column)[1]))) is not None:
             part, kind = found
             self._fail(part, f"{part.sql()} is {kind}, and a condition says whether a row fits: compare it with something")
-        return Compiled(get, self._local, self._plain)
+        return Compiled(get, self._local, self._plain, same_text(node, lambda column: self._split(column)[1]) if self._plain else "")
 
     # -- trees
 

@@ -18,7 +18,7 @@ WITHIN ends an attempt by time; so does the end of all input. A row whose condit
 Source: Pike, "The text editor sam" (1987), for threads in order of preference.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -85,6 +85,7 @@ class RowMatcher:
         self.max_partials = max_partials
         self.on_too_many = on_too_many
         self.layout: Layout = AttemptLayout(value_type, plan.automaton.labels, plan.folds)
+        self.by_row = list(_by_row(plan))
 
     def run(
         self,
@@ -234,11 +235,10 @@ class _Work:
         if not plan.local:
             return 0
         self._look_at(number)
-        for label, condition in enumerate(plan.conditions):
-            if plan.local >> label & 1:
-                self.view.label = label
-                if condition is None or condition(self.view):
-                    bits |= 1 << label
+        for label, condition, fitting in self.matcher.by_row:
+            self.view.label = label
+            if condition is None or condition(self.view):
+                bits |= fitting
         return bits
 
     def _look_at(self, number: int) -> None:
@@ -374,6 +374,16 @@ class _Work:
         number = max((self.end - self.start) // 2, 1)
         self.found.dropped_partials += number
         self._go_to(self.start + number)
+
+
+def _by_row(plan: Plan) -> Iterator[tuple[int, Expression | None, int]]:
+    """Yield the conditions that the row alone decides, each once: a variable that has it, and the bits of all that have it."""
+    labels: dict[int, list[int]] = {}
+    for label, condition in enumerate(plan.conditions):
+        if plan.local >> label & 1:
+            labels.setdefault(id(condition), []).append(label)
+    for same in labels.values():
+        yield same[0], plan.conditions[same[0]], sum(1 << label for label in same)
 
 
 def _path(step: Step | None) -> list[int]:

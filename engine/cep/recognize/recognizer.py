@@ -1,7 +1,8 @@
 """`Recognizer`: a MATCH_RECOGNIZE clause, compiled as far as it can be without the type of the records."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from typing import Any, Literal, NoReturn, get_origin
 
 import msgspec
@@ -20,6 +21,7 @@ EVENT_TIME = "timestamp_ms"
 """Column that every record has: its event time."""
 
 OnTooMany = Literal["drop_oldest", "fail"]
+Shared = Callable[[str, Callable[[Any], Any]], Callable[[Any], Any]]
 
 
 class Recognizer:
@@ -48,13 +50,19 @@ class Recognizer:
         self._check_skip(self.automaton)
         self._plan(lambda path: lambda view: None, dict)
 
-    def matcher(self, value_type: Any, *, max_partials: int, on_too_many: OnTooMany, timeouts: bool = False) -> RowMatcher:
+    def matcher(
+        self, value_type: Any, *, max_partials: int, on_too_many: OnTooMany, timeouts: bool = False, shared: Shared | None = None
+    ) -> RowMatcher:
         """Return the matcher for records of a type; with `timeouts` it also tells of attempts that WITHIN ended.
 
+        Args:
+            shared: Gets the canonical text of each condition on the record alone, and a function of the value; gives the one to use.
         Raises:
             ConfigError: The type has no such field, or cannot be shown as columns.
         """
         plan = self._plan(fields_getter(value_type), self._columns(value_type), types_getter(value_type))
+        if shared is not None:
+            plan = replace(plan, conditions=tuple(self._shared(plan.conditions, value_type, shared)))
         return RowMatcher(plan, value_type=value_type, timeouts=timeouts, max_partials=max_partials, on_too_many=on_too_many)
 
     def ties(self, value_type: Any) -> Callable[[Any], Any] | None:
@@ -99,14 +107,33 @@ class Recognizer:
 
     # -- inside
 
+    def _shared(self, conditions: Sequence[Expression | None], value_type: Any, shared: Shared) -> Iterator[Expression | None]:
+        """Yield the conditions, those on the record alone as functions of what is shared."""
+        query = self.query
+        known: dict[str, Expression] = {}
+        for label, (name, condition) in enumerate(zip(query.variables, conditions, strict=True)):
+            span = query.defines.get(name)
+            if span is None or EVENT_TIME in query.clause.text[span.start : span.end]:
+                yield condition
+                continue
+            compiled = Compiler(query.clause, self._names, _nothing, lambda path: Any).compile(span, own=label)
+            if not compiled.plain:
+                yield condition
+                continue
+            get = Compiler(query.clause, self._names, values_getter(value_type)).compile(span, own=label).get
+            test = shared(compiled.text, get)
+            yield known.setdefault(compiled.text, _of_row(test))
+
     def _plan(self, field: Field, columns: Callable[[Any], dict[str, Any]], type_of: Callable[[str], Any] = lambda path: Any) -> Plan:
         query = self.query
         define, measure = Compiler(query.clause, self._names, field, type_of), Compiler(query.clause, self._names, field)
         conditions: list[Expression | None] = []
         local = 0
+        plain: dict[str, Expression] = {}
         for label, name in enumerate(query.variables):
             compiled = define.compile(query.defines[name], own=label) if name in query.defines else None
-            conditions.append(None if compiled is None else compiled.get)
+            get = None if compiled is None else plain.setdefault(compiled.text, compiled.get) if compiled.plain else compiled.get
+            conditions.append(get)
             local |= (compiled is None or compiled.local) << label
         shown = {name: measure.compile(span).get for name, span in query.measures.items()}
         measures = Measures(query.rows, self.automaton, tuple(shown), tuple(shown.values()), tuple(measure.folds), columns)
@@ -162,6 +189,15 @@ class Recognizer:
 
     def _fail(self, offset: int, message: str) -> NoReturn:
         self.query.clause.fail(offset, message)
+
+
+def _nothing(path: str) -> Expression:
+    return lambda view: None
+
+
+def _of_row(test: Callable[[Any], Any]) -> Expression:
+    """Return a function of a value as a condition of a row; a condition is only asked of a row that is there."""
+    return lambda view: test(view.row[1])  # type: ignore[index]
 
 
 def fields_getter(value_type: Any) -> Field:

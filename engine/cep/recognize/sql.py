@@ -3,7 +3,7 @@
 A node is told apart by its kind ("Column", "GT", "Case", ...), its parts are in `node.args`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
 from engine.cep.recognize.clause import Span
@@ -52,6 +52,24 @@ def _marked(text: str) -> str:
             one = f"{token.word}_{function.text}".ljust(function.end - token.start)
             text = text[: token.start] + one + text[function.end :]
     return text
+
+
+def same_text(node: Node, column: Callable[[Node], str]) -> str:
+    """Return a text that two expressions share if they have the same form: parentheses around the whole or around one word do not count.
+
+    Args:
+        column: Gives the field that a column means, without the variable before it.
+    """
+    from sqlglot import exp
+
+    def plainly(part: Node) -> Node:
+        while kind_of(part) == "Paren" and kind_of(part.this) in ("Paren", "Column", "Dot", "Literal"):
+            part = part.this
+        return exp.to_identifier(column(part), quoted=True) if kind_of(part) in ("Column", "Dot") else part
+
+    while kind_of(node) == "Paren":
+        node = node.this
+    return node.copy().transform(plainly).sql(comments=False)
 
 
 def call_of(node: Node) -> tuple[str, list[Node]]:

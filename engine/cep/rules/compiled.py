@@ -16,6 +16,7 @@ from engine.cep.recognize.recognizer import Recognizer
 from engine.cep.rules.expressions import Expressions
 from engine.cep.rules.pattern import make_pattern, make_skip, names_of
 from engine.cep.rules.rule import Rule, check_rule
+from engine.cep.rules.sharing import Sharing, Test
 from engine.errors import ConfigError, RecordError
 
 
@@ -40,27 +41,36 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class CompiledRule:
-    """A rule that can run; its matcher gives `Recognized` rows. `ties` sorts records of the same time, None for arrival."""
+    """A rule that can run; its matcher gives `Recognized` rows.
+
+    Attributes:
+        ties: Sorts records of the same time, None for arrival.
+        asked: Texts of its conditions on the record alone (see `engine.cep.rules.sharing`).
+    """
 
     rule: Rule
     matcher: Matcher
     within_ms: int | None
     ties: Callable[[Any], Any] | None = None
+    asked: tuple[str, ...] = ()
 
 
-def compile_rule(rule: Rule, frame: Frame) -> CompiledRule | None:
+def compile_rule(rule: Rule, frame: Frame, sharing: Sharing | None = None) -> CompiledRule | None:
     """Return a rule as it runs; None for one that is not enabled.
 
+    Args:
+        sharing: What it shares with other rules; None for nothing.
     Raises:
         RecordError: It cannot run, with the reason.
     """
     check_rule(rule)
     if rule.timeouts and not frame.timeouts:
         raise RecordError(f"rule {rule.id!r} version {rule.version}: timeouts: the program has no topic for them (detect(timeouts_to=…))")
+    sharing = sharing or Sharing()
     try:
         if rule.match_recognize is not None:
-            return _from_sql(rule, rule.match_recognize, frame)
-        return None if rule.pattern is None else _from_pattern(rule, frame)
+            return _from_sql(rule, rule.match_recognize, frame, sharing)
+        return None if rule.pattern is None else _from_pattern(rule, frame, sharing)
     except ConfigError as error:
         raise RecordError(f"rule {rule.id!r} version {rule.version}: {error}") from error
     except RecordError as error:
@@ -69,7 +79,7 @@ def compile_rule(rule: Rule, frame: Frame) -> CompiledRule | None:
         raise RecordError(f"rule {rule.id!r} version {rule.version}: too deep") from error
 
 
-def _from_sql(rule: Rule, sql: str, frame: Frame) -> CompiledRule:
+def _from_sql(rule: Rule, sql: str, frame: Frame, sharing: Sharing) -> CompiledRule:
     recognizer = Recognizer(sql, placed=True)
     query = recognizer.query
     if query.partition_by and {column.name for column in query.partition_by} != frame.key_fields:
@@ -81,14 +91,20 @@ def _from_sql(rule: Rule, sql: str, frame: Frame) -> CompiledRule:
     if rule.timeouts and query.within_ms is None:
         raise RecordError("timeouts: without a limit nothing runs out of time; give the clause a WITHIN")
     limits: Any = {"max_partials": min(frame.max_partials, frame.max_records), "on_too_many": frame.on_too_many}
-    matcher = recognizer.matcher(frame.value_type, timeouts=rule.timeouts, **limits)
-    return CompiledRule(rule, matcher, query.within_ms, recognizer.ties(frame.value_type))
+    asked: list[str] = []
+
+    def shared(text: str, test: Test) -> Test:
+        asked.append(text)
+        return sharing.test(text, test)
+
+    matcher = recognizer.matcher(frame.value_type, timeouts=rule.timeouts, shared=shared, **limits)
+    return CompiledRule(rule, matcher, query.within_ms, recognizer.ties(frame.value_type), tuple(asked))
 
 
-def _from_pattern(rule: Rule, frame: Frame) -> CompiledRule:
+def _from_pattern(rule: Rule, frame: Frame, sharing: Sharing) -> CompiledRule:
     assert rule.pattern is not None
     names = list(names_of(rule.pattern.stages))
-    expressions = Expressions(names, frame.value_type)
+    expressions = Expressions(names, frame.value_type, sharing)
     pattern, skip = make_pattern(rule.pattern, expressions), make_skip(rule.skip)
     shape = _shape(rule, expressions, pattern.stage_names)
     limits: Any = {"max_partials": frame.max_partials, "max_records": frame.max_records, "on_too_many": frame.on_too_many}
@@ -98,7 +114,7 @@ def _from_pattern(rule: Rule, frame: Frame) -> CompiledRule:
         raise RecordError("timeouts: without a limit nothing runs out of time; give the pattern a `within`")
     fast = None if rule.timeouts else linear_matcher(pattern, skip, **options)
     matcher = fast or NfaMatcher(automaton, skip, timeouts=rule.timeouts, **options)
-    return CompiledRule(rule, matcher, automaton.within_ms)
+    return CompiledRule(rule, matcher, automaton.within_ms, asked=tuple(expressions.asked))
 
 
 def _shape(rule: Rule, expressions: Expressions, stages: Sequence[str]) -> Shape:

@@ -18,6 +18,7 @@ from engine.cep.recognize.expressions import Compiler, Names
 from engine.cep.recognize.lexer import Clause
 from engine.cep.recognize.recognizer import EVENT_TIME, fields_getter, types_getter, values_getter
 from engine.cep.recognize.view import View, initial_accs, next_accs
+from engine.cep.rules.sharing import Sharing
 from engine.errors import ConfigError, RecordError
 
 _ONLY_SQL = ("PREV", "NEXT", "MATCH_NUMBER")
@@ -29,9 +30,15 @@ class Expressions:
     Args:
         stages: Names of all stages, those of negations too.
         value_type: Type of the records.
+        sharing: What rules share; None for nothing.
+
+    Attributes:
+        asked: Canonical texts of the conditions that the record alone decides.
     """
 
-    def __init__(self, stages: Sequence[str], value_type: Any) -> None:
+    def __init__(self, stages: Sequence[str], value_type: Any, sharing: Sharing | None = None) -> None:
+        self.asked: list[str] = []
+        self._sharing = sharing or Sharing()
         names = [stage.upper() for stage in stages]
         if len(set(names)) < len(names):
             raise RecordError(f"two stages differ only by capitals: {', '.join(stages)}")
@@ -51,7 +58,9 @@ class Expressions:
             raise _refused(what, error) from error
         if compiled.plain and EVENT_TIME not in sql:
             # The record alone decides, and nothing of a view is asked for but it.
-            return Compiler(Clause(sql), self._names, self._field_of_value).compile(Span(0, len(sql)), own=label).get
+            self.asked.append(compiled.text)
+            get_of_value = Compiler(Clause(sql), self._names, self._field_of_value).compile(Span(0, len(sql)), own=label).get
+            return self._sharing.test(compiled.text, get_of_value)
         get, labels, view = compiled.get, self._labels, View()
         view.closed = True
 

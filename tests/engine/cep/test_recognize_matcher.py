@@ -364,3 +364,9 @@ def test_max_partials_fails_if_asked() -> None:
 def test_division_by_zero_is_null_so_that_one_row_cannot_stop_the_others() -> None:
     sql = "PARTITION BY letter ORDER BY ts MEASURES A.n AS n PATTERN (A) DEFINE A AS 6 / price >= 2 OR price % price = 0"
     assert [row["n"] for row in rows_of(run(matcher_of(sql), texts("aaaa", "0369")))] == [1, 2, 3]
+
+
+def test_variables_with_the_same_condition_are_held_against_a_row_once() -> None:
+    recognizer = cep.match_recognize("PARTITION BY k ORDER BY ts PATTERN (A B C) DEFINE A AS A.n > 1, B AS (n > 1), C AS n > 2")
+    matcher = recognizer.matcher(dict, max_partials=10, on_too_many="fail")
+    assert [(label, bits) for label, _, bits in matcher.by_row] == [(0, 0b011), (2, 0b100)]
