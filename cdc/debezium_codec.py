@@ -10,7 +10,7 @@ Tombstones and heartbeats are skipped: they say nothing about a row that the rec
 other record is refused with its reason. What a source of heartbeats, transaction marks or outbox events is for: `cdc.other_codecs`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date, time
 from typing import Any, Generic, Literal, Protocol, TypeVar, get_args, runtime_checkable
 from uuid import UUID
@@ -20,6 +20,7 @@ import msgspec
 from cdc.change import Change, Message, Op
 from cdc.encoding import encode_change
 from cdc.envelopes import (
+    SHAPE_ERRORS,
     Envelope,
     envelope_of,
     header,
@@ -65,6 +66,7 @@ def debezium(
     unwrapped: bool | Unwrapped | None = None,
     replica_identity: Literal["default", "full"] = "default",
     placeholder: str = PLACEHOLDER,
+    never_set_null: Collection[str] = (),
     binary: Binary | None = None,
     id_bytes: Literal[4, 8] = 4,
 ) -> "DebeziumCodec[R]":
@@ -79,6 +81,8 @@ def debezium(
             names added fields otherwise: `Unwrapped` with its settings.
         replica_identity: Of the table. Under "default" everything but the key in `before` of a delete counts as unavailable.
         placeholder: `unavailable.value.placeholder` of the connector.
+        never_set_null: Columns that are never set to null and whose types Debezium has no placeholder for (numeric, numeric[],
+            double precision[], timestamptz[], bytea as text): a null in an update is then a long value that was not changed.
         binary: `binary.handling.mode` of the connector where it is not "bytes", for the contents of logical messages; columns say it
             themselves (`Encoded`).
         id_bytes: Length of schema ids in front of Avro records.
@@ -89,7 +93,9 @@ def debezium(
         raise ConfigError(f"debezium: id_bytes={id_bytes!r}; ids have 4 bytes, or 8 in Apicurio's own framing")
     if binary not in (None, *get_args(Binary)):
         raise ConfigError(f"debezium: binary={binary!r} is not known; use one of {', '.join(map(repr, get_args(Binary)))}")
-    rows, full = RowType(row_type, columns, placeholder), replica_identity == "full"
+    if isinstance(never_set_null, str):
+        raise ConfigError(f"debezium: never_set_null={never_set_null!r}; give the columns as a list")
+    rows, full = RowType(row_type, columns, placeholder, never_set_null), replica_identity == "full"
     return DebeziumCodec(rows, schemas_of(registry), unwrapped, full, None if binary is None else Encoded(binary), id_bytes)
 
 
@@ -155,15 +161,18 @@ class DebeziumCodec(Generic[R]):
         Raises:
             RecordError: Neither of them, or a value that does not fit.
         """
-        if raw is None:
-            return self._tombstone(raw_key, headers) if self._unwrapped or self._form.deletes(headers) else None
-        payload = self._values.open(raw, headers, direct=True)
-        value = payload.value
-        if isinstance(value, dict):
-            value = envelope_of(value) or value
-        if isinstance(value, Envelope):
-            return self._change(value, payload, raw_key, headers)
-        return self._other(topic, payload, raw_key, headers)
+        try:
+            if raw is None:
+                return self._tombstone(raw_key, headers) if self._unwrapped or self._form.deletes(headers) else None
+            payload = self._values.open(raw, headers, direct=True)
+            value = payload.value
+            if isinstance(value, dict):
+                value = envelope_of(value) or value
+            if isinstance(value, Envelope):
+                return self._change(value, payload, raw_key, headers)
+            return self._other(topic, payload, raw_key, headers)
+        except SHAPE_ERRORS as error:
+            raise RecordError(f"the record is not built as Debezium builds them: {type(error).__name__}: {error}") from error
 
     def _change(self, envelope: Envelope, payload: Payload, raw_key: bytes | None, headers: Headers) -> Change[R]:
         source, op = envelope.source, _OPS.get(envelope.op or "")
@@ -183,7 +192,9 @@ class DebeziumCodec(Generic[R]):
                 true = frozenset(key) if op is Op.DELETE and key is not None and not self._full else None
                 before, unavailable = plan.row(before, marked=marked, true=true)
             if after is not None:
-                after, unavailable = plan.row(after, marked=marked)
+                moved = op is Op.CREATE and header(headers, "__debezium.oldkey") is not None
+                updates = envelope.before is None and (op is Op.UPDATE or moved)
+                after, unavailable = plan.row(after, marked=marked, updates=updates)
         snapshot = source.snapshot
         if snapshot is not None:
             snapshot = None if snapshot in ("false", False) else str(snapshot).lower()

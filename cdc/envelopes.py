@@ -15,6 +15,8 @@ from engine.records import Headers
 HEARTBEAT_PREFIX = "__debezium-heartbeat"
 """`topic.heartbeat.prefix` as it is by default."""
 
+SHAPE_ERRORS = (AttributeError, TypeError, LookupError, ValueError, ArithmeticError)
+"""What reading a record raises that has something else in a place than Debezium puts there: it is bad, and no error of the program's."""
 
 _WITH_ROWS = ("r", "c", "u")
 
@@ -69,6 +71,7 @@ def envelope_decoder(rows: RowType) -> Callable[[Any], Any]:
     typed = msgspec.defstruct("DirectEnvelope", [("before", row, None), ("after", row, None)], bases=(Envelope,))
     decode: Callable[[Any], Any] = msgspec.json.Decoder(typed).decode
     get_texts, is_mark = rows.get_texts(), rows.marks.among
+    get_doubtful = rows.get_never_set_null() if rows.never_set_null else None
 
     def read(raw: Any) -> Any:
         try:
@@ -79,6 +82,8 @@ def envelope_decoder(rows: RowType) -> Callable[[Any], Any]:
         if after is None or envelope.source is None or op not in _WITH_ROWS:
             return None
         if op != "r" and (is_mark(get_texts(after)) or (before is not None and is_mark(get_texts(before)))):
+            return None
+        if get_doubtful is not None and op != "r" and None in get_doubtful(after):
             return None
         return envelope
 
@@ -130,14 +135,14 @@ def transaction_of(source: Source, block: Block | None) -> Transaction | None:
 
     Debezium's id is `txId:lsn`, and its LSN differs between the records of one transaction: only the number counts.
     """
-    if block is not None:
+    if block is not None and block.id is not None:
         return Transaction(_number(block.id), block.total_order, block.data_collection_order)
     return None if source.txId is None else Transaction(source.txId)
 
 
-def _number(transaction_id: str) -> int:
+def _number(transaction_id: Any) -> int:
     try:
-        return int(transaction_id.partition(":")[0])
+        return int(str(transaction_id).partition(":")[0])
     except ValueError as error:
         raise RecordError(f"transaction id {transaction_id!r} does not begin with PostgreSQL's number") from error
 

@@ -15,7 +15,7 @@ import msgspec
 
 from cdc.change import Heartbeat, OutboxEvent, TransactionMark
 from cdc.debezium_codec import Fetches, schemas_of
-from cdc.envelopes import header_text, heartbeat_of, transaction_mark_of
+from cdc.envelopes import SHAPE_ERRORS, header_text, heartbeat_of, transaction_mark_of
 from cdc.fitting import FIT_ERRORS, Declared, fitter
 from cdc.framing import Opener, Schemas, unknown_ids
 from cdc.reading import struct_reader
@@ -154,6 +154,8 @@ class RecordCodec(Generic[V]):
                     value = self._read(batch.topic, key, found, headers[row])
                 except RecordError as error:
                     decoded.errors[row] = error
+                except SHAPE_ERRORS as error:
+                    decoded.errors[row] = RecordError(f"the record is not built as Debezium builds them: {type(error).__name__}: {error}")
             decoded.values.append(value)
         return decoded
 

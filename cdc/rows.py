@@ -12,7 +12,7 @@ dropped at the source while a pipeline runs.
 
 import base64
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import md5
 from operator import attrgetter
@@ -46,11 +46,19 @@ class RowType:
         row_type: A Struct, or dict.
         columns: Types for columns of dict rows.
         placeholder: What the connector writes for a value that it does not have (`unavailable.value.placeholder`).
+        never_set_null: Columns whose null in an update says the same, since they are never set to null.
     """
 
-    def __init__(self, row_type: Any, columns: Mapping[str, Any] | None = None, placeholder: str = PLACEHOLDER) -> None:
+    def __init__(
+        self,
+        row_type: Any,
+        columns: Mapping[str, Any] | None = None,
+        placeholder: str = PLACEHOLDER,
+        never_set_null: Collection[str] = (),
+    ) -> None:
         self.type = row_type
         self.marks = Marks(placeholder)
+        self.never_set_null = frozenset(never_set_null)
         self.is_struct = isinstance(row_type, type) and issubclass(row_type, msgspec.Struct)
         if not self.is_struct and (get_origin(row_type) or row_type) is not dict:
             raise ConfigError(f"rows of {row_type!r}: use a Struct with the columns, or dict")
@@ -62,6 +70,20 @@ class RowType:
             self.targets = [Target(f.name, f.encode_name, Declared(hints[f.name]), not f.required) for f in fields]
         else:
             self.targets = [Target(name, name, Declared(annotation), True) for name, annotation in (columns or {}).items()]
+        self._check_never_set_null()
+
+    def _check_never_set_null(self) -> None:
+        known = {target.wire_name: target.declared for target in self.targets}
+        for name in sorted(self.never_set_null):
+            if self.is_struct and name not in known:
+                raise ConfigError(f"never_set_null: {self.type.__name__} has no column {name!r}; it has {', '.join(sorted(known))}")
+            if self.is_struct and not (known[name].optional or known[name].is_anything):
+                raise ConfigError(f"never_set_null: column {name!r} of {self.type.__name__} may be missing for a while; declare it | None")
+
+    def get_never_set_null(self) -> Callable[[Any], tuple[Any, ...]]:
+        """Return the function that gives these columns of a row of the Struct."""
+        names = [target.name for target in self.targets if target.wire_name in self.never_set_null]
+        return lambda row: tuple(getattr(row, name) for name in names)
 
     def is_read_directly(self, column: Column | None, wire: Wire) -> bool:
         """Whether msgspec makes the same rows of a schema as a plan does: a Struct of plain types, written as such."""
@@ -113,12 +135,15 @@ class RowPlan:
             return read
         return lambda value: fit(read(value))
 
-    def row(self, raw: dict[str, Any], *, marked: bool, true: frozenset[str] | None = None) -> tuple[Any, tuple[str, ...]]:
+    def row(
+        self, raw: dict[str, Any], *, marked: bool, updates: bool = False, true: frozenset[str] | None = None
+    ) -> tuple[Any, tuple[str, ...]]:
         """Return (row, names of its unavailable columns).
 
         Args:
             raw: Columns as they stand in the record; not changed, and where nothing is to be done they are the row.
             marked: There may be placeholders among them.
+            updates: It is the new image of a row that was there, and its old image is not given.
             true: The only columns that hold what the database holds (`before` of a delete), None if all do. The others need not
                 even fit the declared type.
 
@@ -130,6 +155,8 @@ class RowPlan:
         if marked and self._rows.marks.among(raw.values()):
             is_mark = self._rows.marks.holds
             missing = tuple(name for name, value in raw.items() if is_mark(value) and (known is None or name in known))
+        if updates and self._rows.never_set_null:
+            missing += tuple(name for name in raw if name in self._rows.never_set_null and raw[name] is None)
         doubtful: tuple[str, ...] = ()
         if true is not None:
             doubtful = tuple(name for name in raw if name not in true and name not in missing and (known is None or name in known))

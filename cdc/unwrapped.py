@@ -77,7 +77,12 @@ class UnwrappedForm:
         plan = payload.plans.get(julian=op is Op.READ)
         row = unavailable = None
         if op not in (Op.TRUNCATE, Op.MESSAGE):
-            row, unavailable = plan.row(columns, marked=op is not Op.READ, true=frozenset(key or ()) if op is Op.DELETE else None)
+            row, unavailable = plan.row(
+                columns,
+                marked=op is not Op.READ,
+                updates=op is Op.UPDATE or (op is Op.CREATE and keys[0] is not None),
+                true=frozenset(key or ()) if op is Op.DELETE else None,
+            )
         tx_id, snapshot = _number("txId", said["txId"]), said["snapshot"]
         old_key, new_key = keys
         return Change(

@@ -116,13 +116,14 @@ def said(value: Any) -> str | None:
 
 def options_of(capture: str, table: str) -> dict[str, Any]:
     """Return what a user has to say about a table."""
+    never_set_null = {"raw"} if table == "firm" else ()
     if capture == "plain.json":
-        return {"columns": WITHOUT_SCHEMA.get(table)}
+        return {"columns": WITHOUT_SCHEMA.get(table), "never_set_null": never_set_null}
     if capture.startswith("eu.west"):
         hex_ = {"key_bytea": {"id": Annotated[bytes, Encoded("hex")]}, "firm": {"raw": Annotated[bytes, Encoded("hex")]}}
         return {"columns": hex_.get(table), "placeholder": "<absent>"}
     if capture == "headed.avro":
-        return {"columns": {"firm": {"raw": Annotated[bytes, Encoded("base64")]}}.get(table)}
+        return {"columns": {"firm": {"raw": Annotated[bytes, Encoded("base64")]}}.get(table), "never_set_null": never_set_null}
     if capture in UNWRAPPED:
         return {"unwrapped": UNWRAPPED[capture], "columns": WITHOUT_SCHEMA.get(table) if capture == "dropped.json" else None}
     return {}
@@ -157,8 +158,6 @@ def lost(capture: str, table: str) -> set[str]:
     """Return the columns that are null, or not there, in what Debezium reads from the log; nothing tells such a null from another."""
     if table == "generated":
         return {"twice"}  # PostgreSQL 15 has no generated columns there
-    if table == "firm" and capture in ("plain.json", "headed.avro"):
-        return {"raw"}  # unchanged TOAST bytes as base64
     return set()
 
 
