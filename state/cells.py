@@ -79,11 +79,14 @@ class KeyedCells(Generic[K, V]):
         self._log.append((self, _MANY, olds, first))
 
     def read(self, keys: Iterable[K]) -> None:
-        """Read what is not known yet of some keys, in the order in which the store has it: faster than one by one as they come."""
+        """Read what is not known yet of some keys, together and in the order of the store: faster than one by one as they come."""
         section, cache, parts = self._section, self._cache, self._parts
-        get, decode = section.store.get, cache._decode
-        for part, key in sorted([(parts[key], key) for key in keys if key not in cache], key=KEY_OF):
-            raw = get(section.low + part)
+        low, decode = section.low, cache._decode
+        wanted = sorted([(low + parts[key], key) for key in keys if key not in cache], key=KEY_OF)
+        if not wanted:
+            return
+        raws, unknown = zip(*wanted, strict=True)
+        for key, raw in zip(unknown, section.store.get_many(raws), strict=True):
             cache[key] = None if raw is None else decode(raw)
 
     def items(self, decode_key: Callable[[bytes], K]) -> Iterator[tuple[K, V]]:
@@ -126,16 +129,18 @@ class KeyedCells(Generic[K, V]):
 
     def changes(self) -> list[Change]:
         """Return what differs from the store, in key order."""
-        cache, parts, encode, low, store = self._cache, self._parts, self._encode, self._section.low, self._section.store
+        cache, parts, encode, low = self._cache, self._parts, self._encode, self._section.low
         found: list[Change] = []
+        unknown: list[bytes] = []
         for key, before in self._dirty.items():
             value = cache[key]
             if value is not None:
                 found.append((low + parts[key], encode(value)))
+            elif before is MISSING:
+                unknown.append(low + parts[key])
             elif before is not None:
-                raw = low + parts[key]
-                if before is not MISSING or store.get(raw) is not None:
-                    found.append((raw, None))
+                found.append((low + parts[key], None))
+        found += self._section.deletions(unknown)
         found.sort(key=KEY_OF)
         return found
 

@@ -11,7 +11,7 @@ Undo comes in three sizes: one entry; the entries of a small `put_many`; or a co
 change: after that nothing more is noted until the next mark, since the copy undoes it all.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -90,6 +90,20 @@ class Group(Generic[K, V]):
             if raw is not None:
                 value = self.cells[key] = self._owner.codec.decode(raw)
         return value
+
+    def read(self, keys: Iterable[K]) -> None:
+        """Read some keys from the store, so that `cells` holds all there is of them: together, faster than one by one."""
+        if self.complete:
+            return
+        own, cells, dirty, prefix = self._owner, self.cells, self._dirty, self._prefix
+        wanted = sorted([(prefix + own.suffix(key), key) for key in keys if key not in cells and key not in dirty], key=KEY_OF)
+        if not wanted:
+            return
+        raws, unknown = zip(*wanted, strict=True)
+        decode = own.codec.decode
+        for key, raw in zip(unknown, own.section.store.get_many(raws), strict=True):
+            if raw is not None:
+                cells[key] = decode(raw)
 
     def put(self, key: K, value: V) -> None:
         """Set the value of a key."""
@@ -223,15 +237,14 @@ class Group(Generic[K, V]):
                 kept = {raw for raw, _ in found}
                 found += [(raw, None) for raw, _ in own.section.scan(prefix) if raw not in kept]
         else:
-            found = []
+            found, unknown = [], []
             for key in self._dirty:
                 value = cells.get(key)
                 if value is not None:
                     found.append((prefix + suffix(key), encode(value)))
                 elif key not in self._fresh:
-                    raw = prefix + suffix(key)
-                    if own.section.store.get(raw) is not None:
-                        found.append((raw, None))
+                    unknown.append(prefix + suffix(key))
+            found += own.section.deletions(unknown)
         found.sort(key=KEY_OF)
         return found
 

@@ -128,9 +128,14 @@ class KeyParts(dict[K, bytes], Generic[K]):
     def __init__(self, codec: KeyCodec[K], *, keys_max: int) -> None:
         super().__init__()
         self._wire, self._encode, self._keys_max = codec.wire, codec.encode, keys_max
+        self._is_wire = codec.wire is codec.encode
 
     def __missing__(self, key: K) -> bytes:
         if len(self) >= self._keys_max:
             self.clear()
-        part = self[key] = encode_key(self._wire(key), self._encode(key))
+        wire = self._wire(key)
+        if self._is_wire and len(wire) <= 0x7F:  # as `encode_key` does it, in less time: most keys that are new come by here
+            part = self[key] = _SHORT(key_hash(wire), len(wire)) + wire
+        else:
+            part = self[key] = encode_key(wire, self._encode(key))
         return part

@@ -1,6 +1,6 @@
 """The memory store: for tests, for `memory://` without a state folder, and as the reference that the RocksDB store is held to."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from weakref import WeakSet
 
@@ -27,6 +27,10 @@ class MemoryStore:
         self._check()
         value: bytes | None = self._entries.get(key)
         return value
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        self._check()
+        return [*map(self._entries.get, keys)]
 
     def scan(self, low: bytes, high: bytes) -> Iterator[tuple[bytes, bytes]]:
         self._check()

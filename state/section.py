@@ -1,13 +1,13 @@
 """The section of a store that one named state owns, and what its cells share."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, Final
 
 from state.errors import StateError, StoredTypeError, StreamForgeError
 from state.keys import prefix_end, store_id
-from state.store import Store
+from state.store import Change, Store
 from state.undo import UndoLog
 from state.values import DECODE_ERRORS
 
@@ -41,6 +41,11 @@ class Section:
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Return the entries below a prefix, in key order."""
         return self.store.scan(prefix, prefix_end(prefix))
+
+    def deletions(self, raws: Iterable[bytes]) -> list[Change]:
+        """Return the changes that delete some keys, those that the store has not left out."""
+        wanted = sorted(raws)
+        return [(raw, None) for raw, value in zip(wanted, self.store.get_many(wanted), strict=True) if value is not None]
 
     def foreign_key(self, raw: bytes, error: Exception) -> StreamForgeError:
         """Return the error for a store key that does not decode."""

@@ -4,7 +4,7 @@ A store is a cache of its changelog partition. It is written only after the tran
 committed, so it is at most behind the changelog, never ahead (`Position.next_offset` says how far it is).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -37,6 +37,10 @@ class Store(Protocol):
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of a key, None if there is none."""
+        ...
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return the values of keys (none of them empty), as `get` does, in less time; in the least if they are sorted."""
         ...
 
     def scan(self, low: bytes, high: bytes) -> Iterator[tuple[bytes, bytes]]:

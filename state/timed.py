@@ -147,16 +147,18 @@ class TimedCells(Generic[K, V]):
 
     def changes(self) -> list[Change]:
         """Return what differs from the store, in key order."""
-        live, encode, raw_of, store = self._live, self._codec.encode, self._raw, self._section.store
+        live, encode, raw_of = self._live, self._codec.encode, self._raw
         found: list[Change] = []
+        unknown: list[bytes] = []
         for entry, before in self._dirty.items():
             value = live.get(entry)
             if value is not None:
                 found.append((raw_of(entry), encode(value)))
+            elif before is MISSING:
+                unknown.append(raw_of(entry))
             elif before is not None:
-                raw = raw_of(entry)
-                if before is not MISSING or store.get(raw) is not None:
-                    found.append((raw, None))
+                found.append((raw_of(entry), None))
+        found += self._section.deletions(unknown)
         found.sort(key=KEY_OF)
         return found
 

@@ -85,6 +85,7 @@ class SessionBlocks:
     def _stored(self, keys: Sequence[Any]) -> dict[Any, Chain | None]:
         """Return what is stored of each key."""
         different = dict.fromkeys(keys)
+        self._sessions.read(different)
         chains: dict[Any, Chain | None] = dict(zip(different, map(self._sessions.get, different), strict=True))
         for key in [key for key, stored in chains.items() if stored is not None and stored[4]]:
             chains[key] = _chain(cast(StoredSessions, chains[key]))
@@ -111,7 +112,9 @@ class SessionBlocks:
                 earlier = earlier[-1]
             return int(earlier[-3]) + delay_ms
 
-        for key in self._closes.take(until, close_of):
+        closing = self._closes.take(until, close_of)
+        self._sessions.read(closing)
+        for key in closing:
             if key not in chains:
                 stored = get(key)
                 assert stored is not None, "the index has an entry for a key without sessions"

@@ -31,6 +31,7 @@ class EverythingWindows(TriggeredWindows):
     def _fold(self, block: Block) -> None:
         cells, held, new = self._cells, dict[Any, Any](), dict[Any, Any]()
         counts = Counter(block.keys)
+        columns = self._folding.columns(block.values)
         cells.read(counts)
 
         def get(key: Any) -> Any:
@@ -40,7 +41,7 @@ class EverythingWindows(TriggeredWindows):
             held[key] = stored
             return stored[2][0][2]
 
-        self._folding.fold(get, new, block.keys, block.timestamps, self._folding.columns(block.values))
+        self._folding.fold(get, new, block.keys, block.timestamps, columns)
         latest = dict(zip(block.keys, block.timestamps, strict=True))
         for key, timestamp_ms in zip(block.keys, block.timestamps, strict=True):
             if timestamp_ms > latest[key]:

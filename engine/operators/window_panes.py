@@ -125,7 +125,8 @@ class PaneWindows(Operator):
     def _fold(self, start: int, keys: Sequence[Any], timestamps: Sequence[int], columns: Sequence[Sequence[Any]]) -> None:
         pane = self._panes.pane(start)
         new: dict[Any, Accumulators] = {}
-        self._folding.fold(pane.cells.get if pane.complete else pane.get, new, keys, timestamps, columns)
+        pane.read(dict.fromkeys(keys))
+        self._folding.fold(pane.cells.get, new, keys, timestamps, columns)
         pane.put_many(new)
         if self._changed is not None:
             self._changed.pane(start).put_many(dict.fromkeys(new, True))

@@ -13,6 +13,7 @@ million; a walk over all keys would show. Only `everything` closes nothing and k
 a commit are one round, so that each takes 100 keys in hand, of 100 as of a million; with long commits a hundred keys would be written
 far less often than they change, which is not what is compared.
 
+Few and many keys take turns, 50,000 records each, since a machine that others use too is not as fast in one minute as in the next.
 Absolute figures belong to one machine: compare the ratios.
 """
 
@@ -23,7 +24,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -120,20 +121,29 @@ def batches(source: Iterator[Order], start: int = 0, size: int = BATCH_RECORDS) 
         start = numbers.stop
 
 
-def measure(kind: str, records: int, keys: int, folder: Path) -> tuple[float, int]:
-    """Return the seconds that the counted records took, and the number of results."""
-    store = RocksStore(folder, memory=RocksMemory())  # as much as a worker has
+def measure(kind: str, records: int, keys: Sequence[int], folder: Path) -> list[tuple[float, int]]:
+    """Return for each number of keys the seconds that the counted records took, and the number of results."""
     now_ms = BEGIN_MS + records // ROUND_RECORDS * ROUND_MS
-    task = Task(app(KINDS[kind]).plan(), 0, store, now_ms=now_ms)
-    feed(task, batches(far_orders(records, keys)), now_ms)
-    gc.collect()
     size, commit_records = (ROUND_RECORDS, ROUND_RECORDS) if kind in BY_ROUND else (BATCH_RECORDS, COMMIT_RECORDS)
-    found = feed(task, batches(orders(records, keys), keys, size), now_ms, commit_records=commit_records)
-    store.close()
-    return found
+    stores, tasks, inputs = [], [], []
+    for number, count in enumerate(keys):
+        stores.append(RocksStore(folder / str(number), memory=RocksMemory()))  # as much as a worker has
+        tasks.append(Task(app(KINDS[kind]).plan(), 0, stores[-1], now_ms=now_ms))
+        feed(tasks[-1], batches(far_orders(records, count)), now_ms)
+        inputs.append(batches(orders(records, count), count, size))
+    gc.collect()
+    seconds, results = [0.0] * len(keys), [0] * len(keys)
+    while (turns := [list(islice(source, -(-COMMIT_RECORDS // size))) for source in inputs])[0]:
+        for number, (task, turn) in enumerate(zip(tasks, turns, strict=True)):
+            took, made = feed(task, turn, now_ms, commit_records=commit_records)
+            seconds[number] += took
+            results[number] += made
+    for store in stores:
+        store.close()
+    return list(zip(seconds, results, strict=True))
 
 
-def feed(task: Task, source: Iterator[RecordBatch], now_ms: int, *, commit_records: int = COMMIT_RECORDS) -> tuple[float, int]:
+def feed(task: Task, source: Iterable[RecordBatch], now_ms: int, *, commit_records: int = COMMIT_RECORDS) -> tuple[float, int]:
     """Return the seconds that the batches took, commits included, and the number of results."""
     seconds, results, since = 0.0, 0, 0
     for batch in source:
@@ -159,14 +169,12 @@ def commit(task: Task, position: int) -> int:
 
 
 def compare(kind: str, records: int, few: int, many: int) -> Measured:
-    """Measure a window kind with few and with many keys, each on an empty store."""
-    found = []
-    for keys in (few, many):
-        folder = Path(tempfile.mkdtemp(prefix="streamforge-bench-"))
-        try:
-            found.append(measure(kind, records, keys, folder / "store"))
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    """Measure a window kind with few and with many keys, each on a store of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="streamforge-bench-"))
+    try:
+        found = measure(kind, records, (few, many), folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     rates = [records / seconds for seconds, _ in found]
     return Measured(kind, few, many, int(rates[0]), int(rates[1]), found[0][1], found[1][1], round(rates[1] / rates[0], 2))
 

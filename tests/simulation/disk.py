@@ -6,7 +6,7 @@ a store that is open already fails, as RocksDB's lock makes it.
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Literal, Protocol
@@ -185,6 +185,9 @@ class SimulatedStore:
 
     def get(self, key: bytes) -> bytes | None:
         return self._content().get(key)
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        return self._content().get_many(keys)
 
     def scan(self, low: bytes, high: bytes) -> Iterator[tuple[bytes, bytes]]:
         return self._content().scan(low, high)

@@ -258,3 +258,19 @@ def test_keyed_items_are_those_of_the_store_and_what_has_changed_and_read_brings
     cells.read(["a", "b", "c", "d", "e"])
     store.close()  # what has been read is known without the store
     assert [cells.get(key) for key in "abcde"] == [10, None, 0, 11, None]
+
+
+def test_pane_read_brings_in_what_the_store_has_and_leaves_what_has_changed() -> None:
+    store = MemoryStore()
+    first = TaskState(store, cache_entries_max=8)
+    first.panes("p", key_codec(str), json_codec(int)).pane(0).put_many({f"k{n}": n for n in range(20)})
+    commit(store, first)
+
+    panes = TaskState(store, cache_entries_max=8).panes("p", key_codec(str), json_codec(int))
+    pane = panes.pane(0)
+    assert not pane.complete, "a pane of 20 entries is more than this cache reads at once"
+    pane.delete("k17")
+    pane.put("k18", 180)
+    pane.read(["k17", "k18", "k19", "k19", "absent"])
+    assert {key: pane.cells.get(key) for key in ("k17", "k18", "k19", "absent")} == {"k17": None, "k18": 180, "k19": 19, "absent": None}
+    assert dict(pane.items()) == {f"k{n}": n for n in range(17)} | {"k18": 180, "k19": 19}

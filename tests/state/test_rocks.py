@@ -119,6 +119,8 @@ def test_damaged_block_is_noticed_by_get_and_by_scan(tmp_path: Path) -> None:
         list(store.scan(b"k", b"l"))
     with pytest.raises(StateError, match="cannot be read"):
         [store.get(key) for key, _ in MANY]
+    with pytest.raises(StateError, match="cannot be read"):
+        store.get_many([key for key, _ in MANY])
     store.clear()
     assert list(store.scan(b"k", b"l")) == []
     store.close()

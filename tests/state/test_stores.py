@@ -48,7 +48,11 @@ def test_apply_any_batches_leaves_what_a_dict_holds(store: Store, batches: list[
         assert store.position == Position(b"id", number, -number)
     assert entries(store) == sorted(model.items())
     assert list(store.scan(low, high)) == sorted(item for item in model.items() if low <= item[0] < high)
-    assert all(store.get(key) == model.get(key) for key in [*model, low, high, b""])
+    asked = [*model, low, high, b""]
+    assert [store.get(key) for key in asked] == [model.get(key) for key in asked]
+    several = [key for key in [*asked, low] if key]
+    assert store.get_many(several) == [model.get(key) for key in several]
+    assert store.get_many([]) == []
 
 
 def test_scan_while_the_store_is_written_shows_what_was_there_at_the_call(store: Store) -> None:
@@ -83,6 +87,7 @@ def test_clear_deletes_entries_and_position_and_the_store_goes_on(store: Store) 
     "use",
     [
         lambda store: store.get(b"a"),
+        lambda store: store.get_many([b"a"]),
         lambda store: store.scan(b"a", b"b"),
         lambda store: store.apply([], Position()),
         lambda store: store.flush(),
