@@ -7,6 +7,7 @@ One request is handled at a time (the store is one SQLite file); a registry is a
 
 import json
 import re
+import sqlite3
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -78,68 +79,92 @@ def content_type(accept: str | None) -> str | None:
 
 
 def _handler(api: RegistryApi) -> type[BaseHTTPRequestHandler]:
-    lock = threading.Lock()
+    return type("Handler", (_Handler,), {"api": api, "lock": threading.Lock()})
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
 
-        def _answer(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            if length > BODY_BYTES_MAX:
-                self._refuse(413, f"a request has at most {BODY_BYTES_MAX} bytes")
-                self.close_connection = True
-                return
-            raw = self.rfile.read(length)
-            if content_type(self.headers.get("Accept")) is None:
-                self._refuse(406, f"HTTP 406 Not Acceptable: answers are {', '.join(CONTENT_TYPES)}")
-                return
-            sent = (self.headers.get("Content-Type") or _TAKEN[-1]).partition(";")[0].strip().lower()
-            if raw and sent not in _TAKEN:
-                self._refuse(415, f"HTTP 415 Unsupported Media Type {sent}; send {CONTENT_TYPES[0]}")
-                return
-            try:
-                body = json.loads(raw) if raw else None
-            except ValueError as error:
-                self._refuse(400, f"the request is not JSON: {error}")
-                return
-            parts = urlsplit(self.path)
-            method = "GET" if self.command == "HEAD" else self.command
-            with lock:
-                status, answer = api.handle(method, parts.path, dict(parse_qsl(parts.query)), body)
-            self._send(status, answer)
+class _Handler(BaseHTTPRequestHandler):
+    """Answers the requests of a connection. One request is handled at a time."""
 
-        do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = _answer  # noqa: N815  # names of the standard library's
+    protocol_version = "HTTP/1.1"
+    api: RegistryApi
+    lock: threading.Lock
 
-        def _refuse(self, status: int, message: str) -> None:
-            self._send(status, {"error_code": status, "message": message})
+    def _answer(self) -> None:
+        raw = self._body()
+        if raw is None:
+            self.close_connection = True  # what is left of the body is not read
+            return
+        if content_type(self.headers.get("Accept")) is None:
+            self._refuse(406, f"HTTP 406 Not Acceptable: answers are {', '.join(CONTENT_TYPES)}")
+            return
+        sent = (self.headers.get("Content-Type") or _TAKEN[-1]).partition(";")[0].strip().lower()
+        if raw and sent not in _TAKEN:
+            self._refuse(415, f"HTTP 415 Unsupported Media Type {sent}; send {CONTENT_TYPES[0]}")
+            return
+        try:
+            body = json.loads(raw) if raw else None
+        except ValueError as error:
+            self._refuse(400, f"the request is not JSON: {error}")
+            return
+        parts = urlsplit(self.path)
+        method = "GET" if self.command == "HEAD" else self.command
+        try:
+            with self.lock:
+                status, answer = self.api.handle(method, parts.path, dict(parse_qsl(parts.query)), body)
+        except sqlite3.Error as error:
+            self._refuse(500, f"Error in the backend data store: {error}", 50001)
+            return
+        self._send(status, answer)
 
-        def _send(self, status: int, answer: Any) -> None:
-            content = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", content_type(self.headers.get("Accept")) or CONTENT_TYPES[0])
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(content)
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = _answer  # noqa: N815  # names of the standard library's
 
-        def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing for each request."""
+    def _body(self) -> bytes | None:
+        """Return the body of the request, None where it has been refused."""
+        if self.headers.get("Transfer-Encoding"):
+            self._refuse(411, "HTTP 411 Length Required: send the body at once, with a Content-Length")
+            return None
+        said = self.headers.get("Content-Length") or "0"
+        if not re.fullmatch(r"[0-9]+", said):
+            self._refuse(400, f"Content-Length {said!r} is not a number")
+            return None
+        if int(said) > BODY_BYTES_MAX:
+            self._refuse(413, f"a request has at most {BODY_BYTES_MAX} bytes")
+            return None
+        return self.rfile.read(int(said))
 
-    return Handler
+    def _refuse(self, status: int, message: str, code: int | None = None) -> None:
+        self._send(status, {"error_code": code or status, "message": message})
+
+    def _send(self, status: int, answer: Any) -> None:
+        content = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", content_type(self.headers.get("Accept")) or CONTENT_TYPES[0])
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing for each request."""
 
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
-@click.option("--port", default=8081, show_default=True, help="Port to listen at; 0 for any free one.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8081, show_default=True, help="Port to listen at; 0 for any free one.")
 @click.option("--file", "path", default="var/schemas.sqlite", show_default=True, help="Where schemas are kept; ':memory:' keeps none.")
 def registry(host: str, port: int, path: str) -> None:
     """Serve a schema registry: the Confluent API on one file."""
-    if path != ":memory:":
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if path != ":memory:":
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.ClickException(f"--file {path}: {error}") from error
     try:
         server = RegistryServer(path, host=host, port=port)
     except OSError as error:
         raise click.ClickException(f"{host}:{port}: {error}") from error
+    except sqlite3.Error as error:
+        raise click.ClickException(f"{path} cannot hold the schemas: {error}") from error
     click.echo(f"schema registry at {server.url}, kept in {path}; stop it with Ctrl-C")
     try:
         server.serve()

@@ -1,11 +1,15 @@
 """The registry over HTTP: content types, bodies that are no JSON, methods."""
 
+import http.client
+import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
-from cdc.registry.server import CONTENT_TYPES, RegistryServer, content_type
+from cdc.registry.server import CONTENT_TYPES, RegistryServer, content_type, registry
 
 V1, PLAIN, JSON = CONTENT_TYPES
 
@@ -49,6 +53,42 @@ def test_other_types_are_refused(client: httpx.Client) -> None:
     assert (answer.status_code, answer.json()["error_code"]) == (406, 406)
     answer = client.post("/subjects/a/versions", content=b"{", headers={"Content-Type": JSON})
     assert (answer.status_code, answer.json()["error_code"]) == (400, 400)
+
+
+def test_bodies_without_a_length_are_refused_and_the_connection_is_closed(client: httpx.Client) -> None:
+    answer = client.post("/subjects/a/versions", content=iter([b"{}"]))
+    assert (answer.status_code, answer.json()["error_code"]) == (411, 411)
+    connection = http.client.HTTPConnection(client.base_url.host, client.base_url.port or 0, timeout=10)
+    connection.request("GET", "/subjects", headers={"Content-Length": "-1"})
+    assert connection.getresponse().status == 400
+    connection.close()
+    assert client.get("/subjects").json() == [], "and the next one is a new one"
+
+
+def test_a_store_that_fails_is_error_50001(tmp_path: Path) -> None:
+    server = RegistryServer(str(tmp_path / "schemas.sqlite")).start()
+    other = sqlite3.connect(tmp_path / "schemas.sqlite")
+    other.execute("drop table versions")
+    answer = httpx.get(f"{server.url}/subjects")
+    assert (answer.status_code, answer.json()["error_code"]) == (500, 50001)
+    other.close()
+    server.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--file", "{tmp}/bad.sqlite"], "bad.sqlite cannot hold the schemas: file is not a database"),
+        (["--file", "{tmp}"], "cannot hold the schemas: unable to open database file"),
+        (["--file", "{tmp}/bad.sqlite/x"], "--file"),
+        (["--port", "99999"], "0<=x<=65535"),
+        (["--host", "203.0.113.9", "--file", ":memory:"], "203.0.113.9:8081: "),
+    ],
+)
+def test_command_says_what_is_in_its_way(tmp_path: Path, arguments: list[str], words: str) -> None:
+    (tmp_path / "bad.sqlite").write_bytes(bytes(range(256)) * 20)
+    done = CliRunner().invoke(registry, [argument.replace("{tmp}", str(tmp_path)) for argument in arguments])
+    assert (done.exit_code in (1, 2), words in done.output) == (True, True), done.output
 
 
 def test_errors_and_heads_have_the_type_too(client: httpx.Client) -> None:
