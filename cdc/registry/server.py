@@ -92,7 +92,6 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         raw = self._body()
         if raw is None:
-            self.close_connection = True  # what is left of the body is not read
             return
         if content_type(self.headers.get("Accept")) is None:
             self._refuse(406, f"HTTP 406 Not Acceptable: answers are {', '.join(CONTENT_TYPES)}")
@@ -112,6 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
             with self.lock:
                 status, answer = self.api.handle(method, parts.path, dict(parse_qsl(parts.query)), body)
         except sqlite3.Error as error:
+            self.close_connection = True  # the store may be closed, and another server listen at this address
             self._refuse(500, f"Error in the backend data store: {error}", 50001)
             return
         self._send(status, answer)
@@ -119,18 +119,20 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = _answer  # noqa: N815  # names of the standard library's
 
     def _body(self) -> bytes | None:
-        """Return the body of the request, None where it has been refused."""
-        if self.headers.get("Transfer-Encoding"):
-            self._refuse(411, "HTTP 411 Length Required: send the body at once, with a Content-Length")
-            return None
+        """Return the body of the request, None where it has been refused; then the connection is closed, since it is not read."""
         said = self.headers.get("Content-Length") or "0"
-        if not re.fullmatch(r"[0-9]+", said):
-            self._refuse(400, f"Content-Length {said!r} is not a number")
-            return None
-        if int(said) > BODY_BYTES_MAX:
-            self._refuse(413, f"a request has at most {BODY_BYTES_MAX} bytes")
-            return None
-        return self.rfile.read(int(said))
+        status, words = 0, ""
+        if self.headers.get("Transfer-Encoding"):
+            status, words = 411, "HTTP 411 Length Required: send the body at once, with a Content-Length"
+        elif not re.fullmatch(r"[0-9]+", said):
+            status, words = 400, f"Content-Length {said!r} is not a number"
+        elif int(said) > BODY_BYTES_MAX:
+            status, words = 413, f"a request has at most {BODY_BYTES_MAX} bytes"
+        if not status:
+            return self.rfile.read(int(said))
+        self.close_connection = True
+        self._refuse(status, words)
+        return None
 
     def _refuse(self, status: int, message: str, code: int | None = None) -> None:
         self._send(status, {"error_code": code or status, "message": message})
@@ -140,6 +142,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", content_type(self.headers.get("Accept")) or CONTENT_TYPES[0])
         self.send_header("Content-Length", str(len(content)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
