@@ -21,8 +21,9 @@ from cdc.avro_form import AvroForm
 from cdc.avro_values import check_schema
 from cdc.debezium_codec import Fetches, schemas_of
 from cdc.framing import Schemas
-from cdc.registry.client import STRATEGIES, NotFoundError, Reference, Registry, SubjectStrategy
+from cdc.registry.client import STRATEGIES, NotFoundError, Reference, RegisteredSchema, Registry, SubjectStrategy
 from cdc.registry.rules import names_of, reader_breaks
+from cdc.registry.unreadable import unreadable
 from cdc.schema_form import HEADER_BYTES, Format, Part
 from engine.codecs import Decoded
 from engine.errors import ConfigError, RecordError
@@ -140,21 +141,31 @@ class SchemaCodec(Generic[V]):
             UnavailableError: The registry does not answer.
         """
         registry, subject = self.registry, self.subject_of(topic)
-        if registry is None or not self.schema or self.kind != "AVRO":
+        if registry is None or not self.schema:
             return
         try:
             latest = await registry.version(subject)
         except NotFoundError:
             return  # nothing is written under this name
         writer = latest.schema
-        if writer.kind != "AVRO":
-            raise ConfigError(f"source {topic!r}: version {latest.version} of {subject!r} is {writer.kind}, and its codec reads AVRO")
-        reasons = reader_breaks(msgspec.json.decode(self.whole), check_schema(writer.text, writer.resolved), names_of(writer.resolved))
+        if writer.kind != self.kind:
+            raise ConfigError(
+                f"source {topic!r}: version {latest.version} of {subject!r} is {writer.kind}, and its codec reads {self.kind}"
+            )
+        try:
+            reasons = self._unreadable(writer)
+        except (RecordError, ValueError):
+            return  # not what is written is in doubt, but what can be said of it: the records will tell
         if reasons:
             raise ConfigError(
                 f"source {topic!r}: records of version {latest.version} of {subject!r} cannot be read as {self._form.record_name}: "
                 + "; ".join(reasons)
             )
+
+    def _unreadable(self, writer: RegisteredSchema) -> list[str]:
+        if self.kind != "AVRO":
+            return unreadable(self.kind, self.whole, self._form.record_name, writer)
+        return reader_breaks(msgspec.json.decode(self.whole), check_schema(writer.text, writer.resolved), names_of(writer.resolved))
 
     async def prepare_sink(self, topic: str) -> None:
         """Register the schema for a topic, or look it up; called before the first record is written.

@@ -61,7 +61,7 @@ class _Comparison:
             return []
         self._open.add(pair)
         try:
-            own, written = _resolve(reader, self._reader, self._known), _resolve(writer, self._writer, self._known)
+            own, written = resolve(reader, self._reader, self._known), resolve(writer, self._writer, self._known)
         except LookupError as error:
             return [f"{path or 'the value'}: the reference {error.args[0]} leads nowhere here, so it cannot be decided"]
         found = self.compare(own, written, path)
@@ -102,7 +102,7 @@ class _Comparison:
         if any(not reasons for reasons in found):
             return []
         try:
-            together = _together([_resolve(part, self._writer, self._known) for part in parts])
+            together = _together([resolve(part, self._writer, self._known) for part in parts])
         except LookupError:
             together = None
         return min(found, key=len) if together is None else self._compare(reader, together, path)
@@ -181,7 +181,7 @@ def _reference(schema: Any) -> str | None:
     return schema["$ref"] if isinstance(schema, dict) and "$ref" in schema else None
 
 
-def _resolve(schema: Any, root: Any, known: Mapping[str, Any]) -> Any:
+def resolve(schema: Any, root: Any, known: Mapping[str, Any]) -> Any:
     """Return the schema behind a reference; raises LookupError where there is none."""
     name = _reference(schema)
     if name is None:
