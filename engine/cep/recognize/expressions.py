@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from engine.cep.recognize import scalars
 from engine.cep.recognize.clause import Span
-from engine.cep.recognize.kinds import misfit
+from engine.cep.recognize.kinds import clash, kinds_of, misfit
 from engine.cep.recognize.lexer import Clause
 from engine.cep.recognize.sql import Node, call_of, kind_of, name_of, parse_expression, parts_of, same_text
 from engine.cep.recognize.view import AGGREGATES, COUNT_DISTINCT, Expression, Fold, View, first_rows, last_rows
@@ -94,10 +94,18 @@ class Compiler:
         self._span, self._own, self._local, self._plain = span, own, True, True
         node = parse_expression(self._clause, span)
         get = self._expression(node)
-        if own is not None and (found := misfit(node, lambda column: self._type_of(self._split(column)[1]))) is not None:
+        type_of = self._type_of_column
+        if own is not None and (found := misfit(node, type_of)) is not None:
             part, kind = found
             self._fail(part, f"{part.sql()} is {kind}, and a condition says whether a row fits: compare it with something")
+        if (found := clash(node, type_of)) is not None:
+            self._fail(*found)
+        if own is not None and not kinds_of(node, type_of):
+            get = scalars.truth(get, node.sql())
         return Compiled(get, self._local, self._plain, same_text(node, lambda column: self._split(column)[1]) if self._plain else "")
+
+    def _type_of_column(self, column: Node) -> Any:
+        return self._type_of(self._split(column)[1])
 
     # -- trees
 

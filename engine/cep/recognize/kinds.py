@@ -5,7 +5,11 @@
     amount_cents > 100 AND id    the second part of AND is text: no condition
     flag                         whatever the field is declared to be; not known for a dict
 
-NULL has every kind. What is not known is let through; at run time only what is true counts as fulfilled.
+Operators and functions want certain kinds too: `price > 'x'`, `name + 1`, `SUM(name)` and `price LIKE '1%'` are refused where the types of
+the fields (or the literals alone) tell that they cannot work.
+
+NULL has every kind. What is not known is let through; at run time only what is true counts as fulfilled, and what cannot be evaluated
+makes the record a bad one.
 """
 
 from collections.abc import Callable, Iterator
@@ -75,6 +79,50 @@ def kinds_of(node: Node, type_of: TypeOf) -> Kinds:
     return _CALLS.get(name, UNKNOWN)
 
 
+_COMPARED = ("EQ", "NEQ", "GT", "GTE", "LT", "LTE", "Between", "In", "NullSafeEQ", "NullSafeNEQ", "Is")
+_WANTED: dict[str, Kinds] = {
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Mod", "Pow", "Neg", "Abs", "Round", "Floor", "Ceil", "Sqrt", "Sum", "Avg"), _NUMBER),
+    **dict.fromkeys(("Like", "ILike", "Lower", "Upper", "Trim"), _TEXT),
+    "Length": _TEXT | {"a list"},
+}
+_PARTS = ("this", "expression", "low", "high", "expressions")
+
+
+def clash(node: Node, type_of: TypeOf) -> tuple[Node, str] | None:
+    """Return a part of an expression that can never be evaluated, and the reason; None if nothing is known to be wrong."""
+    for part in node.walk():
+        kind = kind_of(part)
+        if kind not in _WANTED and kind not in _COMPARED:
+            continue
+        operands = [(one, kinds) for one in _operands(part) if (kinds := kinds_of(one, type_of) if kind_of(one) != "Null" else UNKNOWN)]
+        for one, kinds in operands:
+            if kind in _WANTED and not _works(_WANTED[kind], kinds):
+                return part, f"{part.sql()} wants {_listed(_WANTED[kind])}, and {one.sql()} is {_listed(kinds)}"
+        for one, kinds in operands[1:] if kind in _COMPARED else []:
+            first, of_first = operands[0]
+            if not _works(of_first, kinds):
+                return part, f"{part.sql()} compares {_listed(of_first)} ({first.sql()}) with {_listed(kinds)} ({one.sql()})"
+    return None
+
+
+def _operands(node: Node) -> Iterator[Node]:
+    for key in _PARTS:
+        value = node.args.get(key)
+        for part in value if isinstance(value, list) else [value]:
+            if part is not None and not isinstance(part, str):
+                yield from part.expressions if kind_of(part) == "Distinct" else [part]
+
+
+def _works(wanted: Kinds, given: Kinds) -> bool:
+    """Say whether something of one kind may be what is wanted; true and false are numbers too, as in Python."""
+    also = _NUMBER | _BOOLEAN
+    return bool(wanted & given) or bool(wanted & also and given & also)
+
+
+def _listed(kinds: Kinds) -> str:
+    return " or ".join(sorted(kinds))
+
+
 def _conditions_in(node: Node) -> Iterator[Node]:
     """Yield the parts of a condition that must be conditions themselves."""
     kind = kind_of(node)
@@ -113,4 +161,4 @@ def _kinds_of_type(declared: Any) -> Kinds:
     return _TYPES.get(declared, UNKNOWN) if isinstance(declared, type) else UNKNOWN
 
 
-__all__ = ["kinds_of", "misfit"]
+__all__ = ["clash", "kinds_of", "misfit"]

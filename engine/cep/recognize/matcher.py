@@ -18,8 +18,7 @@ WITHIN ends an attempt by time; so does the end of all input. A row whose condit
 Source: Pike, "The text editor sam" (1987), for threads in order of preference.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from engine.cep.explain import Explained
@@ -27,44 +26,15 @@ from engine.cep.layout import Layout
 from engine.cep.match import TimedOut
 from engine.cep.matcher import NEVER, Found
 from engine.cep.recognize.attempt import FIRST, NO_ROWS, Attempt, AttemptLayout, Step, Thread
-from engine.cep.recognize.automaton import START, RowAutomaton
-from engine.cep.recognize.clause import Rows, SkipTo
-from engine.cep.recognize.measures import Measures, Recognized
-from engine.cep.recognize.view import Expression, Fold, NotYetError, Row, View, initial_accs, next_accs
+from engine.cep.recognize.automaton import START
+from engine.cep.recognize.measures import Recognized
+from engine.cep.recognize.plan import Plan
+from engine.cep.recognize.view import MISFITS, NotYetError, Row, View, initial_accs, next_accs
 from engine.cep.story import failed, matched, timed_out
 from engine.errors import RecordError
 
 END = NEVER - 1
 """The end of time: the deadline of what only the end of all input decides."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A compiled clause.
-
-    Attributes:
-        names: Of the variables, by their numbers.
-        conditions: For each variable its condition, None where any row fits.
-        local: Bit set of the variables whose condition looks only at the row and those before it.
-        folds: What the conditions carry along a match.
-        looks_back: Rows before a match that expressions may ask for.
-        numbered: Matches of a key are counted for ever.
-        unmatched: Rows that no match took come out too.
-        skip_labels: Variables that AFTER MATCH SKIP TO names.
-    """
-
-    automaton: RowAutomaton
-    names: tuple[str, ...]
-    conditions: tuple[Expression | None, ...]
-    local: int
-    folds: tuple[Fold, ...]
-    measures: Measures
-    rows: Rows
-    skip: SkipTo
-    skip_labels: frozenset[int]
-    within_ms: int | None
-    looks_back: int
-    numbered: bool
 
 
 class RowMatcher:
@@ -85,7 +55,7 @@ class RowMatcher:
         self.max_partials = max_partials
         self.on_too_many = on_too_many
         self.layout: Layout = AttemptLayout(value_type, plan.automaton.labels, plan.folds)
-        self.by_row = list(_by_row(plan))
+        self.by_row = list(plan.by_row())
 
     def run(
         self,
@@ -235,10 +205,14 @@ class _Work:
         if not plan.local:
             return 0
         self._look_at(number)
-        for label, condition, fitting in self.matcher.by_row:
-            self.view.label = label
-            if condition is None or condition(self.view):
-                bits |= fitting
+        label = 0
+        try:
+            for label, condition, fitting in self.matcher.by_row:
+                self.view.label = label
+                if condition is None or condition(self.view):
+                    bits |= fitting
+        except MISFITS as error:
+            raise RecordError(f"condition of {plan.names[label]}: {error}") from error
         return bits
 
     def _look_at(self, number: int) -> None:
@@ -280,8 +254,7 @@ class _Work:
                     fits: Any = bits >> label & 1
                 else:
                     view.label, view.accs = label, accs
-                    condition = plan.conditions[label]
-                    fits = condition is None or condition(view)
+                    fits = self._fits(label)
                 if not fits:
                     continue
                 taken: Step = (target, step, accs, len(seen))
@@ -293,6 +266,14 @@ class _Work:
         self.threads = threads
         if not threads:
             self._tell_end(self._row(self.cursor)[0], by_time=False, threads=old_threads)
+
+    def _fits(self, label: int) -> Any:
+        """Hold the row that the view looks at against the condition of a variable."""
+        condition = self.plan.conditions[label]
+        try:
+            return condition is None or condition(self.view)
+        except MISFITS as error:
+            raise RecordError(f"condition of {self.plan.names[label]}: {error}") from error
 
     def _tell_end(self, at_ms: int, *, by_time: bool, threads: Sequence[Thread] | None = None) -> None:
         """Tell of an attempt that ends without a match: of the way that got farthest, if it took a row at all."""
@@ -374,16 +355,6 @@ class _Work:
         number = max((self.end - self.start) // 2, 1)
         self.found.dropped_partials += number
         self._go_to(self.start + number)
-
-
-def _by_row(plan: Plan) -> Iterator[tuple[int, Expression | None, int]]:
-    """Yield the conditions that the row alone decides, each once: a variable that has it, and the bits of all that have it."""
-    labels: dict[int, list[int]] = {}
-    for label, condition in enumerate(plan.conditions):
-        if plan.local >> label & 1:
-            labels.setdefault(id(condition), []).append(label)
-    for same in labels.values():
-        yield same[0], plan.conditions[same[0]], sum(1 << label for label in same)
 
 
 def _path(step: Step | None) -> list[int]:

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from engine.cep.recognize.automaton import RowAutomaton
 from engine.cep.recognize.clause import Rows
-from engine.cep.recognize.view import Expression, Fold, Row, View, initial_accs, next_accs
+from engine.cep.recognize.view import MISFITS, Expression, Fold, Row, View, initial_accs, next_accs
+from engine.errors import RecordError
 
 
 class Recognized(NamedTuple):
@@ -90,4 +91,11 @@ class Measures:
         return self.columns(first[1]) | self._evaluate(view)
 
     def _evaluate(self, view: View) -> dict[str, Any]:
-        return {name: expression(view) for name, expression in zip(self.names, self.expressions, strict=True)}
+        found: dict[str, Any] = {}
+        name = ""
+        try:
+            for name, expression in zip(self.names, self.expressions, strict=True):
+                found[name] = expression(view)
+        except MISFITS as error:
+            raise RecordError(f"measure {name}: {error}") from error
+        return found

@@ -10,8 +10,9 @@ import msgspec
 from engine.cep.recognize.automaton import START, RowAutomaton, compile_row_pattern
 from engine.cep.recognize.clause import Column, Query, parse_clause
 from engine.cep.recognize.expressions import Compiler, Field, Names
-from engine.cep.recognize.matcher import Plan, RowMatcher
+from engine.cep.recognize.matcher import RowMatcher
 from engine.cep.recognize.measures import Measures
+from engine.cep.recognize.plan import Plan
 from engine.cep.recognize.row_pattern import text_of, variables_of
 from engine.cep.recognize.view import Expression
 from engine.errors import ConfigError
@@ -126,7 +127,7 @@ class Recognizer:
 
     def _plan(self, field: Field, columns: Callable[[Any], dict[str, Any]], type_of: Callable[[str], Any] = lambda path: Any) -> Plan:
         query = self.query
-        define, measure = Compiler(query.clause, self._names, field, type_of), Compiler(query.clause, self._names, field)
+        define, measure = (Compiler(query.clause, self._names, field, type_of) for _ in range(2))
         conditions: list[Expression | None] = []
         local = 0
         plain: dict[str, Expression] = {}

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from engine.cep.recognize.view import Expression, View
+from engine.errors import RecordError
 
 Function = Callable[..., Any]
 
@@ -87,6 +88,18 @@ def disjunction(left: Expression, right: Expression) -> Expression:
         return None if first is None or second is None else False
 
     return either
+
+
+def truth(get: Expression, text: str) -> Expression:
+    """Return a condition of which nothing is known but that it must say true, false or nothing."""
+
+    def told(view: View) -> Any:
+        found = get(view)
+        if found is None or found is True or found is False:
+            return found
+        raise RecordError(f"{text} is {found!r}, and a condition says true or false: compare it with something")
+
+    return told
 
 
 def is_same(left: Expression, right: Expression) -> Expression:

@@ -12,10 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from engine.errors import RecordError
+
 Row = tuple[int, Any, int]
 """A record: timestamp in ms, value, and a bit for each variable whose condition is known to hold by the row alone."""
 
 Expression = Callable[["View"], Any]
+
+
+MISFITS = (TypeError, ValueError, ArithmeticError, KeyError)
+"""What evaluating SQL on values of the wrong kind raises."""
 
 
 class NotYetError(Exception):
@@ -111,8 +117,15 @@ def initial_accs(folds: Sequence[Fold]) -> tuple[Any, ...]:
 
 
 def next_accs(folds: Sequence[Fold], accs: tuple[Any, ...], view: View, label: int) -> tuple[Any, ...]:
-    """Return the values of folds after the row that the view looks at."""
-    return tuple(fold.next(acc, view, label) for fold, acc in zip(folds, accs, strict=True)) if folds else accs
+    """Return the values of folds after the row that the view looks at.
+
+    Raises:
+        RecordError: One of them cannot take what the row has.
+    """
+    try:
+        return tuple(fold.next(acc, view, label) for fold, acc in zip(folds, accs, strict=True)) if folds else accs
+    except MISFITS as error:
+        raise RecordError(f"an aggregate over the rows of a match: {error}") from error
 
 
 def first_rows(labels: frozenset[int], number: int) -> Fold:
@@ -140,7 +153,7 @@ def _same(acc: Any) -> Any:
 
 AGGREGATES: dict[str, Aggregate] = {
     "COUNT": Aggregate(0, lambda acc, _: acc + 1, _same),
-    "SUM": Aggregate(None, lambda acc, found: found if acc is None else acc + found, _same),
+    "SUM": Aggregate(None, lambda acc, found: (0 if acc is None else acc) + found, _same),
     "MIN": Aggregate(None, lambda acc, found: found if acc is None or found < acc else acc, _same),
     "MAX": Aggregate(None, lambda acc, found: found if acc is None or found > acc else acc, _same),
     "AVG": Aggregate((0, 0), lambda acc, found: (acc[0] + found, acc[1] + 1), lambda acc: acc[0] / acc[1] if acc[1] else None),

@@ -21,6 +21,7 @@ class Order(Struct, frozen=True):
     paid: bool
     customer: Customer
     ts: int
+    weight: int | None = None
 
 
 ORDER = Order("ann", 7, 2.5, None, True, Customer("DE"), 90_000)
@@ -53,7 +54,7 @@ def value_of(expression: str) -> Any:
         ("ROUND(2.345, 2)", 2.35),
         ("ROUND(-ratio)", -3.0),
         ("GREATEST(amount, 3, 9) - LEAST(amount, 3)", 6),
-        ("amount + note", None),
+        ("amount + weight", None),
         ("user_id || '-' || amount || paid", "ann-7true"),
         ("CONCAT(user_id, 1)", "ann1"),
         ("UPPER(user_id) || LOWER('X') || TRIM('  y ')", "ANNxy"),
@@ -75,11 +76,11 @@ def value_of(expression: str) -> Any:
         ("paid IS TRUE", True),
         ("amount BETWEEN 7 AND 8", True),
         ("amount NOT BETWEEN 7 AND 8", False),
-        ("amount BETWEEN note AND 6", False),
+        ("amount BETWEEN weight AND 6", False),
         ("amount IN (1, 7)", True),
         ("amount IN (1, NULL)", None),
         ("amount NOT IN (1, 2)", True),
-        ("note IN (1)", None),
+        ("weight IN (1)", None),
         ("user_id LIKE 'a_%'", True),
         ("user_id NOT LIKE 'b%'", True),
         ("user_id ILIKE 'ANN'", True),

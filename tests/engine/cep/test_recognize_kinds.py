@@ -99,3 +99,67 @@ def test_values_without_declared_types_are_let_through() -> None:
             driver.send("orders", {"user_id": user, "ts": 1_000, "cents": 5, "flag": flag})
         driver.finish()
         assert [record.key for record in driver.read("out")] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("clause", "reason"),
+    [
+        ("MEASURES A.ts AS t PATTERN (A) DEFINE A AS cents > 'x'", "compares a number (cents) with text ('x')"),
+        ("MEASURES A.ts AS t PATTERN (A) DEFINE A AS note = cents + 1", "compares text (note) with a number (cents + 1)"),
+        ("MEASURES A.ts AS t PATTERN (A) DEFINE A AS cents BETWEEN 1 AND 'b'", "with text ('b')"),
+        ("MEASURES A.ts AS t PATTERN (A) DEFINE A AS cents IN (1, 'b')", "with text ('b')"),
+        ("MEASURES A.ts AS t PATTERN (A) DEFINE A AS cents LIKE '1%'", "wants text, and cents is a number"),
+        ("MEASURES A.ts AS t PATTERN (A B) DEFINE B AS B.cents > AVG(A.note)", "AVG(A.note) wants a number, and A.note is text"),
+        ("MEASURES A.note + 1 AS t PATTERN (A)", "A.note + 1 wants a number, and A.note is text"),
+        ("MEASURES SUM(A.note) AS t PATTERN (A)", "SUM(A.note) wants a number, and A.note is text"),
+        ("MEASURES LOWER(A.cents) AS t PATTERN (A)", "wants text, and A.cents is a number"),
+        ("MEASURES A.ts AS t PATTERN (A B) DEFINE B AS B.note > PREV(B.cents)", "compares text (B.note) with a number"),
+    ],
+)
+def test_operator_that_can_never_be_evaluated_is_refused_with_its_place(clause: str, reason: str) -> None:
+    topology = Topology("kinds", partitions=1)
+    orders = topology.source("orders", Order, key="user_id", time="ts")
+    with pytest.raises(ConfigError, match="line 1, column") as error:
+
+        @topology.pipeline(orders)
+        def work(orders: Stream[str, Order]) -> Sink:
+            return orders.detect(cep.match_recognize(f"PARTITION BY user_id ORDER BY ts {clause}")).to("out")
+
+    assert reason in str(error.value)
+
+
+def test_literals_alone_tell_it_before_there_is_a_stream() -> None:
+    with pytest.raises(ConfigError, match="1 \\+ 'x' wants a number, and 'x' is text"):
+        cep.match_recognize(HEAD + "1 + 'x' > cents")
+
+
+@pytest.mark.parametrize(
+    "condition", ["cents = NULL", "paid = 1", "cents > 1.5", "note IN ('a', NULL)", "COALESCE(note, 'x') = 'x'", "paid < maybe"]
+)
+def test_operator_that_can_be_evaluated_is_taken(condition: str) -> None:
+    topology_of(condition)
+
+
+@pytest.mark.parametrize(
+    ("clause", "error"),
+    [
+        ("MEASURES A.n AS n PATTERN (A) DEFINE A AS n > 1", "condition of A: '>' not supported"),
+        ("MEASURES A.n AS n PATTERN (A) DEFINE A AS kind", "kind is 'x', and a condition says true or false"),
+        ("MEASURES A.n AS n PATTERN (A B?) DEFINE A AS TRUE, B AS B.n > A.n", None),
+        ("MEASURES -A.kind AS n PATTERN (A)", "measure n: bad operand type"),
+        ("MEASURES SUM(A.kind) AS n PATTERN (A)", "an aggregate over the rows of a match: unsupported operand"),
+    ],
+)
+def test_value_of_a_wrong_kind_in_a_dict_is_a_dead_letter_that_names_the_expression(clause: str, error: str | None) -> None:
+    topology = Topology("kinds", partitions=1)
+    orders = topology.source("orders", dict, key="user_id", time="ts")
+
+    @topology.pipeline(orders)
+    def work(orders: Stream[str, dict[str, object]]) -> Sink:
+        return orders.detect(cep.match_recognize(f"PARTITION BY user_id ORDER BY ts {clause}")).to("out")
+
+    with TestDriver(topology) as driver:
+        driver.send("orders", {"user_id": "u", "ts": 1_000, "kind": "x", "n": "text"})
+        driver.finish()
+        letters = [dict(letter.headers)["error"].decode() for letter in driver.read("kinds-dlq")]
+    assert letters == [] if error is None else error in letters[0]
