@@ -14,6 +14,7 @@ from confluent_kafka.schema_registry import ConfigCompatibilityLevel, Schema, Sc
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from confluent_kafka.schema_registry.json_schema import JSONDeserializer, JSONSerializer
+from confluent_kafka.schema_registry.protobuf import ProtobufDeserializer, ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
 from cdc import Registry, avro, jsonschema, protobuf
@@ -70,13 +71,6 @@ def client(server: RegistryServer) -> Iterator[SchemaRegistryClient]:
 def classes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder: Path = tmp_path_factory.mktemp("proto")
     return compiled(folder, money_of=MONEY_PROTO, bill=BILL_PROTO)
-
-
-@pytest.fixture
-def theirs_of() -> tuple[Any, Any]:
-    """Their serializer and deserializer of Protobuf, which need packages of their own."""
-    module = pytest.importorskip("confluent_kafka.schema_registry.protobuf")
-    return module.ProtobufSerializer, module.ProtobufDeserializer
 
 
 def ours(server: RegistryServer, make: Callable[[Registry], Any], *raw: bytes) -> list[Any]:
@@ -174,9 +168,8 @@ def test_json_of_ours_is_read_and_written_by_the_latest_version(server: Registry
 
 @pytest.mark.parametrize("conf", [None, LATEST, NORMALIZED], ids=["registered", "latest", "normalized"])
 def test_protobuf_with_references_goes_both_ways(
-    server: RegistryServer, client: SchemaRegistryClient, classes: dict[str, Any], theirs_of: tuple[Any, Any], conf: Any
+    server: RegistryServer, client: SchemaRegistryClient, classes: dict[str, Any], conf: Any
 ) -> None:
-    write, read_by = theirs_of
     message = classes["shop.Bill"]
 
     def codec(registry: Registry) -> Any:
@@ -186,31 +179,30 @@ def test_protobuf_with_references_goes_both_ways(
     with SchemaRegistryClient({"url": server.url}) as other:  # a client keeps a schema in the format that it asked for first
         held = other.get_version("bills-value", 1).schema
     assert held.references == [SchemaReference("money_of.proto", "money_of.proto", 1)]
-    read = read_by(message, {}, client)(raw, VALUE)
+    read = ProtobufDeserializer(message, {}, client)(raw, VALUE)
     assert (read.id, read.total.cents, read.note) == ("b1", 5, "hi")
-    theirs = write(message, client, conf=None if conf is None else dict(conf))(read, VALUE)
+    theirs = ProtobufSerializer(message, client, conf=None if conf is None else dict(conf))(read, VALUE)
     assert theirs is not None and ours(server, codec, raw, theirs) == [BILL, BILL]
     assert (theirs[:5] == raw[:5]) == (conf is not None), "a descriptor in base64 is another text, and the same in its normal form"
-    assert read_by(message, {}, client)(theirs, VALUE) == read
+    assert ProtobufDeserializer(message, {}, client)(theirs, VALUE) == read
 
 
 def test_protobuf_of_theirs_first_takes_ours_as_its_next_version(
-    server: RegistryServer, client: SchemaRegistryClient, classes: dict[str, Any], theirs_of: tuple[Any, Any]
+    server: RegistryServer, client: SchemaRegistryClient, classes: dict[str, Any]
 ) -> None:
-    write, read_by = theirs_of
     message, inner = classes["shop.Bill"], classes["shop.Other"].Inner
-    theirs = write(message, client)(message(id="b1", total={"currency": "EUR", "cents": 5}, note="hi"), VALUE)
+    theirs = ProtobufSerializer(message, client)(message(id="b1", total={"currency": "EUR", "cents": 5}, note="hi"), VALUE)
     assert theirs is not None
     raw = written_by_us(server, lambda registry: protobuf(registry, message, Bill), BILL)
     assert client.get_versions("bills-value") == [1, 2]
     assert ours(server, lambda registry: protobuf(registry, message, Bill), theirs, raw) == [BILL, BILL]
-    nested = write(inner, client)(inner(n=3), SerializationContext("inners", MessageField.VALUE))
+    nested = ProtobufSerializer(inner, client)(inner(n=3), SerializationContext("inners", MessageField.VALUE))
     assert nested is not None
     (found,) = ours(server, lambda registry: protobuf(registry, inner), nested)
     assert found.n == 3
     again = written_by_us(server, lambda registry: protobuf(registry, inner), found, "inners")
     assert (nested[5:8], again[5:8]) == (b"\x04\0\x02", b"\x04\0\0"), "they count the hidden message of the map, Java and we do not"
-    assert read_by(inner, {}, client)(again, SerializationContext("inners", MessageField.VALUE)) == found
+    assert ProtobufDeserializer(inner, {}, client)(again, SerializationContext("inners", MessageField.VALUE)) == found
     assert ours(server, lambda registry: protobuf(registry, inner), again) == [found]
 
 
