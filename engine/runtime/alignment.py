@@ -14,7 +14,8 @@ workers are not known here, so two workers may drift apart by more. While a task
 have come: until then the others may go on by max_skew from where they were opened themselves. Not counted are partitions of a task
 that could not be opened, and those that are idle or without any record yet: they have no time to wait for (a partition that came with a
 savepoint's larger number of partitions begins at the watermark of the others, and may never get a record). One that is merely quiet
-does count until its idle time is over; with `idle=None` that may be for ever. A bounded run (all input is there) waits for nobody.
+does count until its idle time is over; `idle=None`, with which that would be for ever, is refused where the source is
+declared. A bounded run (all input is there) waits for nobody.
 
 The bound is not exact: a partition stops behind the piece of work (at most some 20 ms of it) in which it passed the bound.
 

@@ -82,7 +82,8 @@ class App(Declarations, faust.App):
         on_error: "dlq" sends bad records to `<id>-dlq`, "fail" stops the worker.
         max_ahead: A record more than this ahead of the wall clock moves no watermark; None switches that off.
         max_skew: A source partition whose watermark is more than this ahead of the slowest active one is paused until the other has
-            caught up; among the partitions of one worker whose topics a pipeline reads together (`engine.runtime.alignment`).
+            caught up; among the partitions of one worker whose topics a pipeline reads together (`engine.runtime.alignment`). Sources
+            need an idle time then.
         standbys: How many other workers keep a copy of each task's state, so that a takeover restores only the tail.
         state_memory_mib: What state may take in memory, over all tasks of a worker; the rest is on its disk.
         stall: A task that stands still for so long although there is input is opened again, a worker that hangs ends; None for never.

@@ -8,16 +8,19 @@ from typing import Any
 
 from engine.codecs import Codec
 from engine.durations import Duration
+from engine.errors import ConfigError
+from engine.runtime.options import Options
 from engine.selectors import Selector
 from engine.sources import BroadcastSource, RulesSource, Source, TableSource
 from engine.topology import Topology
-from engine.watermarks import Watermark
+from engine.watermarks import Watermark, watermark_strategy
 
 
 class Declarations:
     """The methods of `App` by which topics to read are declared."""
 
     topology: Topology
+    options: Options
 
     def source(
         self,
@@ -39,7 +42,10 @@ class Declarations:
                 Decimal (their text; see `engine.keys`).
             time: Field or callable that gives event time in UTC milliseconds; None for the Kafka timestamp.
             watermark: `bounded("30s")`, `monotonic()`, or a class derived from `WatermarkGenerator`; without one `bounded("0s")`.
+        Raises:
+            ConfigError: Something is wrong with it, or it never becomes idle in an app with `max_skew`. So for `table`.
         """
+        self._check_skew(f"source {topic!r}", watermark)
         return self.topology.source(topic, value_type, codec=codec, key=key, key_type=key_type, time=time, watermark=watermark)
 
     def table(
@@ -65,6 +71,7 @@ class Declarations:
             versions: How far back the value as of a time can be asked for, in event time; see `Stream.as_of`.
             upgrade: Makes a row out of one stored before that no longer fits; see `Stream.table`.
         """
+        self._check_skew(f"table {topic!r}", watermark)
         return self.topology.table(
             topic,
             value_type,
@@ -113,6 +120,15 @@ class Declarations:
             partitions: How many the topic has.
         """
         return self.topology.rules(topic, partitions=partitions)
+
+    def _check_skew(self, what: str, watermark: Watermark | None) -> None:
+        """Refuse a source without idleness where others wait for the slowest: once it is read to its end, they would for ever."""
+        what = f"app {self.options.app_id!r}, {what}"
+        if self.options.max_skew_ms is not None and watermark_strategy(watermark, what).idle_ms is None:
+            raise ConfigError(
+                f"{what}: idle=None does not go together with max_skew={self.options.max_skew_ms} ms of the app: a partition that has no "
+                "more records would hold the others for ever; give its watermark an idle time, or leave out max_skew"
+            )
 
 
 __all__ = ["Declarations"]

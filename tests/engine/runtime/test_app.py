@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from engine import App, ConfigError, Sink, Stream
+from engine import App, ConfigError, Sink, Stream, WatermarkGenerator, bounded, monotonic
+from engine.durations import Duration
 from engine.records import OutputColumns, TopicPartition
 from engine.runtime.transport.memory_broker import MemoryBrokers
 from engine.testing import TestDriver
@@ -18,6 +19,16 @@ from engine.testing.clock import LoopClock, virtual_loop, virtual_time
 from state.memory import MemoryStore
 from tests.engine.runtime.worker_world import Click, Numbering, eventually
 from tests.ports import free_port
+
+
+class Restless(WatermarkGenerator):
+    """A watermark that stands still when nothing comes."""
+
+    idle: ClassVar[Duration | None] = None
+
+    def on_record(self, timestamp_ms: int) -> int | None:
+        return timestamp_ms
+
 
 PROGRAM = '''
 import sys
@@ -355,3 +366,13 @@ def test_app_commands_of_faust_and_of_the_app_work(program: Path) -> None:
     other.mkdir(parents=True)
     assert "elsewhere" in run("--datadir", str(program.parent / "elsewhere"), "reset")
     assert not other.exists()
+
+
+@pytest.mark.parametrize("watermark", [bounded("5s", idle=None), monotonic(idle=None), Restless])
+@pytest.mark.parametrize("declare", ["source", "table"])
+def test_app_source_that_never_becomes_idle_is_refused_where_others_would_wait_for_it(declare: str, watermark: Any) -> None:
+    shop = App("shop", broker="memory://", max_skew="10m")
+    with pytest.raises(ConfigError, match=f"app 'shop', {declare} 'clicks': idle=None does not go together with max_skew=600000 ms"):
+        getattr(shop, declare)("clicks", Click, key="user", watermark=watermark)
+    getattr(App("shop", broker="memory://"), declare)("clicks", Click, key="user", watermark=watermark)
+    getattr(shop, declare)("clicks", Click, key="user", watermark=bounded("5s"))
