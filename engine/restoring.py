@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from engine.errors import StateError, StoredTypeError
+from engine.key_types import KEY_TYPES, changed_key_types, key_types
 from engine.keys import key_codec
 from engine.plan import Plan
 from engine.task import catalog_of
@@ -60,6 +61,7 @@ class Restoring:
         self.manifest, self.plan, self.words = manifest, plan, words
         self.is_rescaled = manifest.partitions != plan.partitions
         self._catalog = self._with_unopened(catalog_of(plan))
+        self._key_types = key_types(catalog_of(plan))
         self._names = {store_id(note.name): note.name for note in manifest.states}
         self._merged: dict[str, list[Entry]] = {}
         self._bad: dict[str, list[str]] = {}
@@ -170,6 +172,9 @@ class Restoring:
         name = self._names.get(raw_key[:ID_BYTES])
         if name is None:
             raise StateError(f"store id {raw_key[:ID_BYTES].hex()} belongs to no state that the savepoint lists")
+        if name == KEY_TYPES:
+            self._check_key_types(raw_key, raw_value)
+            return None
         if name in (_OFFSETS, _SIGNATURES, _SAVEPOINT) or "/".join(name.split("/", 2)[:2]) in self.words.drop:
             return None
         if name.startswith(_SOURCE):
@@ -185,6 +190,15 @@ class Restoring:
         if name == _BROADCASTS and entry.key.partition("/")[2] not in self.plan.broadcasts:
             return None
         return entry
+
+    def _check_key_types(self, raw_key: bytes, raw_value: bytes) -> None:
+        """Refuse keys of another type; the tasks note today's anew when they start."""
+        entry = self._catalog.entry(raw_key, raw_value)
+        assert entry is not None, "every task keeps the types of its keys"
+        kept = {name: shape for name, shape in entry.value().items() if "/".join(name.split("/", 2)[:2]) not in self.words.drop}
+        changes = changed_key_types(kept, self._key_types)
+        if changes:
+            raise StateError("; ".join(changes))
 
     def _is_merged(self, spec: StateSpec) -> bool:
         return self.is_rescaled and spec.is_of_task

@@ -24,6 +24,7 @@ from engine.control import ControlInput
 from engine.dead_letters import record_headers, without_payload
 from engine.errors import ConfigError
 from engine.inputs import SourceState
+from engine.key_types import check_key_types
 from engine.keys import key_codec
 from engine.outputs import OutputMark, Outputs
 from engine.plan import Plan
@@ -114,6 +115,7 @@ class Task:
         self.control = ControlInput(self)
         self.sources = {topic: SourceState(self, spec) for topic, spec in plan.sources.items()}
         self.runs = {name: PipelineRun(self, graph) for name, graph in plan.graphs.items()}
+        check_key_types(plan.app_id, number, self.state)
         for run in self.runs.values():
             run.start()
         self.state.forget()

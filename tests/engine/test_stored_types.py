@@ -263,12 +263,53 @@ def counting(key_type: type[Any]) -> Topology:
     return topology
 
 
-def test_keys_of_another_type_stop_the_app_with_the_state_and_the_old_type_finds_them() -> None:
-    with TestDriver(counting(str)) as driver:
-        driver.send("left", Keyed("ann", 1_000), key="ann")
-        words = r"state 'work/window/.*the type of keys that is declared now: .*Bring the old type of the key back"
-        with pytest.raises(StoredTypeError, match=words):
-            deploy(driver, counting(int), lambda: driver.send("left", Keyed("1", 100_000), key="1"))
+class Site(Struct, frozen=True):
+    """A key of two parts."""
+
+    user: str
+    site: int
+
+
+class SameSite(Struct, frozen=True):
+    """The same under another name."""
+
+    user: str
+    site: int
+
+
+class WiderSite(Struct, frozen=True):
+    """The same with a part more."""
+
+    user: str
+    site: int
+    shop: str = ""
+
+
+@pytest.mark.parametrize(
+    ("before", "key", "after", "words"),
+    [
+        (str, "7", int, "was str, and is int now"),  # the same bytes: nothing but the type tells
+        (int, 7, str, "was int, and is str now"),
+        (Site, Site("ann", 1), WiderSite, r"was \{user: str, site: int\}, and is \{user: str, site: int, shop: str\} now"),
+    ],
+)
+def test_keys_of_another_type_are_refused_at_the_start_with_the_states(before: Any, key: Any, after: Any, words: str) -> None:
+    with TestDriver(counting(before)) as driver:
+        driver.send("left", Keyed("ann", 1_000), key=key)
+        with pytest.raises(ConfigError, match=f"state 'work/window/panes': the type of keys {words}.*Bring the old type of the key back"):
+            driver.restart(counting(after))
+
+
+def test_keys_of_a_struct_with_another_name_go_on() -> None:
+    with TestDriver(counting(Site)) as driver:
+        driver.send("left", Keyed("ann", 1_000), key=Site("ann", 1))
+        driver.restart(counting(SameSite))
+        driver.send("left", Keyed("ann", 2_000), key=SameSite("ann", 1))
+        driver.finish()
+        assert [record.value["n"] for record in driver.read("out")] == [2]
+
+
+def test_keys_of_the_old_type_find_their_state() -> None:
     with TestDriver(counting(str)) as driver:
         driver.send("left", Keyed("ann", 1_000), key="ann")
         driver.restart(counting(str))

@@ -198,6 +198,8 @@ async def test_savepoint_restore_refuses_what_does_not_fit_and_touches_nothing(t
     assert "of app 'app', not of 'other'" in await refused(adopt(other))
     assert "operator number/numbering was 'process" in await refused(renamed(), words=Words())
     assert "--drop number/none: it had no state" in await refused(numbering(2), words=Words(drop=frozenset({"number/none"})))
+    message = await refused(of_bytes())
+    assert "state 'number/numbering/" in message and "the type of keys was str, and is bytes now" in message
     damaged = tmp_path / "one" / "1.entries"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"\0")
     assert "1.entries is damaged: its checksum" in await refused(numbering(2))
@@ -208,6 +210,16 @@ async def test_savepoint_restore_refuses_what_does_not_fit_and_touches_nothing(t
 def adopt(topology: Topology) -> Topology:
     """Return another app with the same pipeline."""
     topology.sources, topology.pipelines = (like := numbering(2)).sources, like.pipelines
+    return topology
+
+
+def of_bytes() -> Topology:
+    """Return the app with keys of another type."""
+    from tests.engine.runtime.worker_world import Click, Numbering
+
+    topology = Topology("app", partitions=2)
+    clicks = topology.source("clicks", Click, key=lambda click: click.user.encode(), key_type=bytes, time="ts")
+    topology.pipeline(clicks, name="number")(lambda clicks: clicks.process(Numbering, name="numbering").to("numbers"))
     return topology
 
 
