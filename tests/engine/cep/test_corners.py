@@ -91,6 +91,15 @@ def test_negation_behind_a_group_leaves_alone_what_comes_between_the_records_of_
     assert taken(pattern, "a1 x2 c4") == taken(pattern, "a1 b2 x3 c4") == []
 
 
+def test_negation_behind_a_group_leaves_alone_each_way_that_goes_on_inside_it() -> None:
+    inner = cep.begin("a", is_("a")).optional().followed_by("b", is_("b"))
+    pattern = cep.begin(cep.begin("o", is_("o")).followed_by(inner).optional())
+    pattern = pattern.not_followed_by("x", is_("x")).followed_by("c", is_("c"))
+    assert taken(pattern, "o1 x2 b3 c4") == ["o1 b3 c4"]
+    assert taken(pattern, "o1 x2 a3 b4 c5") == ["o1 a3 b4 c5", "o1 b4 c5"]
+    assert taken(pattern, "o1 x2 c3") == []
+
+
 def test_negation_before_a_group_is_in_force_until_its_first_record_whichever_stage_takes_it() -> None:
     group = cep.begin("b", is_("b")).optional().followed_by("c", is_("c"))
     pattern = cep.begin("a", is_("a")).not_followed_by("x", is_("x")).followed_by(group)
