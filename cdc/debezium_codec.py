@@ -18,6 +18,7 @@ from uuid import UUID
 import msgspec
 
 from cdc.change import Change, Message, Op
+from cdc.change_keys import ChangeKeys
 from cdc.encoding import encode_change
 from cdc.envelopes import (
     SHAPE_ERRORS,
@@ -26,14 +27,12 @@ from cdc.envelopes import (
     header,
     header_text,
     heartbeat_of,
-    key_header,
     position_of,
     transaction_mark_of,
     transaction_of,
 )
 from cdc.fitting import FIT_ERRORS, Declared
-from cdc.framing import FoundSchemas, Opener, Payload, Plans, Schemas, StoredSchemas, unknown_ids
-from cdc.reading import as_json_of
+from cdc.framing import FoundSchemas, Opener, Payload, Schemas, StoredSchemas, unknown_ids
 from cdc.rows import PLACEHOLDER, RowType
 from cdc.scalars import to_bytes
 from cdc.unwrapped import Unwrapped, UnwrappedForm
@@ -69,6 +68,7 @@ def debezium(
     never_set_null: Collection[str] = (),
     binary: Binary | None = None,
     id_bytes: Literal[4, 8] = 4,
+    key_column: str | None = None,
 ) -> "DebeziumCodec[R]":
     """Return the codec of a topic of Debezium's, with rows of a Struct or as dicts.
 
@@ -86,6 +86,7 @@ def debezium(
         binary: `binary.handling.mode` of the connector where it is not "bytes", for the contents of logical messages; columns say it
             themselves (`Encoded`).
         id_bytes: Length of schema ids in front of Avro records.
+        key_column: The column that is the whole key of a record, where the connector extracts it (ExtractField$Key).
     """
     if replica_identity not in ("default", "full"):
         raise ConfigError(f"debezium: replica_identity={replica_identity!r} is not known; use 'default' or 'full'")
@@ -96,7 +97,7 @@ def debezium(
     if isinstance(never_set_null, str):
         raise ConfigError(f"debezium: never_set_null={never_set_null!r}; give the columns as a list")
     rows, full = RowType(row_type, columns, placeholder, never_set_null), replica_identity == "full"
-    return DebeziumCodec(rows, schemas_of(registry), unwrapped, full, None if binary is None else Encoded(binary), id_bytes)
+    return DebeziumCodec(rows, schemas_of(registry), unwrapped, full, None if binary is None else Encoded(binary), id_bytes, key_column)
 
 
 def schemas_of(registry: Schemas | Mapping[int, Any] | Callable[[int], Any] | None) -> Schemas | None:
@@ -121,6 +122,7 @@ class DebeziumCodec(Generic[R]):
         full: bool,
         binary: Encoded | None,
         id_bytes: int,
+        key_column: str | None = None,
     ) -> None:
         self.type = Change[rows.type]  # type: ignore[name-defined]  # made at run time
         self._rows = rows
@@ -128,14 +130,15 @@ class DebeziumCodec(Generic[R]):
         self._unwrapped = bool(unwrapped) or isinstance(unwrapped, Unwrapped)
         self._form = UnwrappedForm(unwrapped if isinstance(unwrapped, Unwrapped) else Unwrapped())
         self._full = full
+        self._doubts_nulls = bool(rows.never_set_null)
         self._binary = binary
         self._values = Opener(rows, _decode_value, schemas, "value", id_bytes)
-        self._keys = Opener(rows, msgspec.json.decode, schemas, "key", id_bytes)
+        self._keys = ChangeKeys(rows, schemas, id_bytes, key_column)
 
     async def prepare(self, batch: RecordBatch) -> None:
         """Fetch the schemas that a batch refers to and that are not known yet; `decode_batch` must not wait."""
         if isinstance(self._schemas, Fetches):
-            ids = unknown_ids(((self._values, batch.values), (self._keys, batch.keys)), batch)
+            ids = unknown_ids(((self._values, batch.values), (self._keys.opener, batch.keys)), batch)
             if ids:
                 await self._schemas.fetch_ids(sorted(ids))
 
@@ -180,7 +183,7 @@ class DebeziumCodec(Generic[R]):
             raise RecordError(f"the operation {envelope.op!r} is not known; Debezium's are {', '.join(_OPS)}")
         if op is Op.MESSAGE:
             return self._message(envelope, payload)
-        key = self._key(raw_key, headers, payload)
+        key = self._keys.columns(raw_key, headers, payload)
         before: Any = envelope.before
         after: Any = envelope.after
         unavailable: tuple[str, ...] = ()
@@ -192,14 +195,13 @@ class DebeziumCodec(Generic[R]):
                 true = frozenset(key) if op is Op.DELETE and key is not None and not self._full else None
                 before, unavailable = plan.row(before, marked=marked, true=true)
             if after is not None:
-                moved = op is Op.CREATE and header(headers, "__debezium.oldkey") is not None
-                updates = envelope.before is None and (op is Op.UPDATE or moved)
+                updates = self._doubts_nulls and before is None and self._is_of_an_old_row(op, headers)
                 after, unavailable = plan.row(after, marked=marked, updates=updates)
         snapshot = source.snapshot
         if snapshot is not None:
             snapshot = None if snapshot in ("false", False) else str(snapshot).lower()
-        old_key = self._header_key(headers, "__debezium.oldkey", raw_key, payload) if headers and op is Op.CREATE else None
-        new_key = self._header_key(headers, "__debezium.newkey", raw_key, payload) if headers and op is Op.DELETE else None
+        old_key = self._keys.in_header(headers, "__debezium.oldkey", raw_key, payload) if headers and op is Op.CREATE else None
+        new_key = self._keys.in_header(headers, "__debezium.newkey", raw_key, payload) if headers and op is Op.DELETE else None
         return Change(
             op=op,
             key=key,
@@ -219,6 +221,9 @@ class DebeziumCodec(Generic[R]):
             run=_run_of(headers) if key is None and headers else None,
             schema_version=payload.version,
         )
+
+    def _is_of_an_old_row(self, op: Op, headers: Headers) -> bool:
+        return op is Op.UPDATE or (op is Op.CREATE and header(headers, "__debezium.oldkey") is not None)
 
     def _message(self, envelope: Envelope, payload: Payload) -> Change[R]:
         source, message = envelope.source, envelope.message
@@ -247,30 +252,6 @@ class DebeziumCodec(Generic[R]):
         except FIT_ERRORS as error:
             raise RecordError(f"the content of a message: {error}; has the connector another binary.handling.mode?") from error
 
-    def _key(self, raw_key: bytes | None, headers: Headers, value: Payload | None = None) -> dict[str, Any] | None:
-        if raw_key is None:
-            return None
-        payload = self._keys.open(raw_key, headers)
-        if not isinstance(payload.value, dict):
-            raise RecordError(f"the key {payload.value!r} does not hold columns")
-        return self._key_plans(payload, value).get(julian=False).key(payload.value)
-
-    def _key_plans(self, key: Payload, value: Payload | None) -> Plans:
-        """Return how a key is read: by its own schema, or where it has none by that of the row, whose columns it has."""
-        plans = value.plans.beside() if key.row is None and value is not None and value.row is not None and value.plans else key.plans
-        assert plans is not None
-        return plans
-
-    def _header_key(self, headers: Headers, name: str, raw_key: bytes | None, value: Payload | None = None) -> dict[str, Any] | None:
-        """Return the columns of a key in a header, read as those of the record's own key."""
-        columns = key_header(headers, name) if headers else None
-        if columns is None or raw_key is None:
-            return columns
-        plans = self._key_plans(self._keys.open(raw_key, headers), value)
-        fields = (plans.column and plans.column.fields) or {}
-        columns = {column: as_json_of(value, fields.get(column)) for column, value in columns.items()}
-        return plans.beside().get(julian=False).key(columns)
-
     def _other(self, topic: str, payload: Payload, raw_key: bytes | None, headers: Headers) -> Change[R] | None:
         """What is not an envelope: an unwrapped row, a heartbeat, or nothing for this codec."""
         value = payload.value
@@ -278,7 +259,7 @@ class DebeziumCodec(Generic[R]):
             return self._tombstone(raw_key, headers)  # as JsonConverter writes it with schemas
         if not isinstance(value, dict):
             raise RecordError("the record's value is null or not an object: neither a change nor a tombstone")
-        key = self._keys.open(raw_key, headers).value if raw_key is not None else None
+        key = self._keys.opener.open(raw_key, headers).value if raw_key is not None else None
         if heartbeat_of(topic, key, value) is not None:
             return None
         if transaction_mark_of(value) is not None:
@@ -295,19 +276,19 @@ class DebeziumCodec(Generic[R]):
         return self._form.read(
             value,
             payload,
-            key=self._key(raw_key, headers, payload),
+            key=self._keys.columns(raw_key, headers, payload),
             keys=(
-                self._header_key(headers, "__debezium.oldkey", raw_key, payload),
-                self._header_key(headers, "__debezium.newkey", raw_key, payload),
+                self._keys.in_header(headers, "__debezium.oldkey", raw_key, payload),
+                self._keys.in_header(headers, "__debezium.newkey", raw_key, payload),
             ),
             headers=headers,
         )
 
     def _tombstone(self, raw_key: bytes | None, headers: Headers) -> Change[R] | None:
-        key = self._key(raw_key, headers)
+        key = self._keys.columns(raw_key, headers)
         if key is None:
             return None
-        new_key = self._header_key(headers, "__debezium.newkey", raw_key)
+        new_key = self._keys.in_header(headers, "__debezium.newkey", raw_key)
         return Change(op=Op.DELETE, key=key, new_key=new_key, position=self._form.position(headers))
 
     def select(self, name: str) -> Compiled:
