@@ -19,8 +19,9 @@ each key, the headers of one record a pane or point of time, only as long as a r
 that a restart changes nothing. (Sums by minute in memory, µs a record: 2.5 without headers, with and without this operator around;
 4.4 with one record in a hundred traced, 9.2 with all; on a busy machine.)
 
-Limits: results of tables have no trace, nor those of `everything()` when its input ends. Sessions whose gap is a function and that
-`ends_with` has ended have none either.
+What changes in a table does so because a record came; its operators hand the record on, so they need nothing of this.
+
+Limits: results of `everything()` at the end of its input have no trace: it would have to be kept of each key, for ever.
 
 Sources: W3C Trace Context; OpenTelemetry, "Semantic conventions for messaging" (a batch links to its messages, one message may be
 the parent).

@@ -13,6 +13,7 @@ Results have the timestamp end - 1. With a lateness they come out later than tha
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from engine.errors import ConfigError
 from engine.operators.base import Operator, OperatorContext, Reach, own_time
@@ -71,6 +72,13 @@ def _reach(spec: WindowSpec) -> Reach:
     window, lateness_ms = spec.window, spec.lateness_ms
     if isinstance(window, FixedWindow):
         return window_reach(window, lateness_ms)
+    if isinstance(window, SessionWindow) and window.ends_with is not None:
+        ends_with = window.ends_with
+
+        def last_of(time_ms: int, value: Any) -> int:
+            return time_ms if ends_with(value) else time_ms + window.gap_of(value) - 1
+
+        return Reach(last_of, lambda time_ms, value: (time_ms,), lateness_ms)
     if isinstance(window, SessionWindow) and callable(window.gap_ms):
         return Reach(lambda time_ms, value: time_ms + window.gap_of(value) - 1, lambda time_ms, value: (time_ms,), lateness_ms)
     if isinstance(window, SessionWindow):

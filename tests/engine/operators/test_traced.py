@@ -84,6 +84,28 @@ def test_session_has_the_trace_of_its_last_record() -> None:
     assert traces(window(windows.session(lambda order: 30 * S)), (0, "a"), (20, "b")) == ["b"]
     ends = windows.session("30s", ends_with=lambda order: order.order_id == "o1")
     assert traces(window(ends), (0, "a"), (20, "b"), (25, "c")) == ["b", "c"]
+    ends = windows.session(lambda order: 30 * S, ends_with=lambda order: order.order_id == "o1")
+    assert traces(window(ends), (0, "a"), (20, "b"), (25, "c")) == ["b", "c"]
+    assert traces(window(ends), (0, "a"), (20, ""), (25, "c"), (30, "")) == ["", ""]
+
+
+def test_changes_of_tables_have_the_trace_of_the_record_that_led_to_them() -> None:
+    def paid(orders: Stream[str, Order]) -> Any:
+        return orders.table("paid").filter(lambda order: order.amount_cents > 0)
+
+    def totals(orders: Stream[str, Order]) -> Any:
+        return orders.table("paid").group_by("currency").aggregate(n=agg.sum("ts"))
+
+    def itself(orders: Stream[str, Order]) -> Any:
+        return orders.table("paid").join(orders.table("names").map(lambda order: {"id": order.order_id}))
+
+    def foreign(orders: Stream[str, Order]) -> Any:
+        return orders.table("paid").join(orders.key_by("currency").table("money"), on="currency")
+
+    assert traces(paid, (0, "a"), (10, ""), (20, "c")) == ["a", "", "c"]
+    assert traces(totals, (0, "a"), (10, "b"), (20, "")) == ["a", "b", ""]
+    assert traces(itself, (0, "a"), (10, "b")) == ["a", "b", "b"]  # a pair when both are there, then one side after the other
+    assert set(traces(foreign, (0, "a"), (10, "b"))) == {"a", "b"}  # over the repartition of the questions and of the answers
 
 
 def test_sliding_count_and_everything() -> None:
