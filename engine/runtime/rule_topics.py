@@ -61,21 +61,35 @@ def read_rules(raw: bytes) -> list[Rule]:
     """Return the rules of a file: one object, a list of them, or one a line.
 
     Raises:
-        RecordError: One is no rule, with the reason.
+        RecordError: One is no rule, with the reason and, of several, its line or its number.
     """
     text = raw.strip()
-    try:
-        if text.startswith(b"["):
-            pieces = [bytes(piece) for piece in msgspec.json.decode(text, type=list[msgspec.Raw])]
-        else:
-            msgspec.json.decode(text)
-            pieces = [text]
-    except msgspec.DecodeError:
-        pieces = [line for line in text.splitlines() if line.strip()]
-    rules = [parse_rule(piece) for piece in pieces]
-    if not rules:
+    pieces: list[tuple[str, bytes]] = [("", text)]
+    if text.startswith(b"["):
+        try:
+            several = msgspec.json.decode(text, type=list[msgspec.Raw])
+            pieces = [(f"rule {number} of the list: ", bytes(piece)) for number, piece in enumerate(several, 1)]
+        except msgspec.DecodeError as error:
+            raise RecordError(f"not a list of rules: {error}") from error
+    elif not _is_json(text) and _is_json(text.split(b"\n", 1)[0]):
+        pieces = [(f"line {number}: ", line) for number, line in enumerate(raw.splitlines(), 1) if line.strip()]
+    if not text or not pieces:
         raise RecordError("there is no rule in it")
+    rules: list[Rule] = []
+    for place, piece in pieces:
+        try:
+            rules.append(parse_rule(piece))
+        except RecordError as error:
+            raise RecordError(f"{place}{error}") from error
     return rules
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return True
 
 
 def check_fits(rules: Sequence[Rule], topic: RuleTopic) -> None:

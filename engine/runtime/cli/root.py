@@ -33,11 +33,16 @@ class Root(click.Group):
         try:
             return super().invoke(ctx)
         except StreamForgeError as error:
-            raise click.ClickException(one_sentence(error)) from error
+            raise click.ClickException(_said(error)) from error
         except OSError as error:
             if isinstance(error, BrokenPipeError) or error.filename is None:
                 raise
             raise click.ClickException(f"{error.filename}: {error.strerror}") from error
+
+
+def _said(error: StreamForgeError) -> str:
+    """Return an error's message on one line; one that marks a place below a line of text keeps its lines."""
+    return str(error) if str(error).rstrip(" ").endswith("^") else one_sentence(error)
 
 
 def one_sentence(error: BaseException) -> str:

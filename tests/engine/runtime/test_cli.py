@@ -227,3 +227,12 @@ def test_worker_process_ends_when_its_parent_was_killed() -> None:
     process.kill()
     assert process.stdout.read() == ""  # the end of file: the child, who holds the pipe too, has ended
     process.wait()
+
+
+def test_an_error_that_marks_a_place_below_its_text_keeps_its_lines(tmp_path: Path) -> None:
+    program = tmp_path / "marked.py"
+    program.write_text('from engine import cep\n\ncep.match_recognize("PARTITION BY a ORDER BY b PATTERN (A B DEFINE A AS c > 1")\n')
+    result = streamforge("pipelines", str(program))
+    first, shown, mark = result.stderr.splitlines()
+    assert result.exit_code == 1 and first.startswith("Error: ") and first.endswith("column 54: ) is expected here, not >")
+    assert shown[mark.index("^")] == ">"
