@@ -27,12 +27,15 @@ _WIDTH_UNKNOWN_MS = 5_000
 class CloseIndex:
     """Keys by the time at which to look at them.
 
+    Args:
+        read: Called with keys whose sessions are going to be looked at, to read them together.
+
     Attributes:
         width_ms: Of a pane.
     """
 
-    def __init__(self, panes: PaneCells[Any, bool], width_ms: int) -> None:
-        self._panes = panes
+    def __init__(self, panes: PaneCells[Any, bool], width_ms: int, read: Callable[[Iterable[Any]], None]) -> None:
+        self._panes, self._read = panes, read
         self.width_ms = width_ms
         self._reached: int | None = None  # the pane that time has reached, if its keys are in the heap
         self._heap: list[tuple[int, int, Any]] = []  # when to look at a key, which may be early
@@ -98,7 +101,9 @@ class CloseIndex:
         pane, ties = self._panes.pane(time_ms), self._ties
         if self._reached != time_ms:
             self._reached = time_ms
-            self._heap = [(close_of(key), next(ties), key) for key in (pane.cells if pane.complete else dict(pane.items()))]
+            keys = pane.cells if pane.complete else dict(pane.items())
+            self._read(keys)
+            self._heap = [(close_of(key), next(ties), key) for key in keys]
             heapify(self._heap)
         heap = self._heap
         while heap and heap[0][0] <= until:

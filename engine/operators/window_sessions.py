@@ -42,7 +42,7 @@ class SessionWindows(Operator):
         stored = payload_codec(tuple_type(int, int, int, accumulators, tuple_type(tuple_type(int, int, accumulators), ...)))
         self._sessions: KeyedCells[Any, StoredSessions] = context.state.keyed(context.state_name("sessions"), plan.key, stored)
         closes = context.state.panes(context.state_name("closes"), plan.key, unit_codec)
-        self._closes = CloseIndex(closes, pane_width_ms(spec.window.gap_ms))
+        self._closes = CloseIndex(closes, pane_width_ms(spec.window.gap_ms), self._sessions.read)
         # For "update": starts of the sessions of each key that have changed since the last commit; emptied with each commit.
         changed = msgpack_codec(tuple[int, ...])
         self._changed = context.state.panes(context.state_name("changed"), plan.key, changed) if spec.emit == "update" else None

@@ -27,7 +27,7 @@ STEPS = st.lists(
 def test_take_gives_each_key_once_when_it_closes(steps: list[tuple[str, int, int, str]], width_ms: int) -> None:
     store = MemoryStore()
     state = TaskState(store)
-    index = CloseIndex(state.panes("closes", key_codec(str), unit_codec), width_ms)
+    index = CloseIndex(state.panes("closes", key_codec(str), unit_codec), width_ms, lambda keys: None)
     closes: dict[str, int] = {}
     places: dict[str, int] = {}
     now = 0
