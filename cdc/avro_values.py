@@ -16,8 +16,8 @@ from fastavro.schema import SchemaParseException, UnknownType
 from cdc.columns import Column, from_avro
 from engine.errors import RecordError
 
-_BAD_BYTES = (EOFError, ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError, ArithmeticError, AttributeError)
-_BAD_SCHEMA = (SchemaParseException, UnknownType, ValueError, KeyError, TypeError)
+_BAD_BYTES = (EOFError, ValueError, LookupError, TypeError, MemoryError, ArithmeticError, AttributeError, RecursionError)
+_BAD_SCHEMA = (SchemaParseException, UnknownType, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 class AvroSchema:

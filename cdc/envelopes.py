@@ -15,7 +15,7 @@ from engine.records import Headers
 HEARTBEAT_PREFIX = "__debezium-heartbeat"
 """`topic.heartbeat.prefix` as it is by default."""
 
-SHAPE_ERRORS = (AttributeError, TypeError, LookupError, ValueError, ArithmeticError)
+SHAPE_ERRORS = (AttributeError, TypeError, LookupError, ValueError, ArithmeticError, RecursionError)
 """What reading a record raises that has something else in a place than Debezium puts there: it is bad, and no error of the program's."""
 
 _WITH_ROWS = ("r", "c", "u")

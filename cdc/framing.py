@@ -23,6 +23,7 @@ from cdc.columns import Column, from_connect
 from cdc.envelopes import envelope_decoder, header
 from cdc.reading import Wire
 from cdc.rows import RowPlan, RowType
+from engine.codecs import BAD_JSON
 from engine.errors import RecordError
 from engine.records import Headers, RecordBatch
 
@@ -167,7 +168,7 @@ class Opener:
         if raw[:10] == b'{"schema":':
             try:
                 wrapped = _unwrap(raw)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except BAD_JSON as error:
                 raise RecordError(f"not JSON of Debezium's: {error}") from error
             if len(wrapped.schema) and len(wrapped.payload):
                 if wrapped.schema == _NO_SCHEMA:
@@ -182,7 +183,7 @@ class Opener:
             if direct and plans.direct is not None:
                 value = plans.direct(raw)
             return Payload(self._decode(raw) if value is None else value, "json", plans.column, version, plans)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except BAD_JSON as error:
             raise RecordError(f"not JSON of Debezium's: {error}") from error
 
     def schema_id(self, raw: bytes, headers: Headers) -> tuple[int, int] | None:
@@ -224,7 +225,7 @@ class Opener:
         if known is None:
             try:
                 column = from_connect(msgspec.json.decode(schema))
-            except (msgspec.DecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            except (*BAD_JSON, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise RecordError(f"the inline schema cannot be read: {error}") from error
             if len(self._inline) >= SCHEMAS_MAX:
                 self._inline.clear()

@@ -25,7 +25,7 @@ from cdc.registry.client import STRATEGIES, NotFoundError, Reference, Registered
 from cdc.registry.rules import names_of, reader_breaks
 from cdc.registry.unreadable import unreadable
 from cdc.schema_form import HEADER_BYTES, Format, Part
-from engine.codecs import Decoded
+from engine.codecs import BAD_JSON, Decoded
 from engine.errors import ConfigError, RecordError
 from engine.records import RecordBatch
 
@@ -258,7 +258,7 @@ class _Json:
         def read(raw: bytes) -> Any:
             try:
                 return decode(raw[HEADER_BYTES:])
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except BAD_JSON as error:
                 raise RecordError(f"not a valid {self.record_name}: {error}") from error
 
         return read

@@ -15,6 +15,9 @@ from engine.errors import ConfigError, RecordError
 from engine.records import RecordBatch
 from engine.selectors import Compiled
 
+BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding JSON raises for a bad record; one that is nested too deeply is bad too, and would else stop its task for ever."""
+
 V = TypeVar("V")
 V_co = TypeVar("V_co", covariant=True)
 
@@ -75,7 +78,7 @@ class JsonCodec(Generic[V]):
         decode = self._decoder.decode
         try:
             return Decoded(list(map(decode, batch.values)))  # type: ignore[arg-type]  # a None raises and is found below
-        except (msgspec.DecodeError, TypeError, UnicodeDecodeError):
+        except (*BAD_JSON, TypeError):
             pass
         decoded: Decoded[V] = Decoded([])
         for row, raw in enumerate(batch.values):
@@ -84,7 +87,7 @@ class JsonCodec(Generic[V]):
                 if raw is None:
                     raise RecordError("the record has no value (a tombstone), and this source has none")
                 value = decode(raw)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except BAD_JSON as error:
                 decoded.errors[row] = RecordError(f"not a valid {_name(self.type)}: {error}")
             except RecordError as error:
                 decoded.errors[row] = error

@@ -106,7 +106,7 @@ def _decode_struct(key_type: type[msgspec.Struct]) -> Callable[[bytes], Any]:
     def decode(raw: bytes) -> Any:
         try:
             return decoder.decode(raw)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RecordError(f"key {raw!r} is not a {key_type.__name__}: {error}") from error
 
     return decode

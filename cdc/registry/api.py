@@ -124,6 +124,8 @@ class RegistryApi:
             raise ApiError(code, f"HTTP {code} {'Method Not Allowed' if known else 'Not Found'}")
         except ApiError as error:
             return error.status, {"error_code": error.code, "message": str(error)}
+        except RecursionError:
+            return 422, {"error_code": 42201, "message": "Invalid schema: it is nested too deeply"}
 
     # -- reading
 

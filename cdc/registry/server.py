@@ -102,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             body = json.loads(raw) if raw else None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             self._refuse(400, f"the request is not JSON: {error}")
             return
         parts = urlsplit(self.path)

@@ -82,6 +82,18 @@ def test_avro_is_decoded_or_refused(capture: str, data: st.DataObject) -> None:
         check(codec, record["topic"], record["key"], bytes(raw), record["headers"])
 
 
+DEEP = b'{"a":' * 100_000
+
+
+@pytest.mark.parametrize("deep", [DEEP, b"[" * 100_000, b'{"schema":' + DEEP, b'{"op":"c","source":{},"after":' + DEEP])
+def test_what_is_nested_too_deeply_is_refused(deep: bytes) -> None:
+    """msgspec raises RecursionError then, which is no error of decoding by its type."""
+    for codec in (*codecs(), jsonschema({1: "{}"})):
+        check(codec, "t", b"{}", deep, [])
+        check(codec, "t", deep, b'{"op":"c","source":{},"after":{"a":1}}', [])
+        check(codec, "t", b"{}", b"\0\0\0\0\1" + deep, [])
+
+
 class Payment(Struct, frozen=True):
     id: str
     cents: int

@@ -58,6 +58,17 @@ def run(values: list[str]) -> tuple[list[Any], list[Any]]:
         return [(r.key, r.value) for r in driver.read("out")], driver.read("lines-dlq")
 
 
+@pytest.mark.parametrize("value_type", [dict, Any, list])
+def test_json_that_is_nested_too_deeply_is_a_bad_record(value_type: Any) -> None:
+    """msgspec raises RecursionError: the batch would be tried again and again, and its task stand still for ever."""
+    codec: JsonCodec[Any] = JsonCodec(value_type)
+    good = b"[1]" if value_type is list else b'{"a": 1}'
+    for deep in (b'{"a":' * 100_000, b"[" * 100_000):
+        decoded = codec.decode_batch(RecordBatch("t", 0, range(3), [0] * 3, [None] * 3, [good, deep, good], 0, 3))
+        assert (decoded.values[0], decoded.values[2], list(decoded.errors)) == (decoded.values[2], decoded.values[0], [1])
+        assert "not a valid" in str(decoded.errors[1])
+
+
 def test_skipped_rows_are_neither_records_nor_dead_letters() -> None:
     out, dead = run(["alpha", "#beta", "gamma"])
     assert out == [("a", "alpha"), ("g", "gamma")]

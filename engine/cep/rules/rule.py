@@ -23,6 +23,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from engine.codecs import BAD_JSON
 from engine.errors import RecordError
 
 Times = int | tuple[int, int | None]
@@ -102,7 +103,7 @@ def parse_rule(raw: bytes | str) -> Rule:
     """
     try:
         return msgspec.json.decode(raw, type=Rule)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except BAD_JSON as error:
         raise RecordError(f"not a valid Rule: {error}") from error
 
 
