@@ -29,7 +29,7 @@ class Outputs:
     Args:
         partition_counts: Number of partitions of each topic; others have `partitions`.
         own_partition: Where records without a key go.
-        key_hash: Hash of key bytes; cached here, since the same keys come again.
+        key_hashes: Hashes of the bytes of some keys; cached here, since the same keys come again.
         bytes_max: Largest record that a topic takes; `RECORD_BYTES_MAX` for others.
     """
 
@@ -39,15 +39,15 @@ class Outputs:
         *,
         partitions: int,
         own_partition: int,
-        key_hash: Callable[[bytes], int],
+        key_hashes: Callable[[Sequence[bytes]], list[int]],
         bytes_max: Mapping[str, int] | None = None,
     ) -> None:
         self._partition_counts = partition_counts
         self._partitions = partitions
         self._own_partition = own_partition
         self._bytes_max = bytes_max or {}
-        self._key_hash = key_hash
-        self._hashes: dict[bytes | None, int] = {}
+        self._key_hashes = key_hashes
+        self._hashes: dict[bytes | None, int] = {None: own_partition}
         self._topics: dict[str, list[OutputColumns]] = {}
         self.records = 0
         self.payload_bytes = 0
@@ -80,14 +80,15 @@ class Outputs:
         places = placed_by or keys
         hashes = list(map(self._hashes.get, places))
         if None in hashes:
-            hashes = [self._hash(key) if number is None else number for key, number in zip(places, hashes, strict=True)]
+            self._learn([place for place, number in zip(places, hashes, strict=True) if number is None])
+            hashes = list(map(self._hashes.get, places))
         used = {number % count for number in set(hashes)}  # type: ignore[operator]  # no None among them
         if len(used) == 1:  # the rule where keys stay what they were
             _extend(partitions[used.pop()], timestamps, keys, values)
         else:
             _spread(partitions, hashes, timestamps, keys, values)
         if len(self._hashes) > _HASHES_MAX:
-            self._hashes.clear()
+            self._hashes = {None: self._own_partition}
 
     def fits(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = ()) -> bool:
         """Return whether a topic takes a record of this size."""
@@ -158,8 +159,13 @@ class Outputs:
     def _hash(self, key: bytes | None) -> int:
         number = self._hashes.get(key)
         if number is None:
-            number = self._hashes[key] = self._own_partition if key is None else self._key_hash(key)
+            self._learn([key])
+            number = self._hashes[key]
         return number
+
+    def _learn(self, places: Sequence[Any]) -> None:
+        different = list(dict.fromkeys(places))
+        self._hashes.update(zip(different, self._key_hashes(different), strict=True))
 
 
 def _record_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> int:

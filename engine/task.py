@@ -32,7 +32,7 @@ from engine.records import OutputColumns, RecordBatch, TopicPartition
 from engine.run import PipelineRun
 from engine.topics import OWN_RECORD_BYTES_MAX
 from state.catalog import Catalog
-from state.hashing import key_hash
+from state.hashing import key_hashes
 from state.memory import MemoryStore
 from state.overlay import TaskState
 from state.store import Change, Position, Store
@@ -98,7 +98,7 @@ class Task:
             partition_counts or {},
             partitions=plan.partitions,
             own_partition=number,
-            key_hash=key_hash,
+            key_hashes=key_hashes,
             bytes_max=_default_limits(plan) if record_bytes_max is None else record_bytes_max,
         )
         self.counters: Counter[tuple[str, str, str]] = Counter()

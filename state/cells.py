@@ -82,11 +82,12 @@ class KeyedCells(Generic[K, V]):
         """Read what is not known yet of some keys, together and in the order of the store: faster than one by one as they come."""
         section, cache, parts = self._section, self._cache, self._parts
         low, decode = section.low, cache._decode
-        wanted = sorted([(low + parts[key], key) for key in keys if key not in cache], key=KEY_OF)
-        if not wanted:
+        unknown = [key for key in keys if key not in cache]
+        if not unknown:
             return
-        raws, unknown = zip(*wanted, strict=True)
-        for key, raw in zip(unknown, section.store.get_many(raws), strict=True):
+        parts.learn(unknown)
+        raws, ordered = zip(*sorted([(low + parts[key], key) for key in unknown], key=KEY_OF), strict=True)
+        for key, raw in zip(ordered, section.store.get_many(raws), strict=True):
             cache[key] = None if raw is None else decode(raw)
 
     def items(self, decode_key: Callable[[bytes], K]) -> Iterator[tuple[K, V]]:
@@ -132,6 +133,7 @@ class KeyedCells(Generic[K, V]):
         cache, parts, encode, low = self._cache, self._parts, self._encode, self._section.low
         found: list[Change] = []
         unknown: list[bytes] = []
+        parts.learn(self._dirty)
         for key, before in self._dirty.items():
             value = cache[key]
             if value is not None:

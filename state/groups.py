@@ -11,7 +11,7 @@ Undo comes in three sizes: one entry; the entries of a small `put_many`; or a co
 change: after that nothing more is noted until the next mark, since the copy undoes it all.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -34,6 +34,7 @@ class GroupOwner(Protocol[K, V]):
         suffix: Bytes of an entry below the group's prefix.
         key_of: What `suffix` gave back into a key.
         order: What entries of a group are sorted by.
+        learn: Called with keys of which the suffix is going to be asked for.
     """
 
     section: Section
@@ -41,6 +42,7 @@ class GroupOwner(Protocol[K, V]):
     suffix: Callable[[K], bytes]
     key_of: Callable[[bytes], K]
     order: Callable[[K], Any]
+    learn: Callable[[Collection[K]], None]
 
     def note(self, group: Any) -> None:
         """A group is about to differ from the store, or does so again after a roll-back."""
@@ -96,12 +98,13 @@ class Group(Generic[K, V]):
         if self.complete:
             return
         own, cells, dirty, prefix = self._owner, self.cells, self._dirty, self._prefix
-        wanted = sorted([(prefix + own.suffix(key), key) for key in keys if key not in cells and key not in dirty], key=KEY_OF)
-        if not wanted:
+        unknown = [key for key in keys if key not in cells and key not in dirty]
+        if not unknown:
             return
-        raws, unknown = zip(*wanted, strict=True)
+        own.learn(unknown)
+        raws, ordered = zip(*sorted([(prefix + own.suffix(key), key) for key in unknown], key=KEY_OF), strict=True)
         decode = own.codec.decode
-        for key, raw in zip(unknown, own.section.store.get_many(raws), strict=True):
+        for key, raw in zip(ordered, own.section.store.get_many(raws), strict=True):
             if raw is not None:
                 cells[key] = decode(raw)
 
@@ -231,6 +234,7 @@ class Group(Generic[K, V]):
     def changes(self) -> list[Change]:
         """Return what differs from the store, in key order."""
         own, prefix, cells, suffix, encode = self._owner, self._prefix, self.cells, self._owner.suffix, self._owner.codec.encode
+        own.learn(cells if self._anew else self._dirty)
         if self._anew:
             found: list[Change] = [(prefix + suffix(key), encode(value)) for key, value in cells.items()]
             if self._in_store:

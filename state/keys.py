@@ -15,13 +15,13 @@
 All integers are big-endian. The varint is LEB128, as in protocol buffers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from struct import Struct
 from typing import Generic, Protocol, TypeVar
 from zlib import crc32
 
 from state.errors import StateError
-from state.hashing import key_hash
+from state.hashing import key_hash, key_hashes
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -31,6 +31,8 @@ TIME_BYTES = 8
 _HASH_BYTES = 4
 _SIGN = 1 << 63
 _SHORT = Struct(">IB").pack
+_FEW = 8
+"""Fewer keys are faster one by one."""
 
 
 class Codec(Protocol[T]):
@@ -77,12 +79,16 @@ def encode_key(wire: bytes, encoded: bytes) -> bytes:
     length = len(encoded)
     if length <= 0x7F:
         return _SHORT(key_hash(wire), length) + encoded
+    return key_hash(wire).to_bytes(_HASH_BYTES, "big") + _varint(length) + encoded
+
+
+def _varint(length: int) -> bytes:
     size = bytearray()
     while length > 0x7F:
         size.append(length & 0x7F | 0x80)
         length >>= 7
     size.append(length)
-    return key_hash(wire).to_bytes(_HASH_BYTES, "big") + size + encoded
+    return bytes(size)
 
 
 def split_key(raw: bytes, start: int) -> tuple[bytes, bytes]:
@@ -122,7 +128,8 @@ def prefix_end(prefix: bytes) -> bytes:
 class KeyParts(dict[K, bytes], Generic[K]):
     """Remembers `encode_key` of the keys seen lately: `parts[key]` costs a dict look-up when it is known.
 
-    When full it starts over: what is in use comes back at once, and no order has to be kept.
+    When full it starts over: what is in use comes back at once, and no order has to be kept. Who is about to ask for many keys lets
+    it `learn` them first, all together.
     """
 
     def __init__(self, codec: KeyCodec[K], *, keys_max: int) -> None:
@@ -139,3 +146,20 @@ class KeyParts(dict[K, bytes], Generic[K]):
         else:
             part = self[key] = encode_key(wire, self._encode(key))
         return part
+
+    def learn(self, keys: Collection[K]) -> None:
+        """Make sure that many keys are known."""
+        unknown: Collection[K] = [key for key in keys if key not in self]
+        if len(unknown) < _FEW:
+            return
+        if len(self) + len(unknown) > self._keys_max:
+            self.clear()
+            unknown = keys
+        wires = list(map(self._wire, unknown))
+        stored = wires if self._wire is self._encode else map(self._encode, unknown)
+        for key, number, encoded in zip(unknown, key_hashes(wires), stored, strict=True):
+            length = len(encoded)
+            if length <= 0x7F:
+                self[key] = _SHORT(number, length) + encoded
+            else:
+                self[key] = number.to_bytes(_HASH_BYTES, "big") + _varint(length) + encoded

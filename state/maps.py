@@ -4,7 +4,7 @@ The map of a key is a `Group`. What is read by `get` alone is read entry by entr
 it stays, also when it is empty, until the cache is trimmed.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
@@ -26,6 +26,7 @@ class MapCells(Generic[K, S, V]):
         self.section = section
         self.codec: PayloadCodec[V] = stored(value, section.name)
         self.suffix: Callable[[S], bytes] = sub.encode
+        self.learn: Callable[[Collection[S]], None] = _nothing
         self.order: Callable[[S], Any] = sub.encode
         self.key_of: Callable[[bytes], S] = sub.decode
         self._parts = parts
@@ -133,3 +134,7 @@ class MapCells(Generic[K, S, V]):
     def _open(self, key: K) -> Group[S, V]:
         group = self._groups[key] = Group(self, self.section.low + self._parts[key], in_store=True)
         return group
+
+
+def _nothing(_keys: Collection[Any]) -> None:
+    """Sub keys have no hash, so there is nothing to prepare."""

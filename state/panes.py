@@ -11,7 +11,7 @@ once, by jumping from pane to pane.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
 
@@ -40,6 +40,7 @@ class PaneCells(Generic[K, V]):
         self.section = section
         self.codec: PayloadCodec[V] = stored(value, section.name)
         self.suffix: Callable[[K], bytes] = parts.__getitem__
+        self.learn: Callable[[Collection[K]], None] = parts.learn
         self.order: Callable[[K], Any] = key_order(key)
         self.key_of: Callable[[bytes], K] = _key_reader(key.decode)
         self._panes: dict[int, Pane[K, V]] = {}

@@ -73,6 +73,7 @@ class RunningTotals(Operator):
 
     def _process_each(self, block: Block) -> None:
         folding, totals = self._folding, self._totals
+        totals.read(dict.fromkeys(block.keys))
         inputs = folding.records(block.values)
         new: dict[Any, _Total] = {}
         results: list[tuple[Any, Accumulators]] = []

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, cast
 from engine.block import Block
 from engine.errors import RecordError
 from engine.operators.base import Operator, OperatorContext
-from state.hashing import partition_of
+from state.hashing import key_hashes
 
 if TYPE_CHECKING:
     from engine.run import NodeContext
@@ -34,16 +34,15 @@ class RequirePlace(Operator):
     def process(self, block: Block, port: int = 0) -> None:
         if self._partitions > 1:
             known = self._known
-            for key in block.keys:
-                if key not in known:
-                    self._check(key)
-                    known.add(key)
+            unknown = [key for key in dict.fromkeys(block.keys) if key not in known]
+            for key, number in zip(unknown, key_hashes(list(map(self.context.key_bytes, unknown))), strict=True):
+                self._check(key, number % self._partitions)
+            known.update(unknown)
             if len(known) > _KNOWN_MAX:
                 known.clear()
         self.emit(block)
 
-    def _check(self, key: Any) -> None:
-        place = partition_of(self.context.key_bytes(key), self._partitions)
+    def _check(self, key: Any, place: int) -> None:
         if place != self.context.partition:
             raise RecordError(
                 f"key {key!r} belongs into partition {place}, and the record came in partition {self.context.partition}: its producer "

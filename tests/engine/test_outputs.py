@@ -5,14 +5,14 @@ from hypothesis import strategies as st
 
 from engine.outputs import Outputs
 from engine.records import OutputColumns, TopicPartition
-from state.hashing import key_hash
+from state.hashing import key_hash, key_hashes
 from tests.effort import examples
 
 KEYS = st.sampled_from([b"a", b"b", b"c", b"user-1", None])
 
 
 def outputs() -> Outputs:
-    return Outputs({"narrow": 1}, partitions=3, own_partition=2, key_hash=key_hash)
+    return Outputs({"narrow": 1}, partitions=3, own_partition=2, key_hashes=key_hashes)
 
 
 def placed_singly(batches: list[list[tuple[bytes | None, int]]], count: int) -> dict[int, OutputColumns]:

@@ -1,5 +1,7 @@
 """Store keys: what is put in comes out, byte order is time order, and prefixes hold exactly what begins with them."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,3 +48,19 @@ def test_key_parts_beyond_the_limit_starts_over_and_still_answers() -> None:
     parts = KeyParts(key_codec(int), keys_max=2)
     assert [parts[n] for n in (1, 2, 3, 1)] == [encode_key(b"%d" % n, b"%d" % n) for n in (1, 2, 3, 1)]
     assert len(parts) <= 2
+
+
+@pytest.mark.parametrize("kind", [str, Any])
+def test_key_parts_learn_many_gives_what_each_key_alone_has(kind: Any) -> None:
+    keys = [f"user-{number}" for number in range(120)] + ["long" * 60, "", "ü"]
+    learned, one_by_one = KeyParts(key_codec(kind), keys_max=1_000), KeyParts(key_codec(kind), keys_max=1_000)
+    assert learned["user-3"] == one_by_one["user-3"]
+    learned.learn(keys)
+    assert dict(learned) == {key: one_by_one[key] for key in keys}
+
+
+def test_key_parts_learn_beyond_the_limit_keeps_all_that_are_asked_for() -> None:
+    parts = KeyParts(key_codec(int), keys_max=30)
+    parts.learn(range(20))
+    parts.learn(range(10, 40))
+    assert list(parts) == list(range(10, 40))
