@@ -244,8 +244,11 @@ class _Compiler:
         """One repetition: take and go to `sink`; where optional, also proceed to `beyond`. `over`: it may be the last one."""
         stage = scope.stages[place]
         if stage.group is not None:
-            sink = self._without_nots(scope, place, sink, numbered=False)
-            return self._round(scope, place, sink, beyond, optional=optional, first_round=first_round, over=over)
+            behind = self._without_nots(scope, place, sink, numbered=False)
+            last = stage.last
+            if behind is not sink and last.greedy and last.until is None:
+                only_without(sink, take_condition(scope, last))  # where the group is left out
+            return self._round(scope, place, behind, beyond, optional=optional, first_round=first_round, over=over)
         limit_ms = self._limit_ms(stage)
         made = self.state(stage.name, "normal", limit_ms)
         sink = self._without_nots(scope, place, sink)

@@ -64,9 +64,14 @@ class Stage:
         return self.most is None
 
     @property
+    def last(self) -> "Stage":
+        """The stage itself, or of a group the last one in it."""
+        return self if self.group is None else self.group.stages[-1].last
+
+    @property
     def ends_greedily(self) -> bool:
         """True for a greedy stage, and for a group that ends with one."""
-        return self.greedy if self.group is None else self.group.stages[-1].ends_greedily
+        return self.last.greedy
 
     @property
     def text(self) -> str:

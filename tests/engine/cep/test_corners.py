@@ -100,6 +100,13 @@ def test_negation_behind_a_group_leaves_alone_each_way_that_goes_on_inside_it() 
     assert taken(pattern, "o1 x2 c3") == []
 
 
+def test_greedy_optional_group_behind_a_negation_leaves_nothing_that_it_could_take() -> None:
+    group = cep.begin("g", is_("g")).followed_by("a", is_("ac")).one_or_more().greedy()
+    pattern = cep.begin("o", is_("o")).not_followed_by("x", is_("x")).followed_by(group).optional().followed_by("c", is_("bc"))
+    assert taken(pattern, "o1 c2") == []
+    assert taken(pattern, "o1 b2") == ["o1 b2"]
+
+
 def test_negation_before_a_group_is_in_force_until_its_first_record_whichever_stage_takes_it() -> None:
     group = cep.begin("b", is_("b")).optional().followed_by("c", is_("c"))
     pattern = cep.begin("a", is_("a")).not_followed_by("x", is_("x")).followed_by(group)
