@@ -199,8 +199,8 @@ class _Compiler:
         if stage.looping:
             behind = self._without_nots(scope, place, sink)
             loop = self._loop(scope, place, behind)
-            if stage.greedy and stage.until is None and behind is not sink:
-                only_without(sink, take_condition(scope, stage))  # where the loop is left out, by what leads past it
+            if stage.greedy and behind is not sink and (stage.optional or stage.until is None):
+                self._give_way(scope, stage, sink)  # where the loop is left out, by what leads past it
             first = self._times(scope, place, loop, sink)
         elif stage.quantified:
             first = self._times(scope, place, sink, sink)
@@ -283,18 +283,13 @@ class _Compiler:
         take = unless(stage.until, take_condition(scope, stage))
         ignore = unless_any(stage.until, inner_ignore_condition(scope, place))
         loop = self.state(stage.name, "normal", self._limit_ms(stage))
+        if stage.greedy:
+            self._give_way(scope, stage, sink)
         if stage.greedy and stage.until is not None:
-            copy = self.state(sink.stage, sink.kind, sink.limit_ms)
-            self._copy_edges(sink, copy)
-            self._ungreedy[sink] = copy
-            loop.add(PROCEED, copy, stage.until)
+            loop.add(PROCEED, self._ungreedy[sink], stage.until)
             loop.add(PROCEED, sink, negated(stage.until))
         else:
             loop.add(PROCEED, sink)
-        if stage.greedy:
-            only_without(sink, take)
-            if stage.until is not None:
-                turn_to(sink, self._ungreedy[sink], stage.until)
         loop.add(TAKE, loop, take)
         self._add_stops_after(scope, place, loop, very_next=True)
         if ignore is not None:
@@ -304,6 +299,17 @@ class _Compiler:
             loop.add(IGNORE, waits, ignore)
             self._add_stops_after(scope, place, waits)
         return loop
+
+    def _give_way(self, scope: Scope, stage: Stage, sink: State) -> None:
+        """Let what follows a greedy loop take only what the loop does not; when `until` has ended the loop, it may take all."""
+        if stage.until is None:
+            only_without(sink, take_condition(scope, stage))
+            return
+        free = self.state(sink.stage, sink.kind, sink.limit_ms)
+        self._copy_edges(sink, free)
+        self._ungreedy[sink] = free
+        only_without(sink, unless(stage.until, take_condition(scope, stage)))
+        turn_to(sink, free, stage.until)
 
     def _copy_edges(self, state: State, copy: State) -> None:
         """Give a copy the edges of a state; what stands behind a `not_next` is copied with it."""

@@ -107,6 +107,14 @@ def test_greedy_optional_group_behind_a_negation_leaves_nothing_that_it_could_ta
     assert taken(pattern, "o1 b2") == ["o1 b2"]
 
 
+def test_greedy_optional_loop_behind_a_negation_leaves_nothing_that_it_could_take_until_it_is_ended() -> None:
+    loop = cep.begin("o", is_("o")).not_followed_by("x", is_("x")).followed_by("a", is_("a")).one_or_more().optional().greedy()
+    pattern = loop.until(is_("u")).next("c", is_("au"))
+    assert taken(pattern, "o1 a2") == []
+    assert taken(pattern, "o1 a2 u3") == ["o1 a2 u3"]
+    assert taken(pattern, "o1 u2") == ["o1 u2"]
+
+
 def test_negation_before_a_group_is_in_force_until_its_first_record_whichever_stage_takes_it() -> None:
     group = cep.begin("b", is_("b")).optional().followed_by("c", is_("c"))
     pattern = cep.begin("a", is_("a")).not_followed_by("x", is_("x")).followed_by(group)
