@@ -187,8 +187,9 @@ TimedOut = tuple[Taken, int, str]
 
 def time_outs(items: Sequence[Item], records: Sequence[Record], within_ms: int) -> set[TimedOut]:
     """Return what ran out of time: what had been taken, when it ended, and a stage that it waited for."""
-    longest = len(records) + sum(map(_shortest, items))
-    ways = dict.fromkeys((word[:length], word[length]) for word in words(items, longest) for length in range(1, len(word)))
+    ways = dict.fromkeys(
+        (word[:length], word[length]) for word in words(items, longest_begun(items, records)) for length in range(1, len(word))
+    )
     found: set[TimedOut] = set()
     for before, place in ways:
         for taken in _placed(before, records, within_ms, ()):
@@ -197,6 +198,11 @@ def time_outs(items: Sequence[Item], records: Sequence[Record], within_ms: int) 
             if all(_passed_over(place, records, taken, at) for at in later):
                 found.add((taken, end_ms, place.stage))
     return found
+
+
+def longest_begun(items: Sequence[Item], records: Sequence[Record]) -> int:
+    """Return how long a word may be of which a part is taken: all records, and the shortest rest."""
+    return len(records) + sum(map(_shortest, items))
 
 
 def _shortest(item: Item) -> int:
