@@ -76,19 +76,19 @@ def decode_time(raw: bytes, start: int = 0) -> int:
 
 def encode_key(wire: bytes, encoded: bytes) -> bytes:
     """Return hash, length and key, given the key's bytes on the wire and in the store."""
+    return _part(key_hash(wire), encoded)
+
+
+def _part(number: int, encoded: bytes) -> bytes:
     length = len(encoded)
     if length <= 0x7F:
-        return _SHORT(key_hash(wire), length) + encoded
-    return key_hash(wire).to_bytes(_HASH_BYTES, "big") + _varint(length) + encoded
-
-
-def _varint(length: int) -> bytes:
+        return _SHORT(number, length) + encoded
     size = bytearray()
     while length > 0x7F:
         size.append(length & 0x7F | 0x80)
         length >>= 7
     size.append(length)
-    return bytes(size)
+    return number.to_bytes(_HASH_BYTES, "big") + size + encoded
 
 
 def split_key(raw: bytes, start: int) -> tuple[bytes, bytes]:
@@ -135,16 +135,11 @@ class KeyParts(dict[K, bytes], Generic[K]):
     def __init__(self, codec: KeyCodec[K], *, keys_max: int) -> None:
         super().__init__()
         self._wire, self._encode, self._keys_max = codec.wire, codec.encode, keys_max
-        self._is_wire = codec.wire is codec.encode
 
     def __missing__(self, key: K) -> bytes:
         if len(self) >= self._keys_max:
             self.clear()
-        wire = self._wire(key)
-        if self._is_wire and len(wire) <= 0x7F:  # as `encode_key` does it, in less time: most keys that are new come by here
-            part = self[key] = _SHORT(key_hash(wire), len(wire)) + wire
-        else:
-            part = self[key] = encode_key(wire, self._encode(key))
+        part = self[key] = encode_key(self._wire(key), self._encode(key))
         return part
 
     def learn(self, keys: Collection[K]) -> None:
@@ -157,9 +152,4 @@ class KeyParts(dict[K, bytes], Generic[K]):
             unknown = keys
         wires = list(map(self._wire, unknown))
         stored = wires if self._wire is self._encode else map(self._encode, unknown)
-        for key, number, encoded in zip(unknown, key_hashes(wires), stored, strict=True):
-            length = len(encoded)
-            if length <= 0x7F:
-                self[key] = _SHORT(number, length) + encoded
-            else:
-                self[key] = number.to_bytes(_HASH_BYTES, "big") + _varint(length) + encoded
+        self.update(zip(unknown, map(_part, key_hashes(wires), stored), strict=True))

@@ -18,13 +18,14 @@ Test = Callable[[Any], Any]
 class Sharing:
     """The shared conditions of the rules of a task.
 
-    A record is known by its identity, so `forget` is called before each batch, and the values of a batch live until it is over.
+    A record is known by its identity, so what was asked about is kept until `forget`, which is called before each batch: of a record that
+    came out of the store and was dropped meanwhile, another one could have the identity.
     """
 
     def __init__(self) -> None:
         self.often: frozenset[str] = frozenset()
         self._tests: dict[str, Test] = {}
-        self._known: list[dict[int, bool]] = []  # never shortened: compiled rules that are kept use theirs again
+        self._known: list[dict[int, tuple[Any, bool]]] = []  # never shortened: compiled rules that are kept use theirs again
 
     def serve(self, asked: Iterable[Sequence[str]]) -> None:
         """Share what the rules that stand ask for more than once: the conditions of each, by their canonical texts."""
@@ -36,7 +37,7 @@ class Sharing:
         if text not in self.often:
             return function
         if text not in self._tests:
-            known: dict[int, bool] = {}
+            known: dict[int, tuple[Any, bool]] = {}
             self._tests[text] = _kept(function, known)
             self._known.append(known)
         return self._tests[text]
@@ -47,15 +48,15 @@ class Sharing:
             known.clear()
 
 
-def _kept(function: Test, known: dict[int, bool]) -> Test:
+def _kept(function: Test, known: dict[int, tuple[Any, bool]]) -> Test:
     get = known.get
 
     def test(value: Any) -> bool:
         place = id(value)
         found = get(place)
         if found is None:
-            found = known[place] = bool(function(value))
-        return found
+            found = known[place] = value, bool(function(value))
+        return found[1]
 
     return test
 

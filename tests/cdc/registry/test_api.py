@@ -1,50 +1,20 @@
 """The embedded registry answers as Confluent's documentation says, error codes included."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cdc.registry.api import RegistryApi
 from cdc.registry.rules import LEVELS
 from cdc.registry.store import SchemaStore
+from tests.cdc.registry.conftest import Client
 
 USER = json.dumps({"type": "record", "name": "User", "fields": [{"name": "id", "type": "long"}]})
 USER_2 = json.dumps(
     {"type": "record", "name": "User", "fields": [{"name": "id", "type": "long"}, {"name": "n", "type": "int", "default": 0}]}
 )
 BAD_2 = json.dumps({"type": "record", "name": "User", "fields": [{"name": "id", "type": "long"}, {"name": "n", "type": "int"}]})
-
-
-class Client:
-    """Calls the API with a query in the path."""
-
-    def __init__(self, store: SchemaStore) -> None:
-        self.api = RegistryApi(store)
-
-    def __call__(self, method: str, path: str, body: Any = None, *, status: int = 200) -> Any:
-        path, _, query = path.partition("?")
-        found, answer = self.api.handle(method, path, dict(part.split("=") for part in query.split("&") if part), body)
-        assert found == status, answer
-        return answer
-
-    def code(self, method: str, path: str, body: Any = None) -> int:
-        path, _, query = path.partition("?")
-        status, answer = self.api.handle(method, path, dict(part.split("=") for part in query.split("&") if part), body)
-        assert status == (answer["error_code"] if answer["error_code"] < 1000 else answer["error_code"] // 100)
-        return int(answer["error_code"])
-
-    def register(self, subject: str, schema: str, **more: Any) -> int:
-        return int(self("POST", f"/subjects/{subject}/versions", {"schema": schema, **more})["id"])
-
-
-@pytest.fixture
-def call() -> Iterator[Client]:
-    store = SchemaStore(":memory:")
-    yield Client(store)
-    store.close()
 
 
 def test_register_same_schema_gives_the_same_id_everywhere(call: Client) -> None:
@@ -65,13 +35,6 @@ def test_register_same_schema_gives_the_same_id_everywhere(call: Client) -> None
     assert call("POST", "/subjects/a", {"schema": USER})["version"] == 1
     assert len(call("GET", "/schemas")) == 3
     assert len(call("GET", "/schemas?latestOnly=true")) == 2
-
-
-def test_register_normalized_ignores_the_order_of_attributes(call: Client) -> None:
-    turned = json.dumps({"name": "User", "fields": [{"type": "long", "name": "id"}], "type": "record"})
-    first = call.register("a", USER)
-    assert call("POST", "/subjects/a/versions?normalize=true", {"schema": turned})["id"] == first
-    assert call.register("a", turned) != first
 
 
 def test_register_incompatible_is_refused_with_the_reason(call: Client) -> None:
@@ -233,43 +196,6 @@ def test_the_default_context_is_the_only_one(call: Client) -> None:
     assert call("GET", "/subjects/a/versions") == [1]
     assert set(call("GET", "/v1/metadata/version")) == {"version", "commitId"}
     assert set(call("GET", "/v1/metadata/id")) == {"id", "scope"}
-
-
-NORMAL = {
-    "AVRO": (
-        {"type": "record", "name": "R", "namespace": "n", "fields": [{"name": "f", "type": {"type": "E", "x": 1}}]},
-        {"fields": [{"type": {"x": 1, "type": "n.E"}, "name": "f"}], "name": "n.R", "type": "record"},
-    ),
-    "JSON": ({"type": "object", "required": ["a"]}, {"required": ["a"], "type": "object"}),
-    "PROTOBUF": (
-        'syntax = "proto3"; message M { int32 n = 1; /* that */ string s = 2; }',
-        'syntax = "proto3"; message M { string s = 2; int32 n = 1; }',
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", NORMAL)
-def test_normal_forms_of_all_kinds_are_found(call: Client, kind: str) -> None:
-    one, other = NORMAL[kind]
-    if kind == "AVRO":
-        inner = {"type": "enum", "name": "E", "symbols": ["A"]}
-        one["fields"][0]["type"], other["fields"][0]["type"] = inner, {**inner, "name": "n.E"}  # type: ignore[index]
-    texts = [text if isinstance(text, str) else json.dumps(text) for text in (one, other)]
-    first = call.register("a", texts[0], schemaType=kind)
-    body = {"schema": texts[1], "schemaType": kind}
-    assert call.code("POST", "/subjects/a", body) == 40403
-    assert call("POST", "/subjects/a?normalize=true", body)["id"] == first
-    assert call("PUT", "/config/a", {"normalize": True}) == {"normalize": True}
-    assert call("GET", "/config/a") == {"compatibilityLevel": "BACKWARD", "normalize": True}
-    assert call("POST", "/subjects/a", body)["id"] == first
-    assert call("POST", "/subjects/a/versions", body) == {"id": first}
-
-
-def test_another_order_of_messages_is_another_schema(call: Client) -> None:
-    """Records carry the index of their message."""
-    texts = ['syntax = "proto3"; message A { } message B { }', 'syntax = "proto3"; message B { } message A { }']
-    call.register("a", texts[0], schemaType="PROTOBUF")
-    assert call.code("POST", "/subjects/a?normalize=true", {"schema": texts[1], "schemaType": "PROTOBUF"}) == 40403
 
 
 def test_config_of_a_subject_stands_before_the_global_one(call: Client) -> None:

@@ -115,3 +115,11 @@ def test_a_shared_condition_that_raises_spoils_the_firing_of_each_rule() -> None
         driver.finish()
         assert alerts(driver) == [("three", 1, {"cents": 20})]
         assert len(errors(driver)) == 2
+
+
+def test_what_is_known_of_a_record_is_not_told_of_another_one_in_its_place() -> None:
+    """Records out of the store may be dropped before the batch is over, and their identity is given to the next one."""
+    sharing = Sharing()
+    sharing.serve([["c"], ["c"]])
+    test = sharing.test("c", lambda value: value[0] % 2 == 0)
+    assert [test([number]) for number in range(200)] == [number % 2 == 0 for number in range(200)]
