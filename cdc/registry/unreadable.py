@@ -4,7 +4,8 @@
 
 Compatibility asks whether all that a schema allows can be read, and a schema that allows anything fits no Struct by that; its records
 may well do. So only what no record can get round counts here: another type in a field that must be there, a field that must be there
-and is not written, a message that the file does not have.
+and is not written, a message that the file does not have. A JSON Schema that names properties and is silent on `additionalProperties` is
+taken as all that is written: generators leave the word out, and who writes other fields too says so.
 """
 
 import json
