@@ -54,13 +54,16 @@ class DuckDatabase(SqlTables):
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Commit at the end, roll back on an error."""
-        self._connection.begin()
         try:
-            yield
-        except BaseException:
-            self._connection.rollback()
-            raise
-        self._connection.commit()
+            self._connection.begin()
+            try:
+                yield
+            except BaseException:
+                self._connection.rollback()
+                raise
+            self._connection.commit()
+        except duckdb.Error as error:
+            raise ConfigError(f"DuckDB refuses what belongs into the copy: {error}") from error
 
     def name(self, table: str) -> str:
         return f"{self._place}.{quoted(table)}"

@@ -1,5 +1,6 @@
 """PostgreSQL as the place of a replica: the only module that knows psycopg. Rows go in by COPY."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -27,6 +28,8 @@ _TYPES: dict[Column, str] = {
     "interval": "interval",
     "uuid": "uuid",
 }
+_PLACES = re.compile(r'"(?:[^"]|"")*"|[?%]')
+"""A quoted name, in which a question mark is nothing but itself; a place for a value; a sign that psycopg reads as one."""
 _KINDS = {text: kind for kind, text in _TYPES.items()}
 
 
@@ -40,24 +43,25 @@ class PostgresDatabase(SqlTables):
         try:
             self._connection: psycopg.Connection[Any] = psycopg.connect(address, autocommit=True, connect_timeout=10)
         except psycopg.OperationalError as error:
-            raise UnavailableError(f"{address}: {error}") from error
+            raise UnavailableError(f"{_without_password(address)}: {error}") from error
+        except psycopg.Error as error:
+            raise ConfigError(f"{_without_password(address)}: {error}") from error
         self.execute(f"create schema if not exists {quoted(schema)}")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Commit at the end, roll back on an error."""
-        try:
-            with self._connection.transaction():
-                yield
-        except psycopg.OperationalError as error:
-            raise UnavailableError(str(error)) from error
+        with _translated(), self._connection.transaction():
+            yield
 
     def name(self, table: str) -> str:
         return f"{quoted(self._schema)}.{quoted(table)}"
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        cursor = self._connection.execute(sql.replace("%", "%%").replace("?", "%s").encode(), values)
-        return cursor.fetchall() if cursor.description else []
+        text = _PLACES.sub(lambda found: "%s" if found[0] == "?" else found[0].replace("%", "%%"), sql)
+        with _translated():
+            cursor = self._connection.execute(text.encode(), values)
+            return cursor.fetchall() if cursor.description else []
 
     def columns(self, table: str) -> dict[str, Column]:
         rows = self.execute(
@@ -99,6 +103,20 @@ class PostgresDatabase(SqlTables):
     def _among(self, kinds: Mapping[str, Column], keys: Mapping[str, Sequence[Any]]) -> tuple[str, list[Any]]:
         arrays = ", ".join(f"?::{_TYPES[kinds[name]]}[]" for name in keys)
         return f"(select * from unnest({arrays}))", [list(plain_column(column, kinds[name])) for name, column in keys.items()]
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        raise UnavailableError(f"PostgreSQL: {error}") from error
+    except psycopg.Error as error:
+        raise ConfigError(f"PostgreSQL refuses what belongs into the copy: {error}") from error
+
+
+def _without_password(address: str) -> str:
+    return re.sub(r"(?<=:)[^:@/]*(?=@)|(?<=password=)[^&]*", "***", address)
 
 
 __all__ = ["PostgresDatabase"]

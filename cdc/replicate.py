@@ -1,137 +1,81 @@
-"""A worker that keeps copies of source tables in another database, from the topics that Debezium writes.
+"""`streamforge replicate`: a worker that keeps copies of source tables in another database, from the topics that Debezium writes.
 
     streamforge replicate --broker kafka://host:9092 --to postgresql://host/shop --schema copy shop.public.users shop.public.orders=sales
     streamforge replicate --broker kafka://host:9092 --to duckdb:copy.duckdb --registry http://host:8081 shop.public.users
 
 It stands beside the engine, since a database is no part of a Kafka transaction: it reads the topics itself, read_committed and
-outside any group, from the offsets that the database holds, and commits rows and offsets together (`cdc.replica`). One worker
-a database; a second one would wait for the first one's locks and then apply nothing twice.
+outside any group, from the offsets that the database holds, and commits rows and offsets together (`cdc.replicator`, `cdc.replica`).
+One worker a database; a second one would wait for the first one's locks and then apply nothing twice.
 
-    reader of each partition ──batch──► queue (bounded) ──► one transaction with all that has come
-
-A record that cannot be decoded stops the worker with its place: to go on without it would make the copy differ.
+A database that does not answer any more is opened again after a while; one that does not answer at the start ends the command, as
+what its user has written may be wrong.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import click
 
-from cdc.change import Change
 from cdc.database import open_database
 from cdc.debezium_codec import DebeziumCodec, debezium
+from cdc.framing import Schemas
 from cdc.registry.client import Registry
-from cdc.replica import Batch, Replica
-from engine.errors import ConfigError, RecordError, UnavailableError
-from engine.records import RecordBatch, TopicPartition
-from engine.runtime.transport.protocol import Transport
-from engine.runtime.transports import make_transport
+from cdc.registry.schemas_command import auth_from_environment
+from cdc.replica import Replica
+from cdc.replicator import Replicator
+from engine.errors import ConfigError, UnavailableError
+from engine.runtime.cli.connection import Target, find_target, target_options
 
 log = logging.getLogger(__name__)
 
-RECORDS_MAX = 20_000
-"""Records in one transaction, about; a batch is not cut."""
-_QUEUED_BATCHES_MAX = 16
-_WAIT_S = 0.5
 _RETRY_S = 2.0
+Codecs = Mapping[str, DebeziumCodec[dict[str, Any]]]
 
 
-class Replicator:
-    """Applies topics to a replica until it is stopped.
-
-    Args:
-        tables: Topic -> name of the table.
-        codec: Decodes the topics' records into dict rows.
-    Attributes:
-        applied: Number of changes that were no replays; `positions`: the next offset of each partition.
-    """
-
-    def __init__(self, transport: Transport, replica: Replica, tables: Mapping[str, str], codec: DebeziumCodec[dict[str, Any]]) -> None:
-        self._transport, self._replica, self._tables, self._codec = transport, replica, tables, codec
-        self._queue: asyncio.Queue[RecordBatch] = asyncio.Queue(_QUEUED_BATCHES_MAX)
-        self.applied = 0
-        self.positions: dict[TopicPartition, int] = {}
-
-    async def run(self, until: Callable[[], bool] = lambda: False) -> None:
-        """Apply what comes, until `until` says so (asked after each transaction and twice a second).
-
-        Raises:
-            RecordError: A record cannot be decoded or applied.
-            UnavailableError: The database does not answer.
-            StateError: The log no longer holds what comes next.
-        """
-        self.positions = await asyncio.to_thread(self._replica.positions)
-        async with asyncio.TaskGroup() as group:
-            readers = [group.create_task(self._read_topic(topic), name=f"replicate {topic}") for topic in self._tables]
-            while not until():
-                batches = await self._take()
-                if batches:
-                    await self._apply(batches)
-            for reader in readers:
-                reader.cancel()
-
-    async def run_to_end(self) -> None:
-        """Apply what the topics hold now, and return."""
-        ends: dict[TopicPartition, int] = {}
-        for topic, count in (await self._transport.partition_counts(list(self._tables))).items():
-            ends |= await self._transport.end_offsets([TopicPartition(topic, number) for number in range(count)])
-        await self.run(lambda: all(self.positions.get(partition, 0) >= end for partition, end in ends.items()))
-
-    async def _read_topic(self, topic: str) -> None:
-        while topic not in (counts := await self._transport.partition_counts([topic])):  # noqa: ASYNC110  # the broker tells nobody
-            await asyncio.sleep(_WAIT_S)
-        partitions = [TopicPartition(topic, number) for number in range(counts[topic])]
-        begins = await self._transport.begin_offsets(partitions)
-        async with asyncio.TaskGroup() as group:
-            for partition in partitions:
-                group.create_task(self._read(partition, self.positions.get(partition, begins[partition])))
-
-    async def _read(self, partition: TopicPartition, position: int) -> None:
-        reader = await self._transport.open_reader(partition, position)
-        try:
-            while True:
-                try:
-                    batch = await reader.read(_WAIT_S)
-                    if batch is not None:
-                        await self._codec.prepare(batch)
-                except UnavailableError as error:  # broker or registry; also a topic that was just made and has no leader yet
-                    log.warning("%s-%d: %s; read again in %.1f s", *partition, error, _RETRY_S)
-                    await reader.close()
-                    await asyncio.sleep(_RETRY_S)
-                    reader = await self._transport.open_reader(partition, position)
-                    continue
-                if batch is not None:
-                    position = batch.next_offset
-                    await self._queue.put(batch)
-        finally:
-            await reader.close()
-
-    async def _take(self) -> list[RecordBatch]:
-        """Return what has come, in the order of each partition; [] after a while."""
-        try:
-            async with asyncio.timeout(_WAIT_S):
-                batches = [await self._queue.get()]
-        except TimeoutError:
-            return []
-        records = len(batches[0])
-        while records < RECORDS_MAX and not self._queue.empty():
-            batches.append(self._queue.get_nowait())
-            records += len(batches[-1])
-        return batches
-
-    async def _apply(self, batches: Sequence[RecordBatch]) -> None:
-        decoded = [self._decode(batch) for batch in batches]
-        self.applied += await asyncio.to_thread(self._replica.apply, decoded)
-        self.positions |= {batch.partition: batch.next_offset for batch in decoded}
-
-    def _decode(self, batch: RecordBatch) -> Batch:
-        decoded = self._codec.decode_batch(batch)
-        for row, error in decoded.errors.items():
-            raise RecordError(f"{batch.topic}-{batch.partition} offset {batch.offsets[row]}: {error}") from error
-        changes: list[Change[dict[str, Any]]] = [value for row, value in enumerate(decoded.values) if row not in decoded.skipped]
-        return Batch(self._tables[batch.topic], changes, TopicPartition(batch.topic, batch.partition), batch.next_offset)
+@click.command()
+@click.argument("topics", nargs=-1, required=True, metavar="TOPIC[=TABLE]...")
+@target_options
+@click.option("--to", "address", required=True, help="postgresql://user@host/database or duckdb:FILE.")
+@click.option("--schema", default="public", show_default=True, help="Schema of the copies; it is made if it is not there.")
+@click.option("--registry", envvar="STREAMFORGE_REGISTRY", help="Address of the schema registry, for Avro.")
+@click.option(
+    "--key-column",
+    "key_columns",
+    multiple=True,
+    metavar="[TABLE.]COLUMN",
+    help="The column that is the whole key of a record (ExtractField$Key); without TABLE of every topic.",
+)
+@click.option(
+    "--never-set-null",
+    multiple=True,
+    metavar="[TABLE.]COLUMN",
+    help="A column whose null in an update is a long value that Debezium does not have; it is never set to null.",
+)
+@click.option("--unwrapped", is_flag=True, help="Records are plain rows (ExtractNewRecordState), and a tombstone deletes.")
+@click.option("--no-follow", is_flag=True, help="Stop at the present end of the topics.")
+def replicate(
+    topics: Sequence[str],
+    pipelines: str | None,
+    broker: str | None,
+    address: str,
+    schema: str,
+    registry: str | None,
+    key_columns: Sequence[str],
+    never_set_null: Sequence[str],
+    unwrapped: bool,
+    no_follow: bool,
+) -> None:
+    """Keep copies of source tables in another database, from Debezium's topics, until Ctrl-C."""
+    tables = tables_of(topics)
+    schemas = None if registry is None else Registry(registry, auth=auth_from_environment())
+    codecs = codecs_of(tables, schemas, key_columns=key_columns, never_set_null=never_set_null, unwrapped=unwrapped)
+    target = find_target("replicate", pipelines, broker)
+    try:
+        asyncio.run(_replicate(target, address, schema, tables, codecs, follow=not no_follow))
+    except KeyboardInterrupt:
+        click.echo("stopped")
 
 
 def tables_of(topics: Sequence[str]) -> dict[str, str]:
@@ -149,32 +93,69 @@ def tables_of(topics: Sequence[str]) -> dict[str, str]:
     return tables
 
 
-@click.command()
-@click.argument("topics", nargs=-1, required=True, metavar="TOPIC[=TABLE]...")
-@click.option("--broker", envvar="STREAMFORGE_BROKER", required=True, help="Address, such as kafka://host:9092.")
-@click.option("--to", "address", required=True, help="postgresql://user@host/database or duckdb:FILE.")
-@click.option("--schema", default="public", show_default=True, help="Schema of the copies; it is made if it is not there.")
-@click.option("--registry", help="Address of the schema registry, for Avro.")
-@click.option("--no-follow", is_flag=True, help="Stop at the present end of the topics.")
-def replicate(topics: Sequence[str], broker: str, address: str, schema: str, registry: str | None, no_follow: bool) -> None:
-    """Keep copies of source tables in another database, from Debezium's topics, until Ctrl-C."""
-    tables = tables_of(topics)
-    replica = Replica(open_database(address, schema=schema))
-    try:
-        asyncio.run(_replicate(broker, replica, tables, registry, follow=not no_follow))
-    except KeyboardInterrupt:
-        click.echo("stopped")
+def codecs_of(
+    tables: Mapping[str, str],
+    registry: Schemas | None = None,
+    *,
+    key_columns: Sequence[str] = (),
+    never_set_null: Sequence[str] = (),
+    unwrapped: bool = False,
+) -> Codecs:
+    """Return what decodes each topic, with options as the command line has them.
+
+    Raises:
+        ConfigError: An option names no table, or two columns for the key of one.
+    """
+    keys = columns_of("--key-column", key_columns, tables.values())
+    nulls = columns_of("--never-set-null", never_set_null, tables.values())
+    for table, columns in keys.items():
+        if len(columns) > 1:
+            raise ConfigError(f"--key-column: {' and '.join(sorted(columns))} for {table!r}; keys of several columns need no option")
+    return {
+        topic: debezium(
+            dict,
+            registry=registry,
+            unwrapped=unwrapped or None,
+            never_set_null=nulls[table],
+            key_column=next(iter(keys[table]), None),
+        )
+        for topic, table in tables.items()
+    }
 
 
-async def _replicate(broker: str, replica: Replica, tables: Mapping[str, str], registry: str | None, *, follow: bool) -> None:
-    transport = make_transport(broker, group="")
-    await transport.start()
-    try:
-        codec = debezium(dict, registry=None if registry is None else Registry(registry))
-        replicator = Replicator(transport, replica, tables, codec)
-        await (replicator.run() if follow else replicator.run_to_end())
-    finally:
-        await transport.stop()
+def columns_of(option: str, given: Sequence[str], tables: Collection[str]) -> dict[str, set[str]]:
+    """Return the columns that an option names, by table, from "table.column" and "column" (of every table).
+
+    Raises:
+        ConfigError: No table of that name is copied.
+    """
+    found: dict[str, set[str]] = {table: set() for table in tables}
+    for name in given:
+        mine = {table: name.removeprefix(f"{table}.") for table in tables if name.startswith(f"{table}.")}
+        if not mine and "." in name:
+            raise ConfigError(f"{option} {name!r}: there is no copy of that name; the copies are {', '.join(sorted(tables))}")
+        for table in mine or tables:
+            found[table].add(mine.get(table, name))
+    return found
 
 
-__all__ = ["Replicator", "replicate", "tables_of"]
+async def _replicate(target: Target, address: str, schema: str, tables: Mapping[str, str], codecs: Codecs, *, follow: bool) -> None:
+    async with target.connect() as transport:
+        opened = False
+        while True:
+            try:
+                database = await asyncio.to_thread(open_database, address, schema=schema)
+                try:
+                    replicator = Replicator(transport, Replica(database), tables, codecs)
+                    opened = True
+                    return await (replicator.run() if follow else replicator.run_to_end())
+                finally:
+                    database.close()
+            except UnavailableError as error:
+                if not opened:
+                    raise
+                log.warning("%s; opened again in %.1f s", error, _RETRY_S)
+                await asyncio.sleep(_RETRY_S)
+
+
+__all__ = ["codecs_of", "replicate", "tables_of"]

@@ -139,7 +139,7 @@ def _on_registry(pipelines: str, url: str | None, ask: Callable[[Use, Registry],
     uses = uses_of(load_app(pipelines, App).topology.plan())
     if not uses:
         raise ConfigError(f"{pipelines}: no source or sink has a codec with a schema registry")
-    other = None if url is None else Registry(url, auth=_auth())
+    other = None if url is None else Registry(url, auth=auth_from_environment())
 
     async def run() -> list[T]:
         opened: list[Registry] = []
@@ -159,7 +159,8 @@ def _on_registry(pipelines: str, url: str | None, ask: Callable[[Use, Registry],
     return asyncio.run(run())
 
 
-def _auth() -> tuple[str, str] | str | None:
+def auth_from_environment() -> tuple[str, str] | str | None:
+    """Return what STREAMFORGE_REGISTRY_AUTH says: a user with a password, or a token."""
     given = os.environ.get(AUTH)
     if not given or ":" not in given:
         return given or None

@@ -12,7 +12,8 @@ from cdc import Change, Op, Position, debezium
 from cdc.database import open_database
 from cdc.database_duckdb import DuckDatabase
 from cdc.replica import Batch, Replica
-from cdc.replicate import Replicator, tables_of
+from cdc.replicate import tables_of
+from cdc.replicator import Replicator
 from engine.errors import ConfigError, RecordError
 from engine.records import OutputColumns, TopicPartition
 from engine.runtime.transport.memory_broker import MemoryBrokers
@@ -135,7 +136,7 @@ async def test_replicator_goes_on_where_the_database_says_and_stops_at_the_end(d
             broker.produce({TopicPartition("pg.stock", number): columns})
         transport = make_transport("memory://replica", group="")
         await transport.start()
-        await Replicator(transport, Replica(database), {"pg.stock": "stock"}, codec).run_to_end()
+        await Replicator(transport, Replica(database), {"pg.stock": "stock"}, {"pg.stock": codec}).run_to_end()
         await transport.stop()
     final = json.loads((FOLDER / "incr.final_table.json").read_text())
     assert [[row[column] for column in final["columns"]] for row in rows(database, "stock")] == final["rows"]
