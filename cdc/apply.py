@@ -53,7 +53,7 @@ class Stored(Struct, Generic[Row], frozen=True):
     Attributes:
         row: None once deleted.
         position: Of the last change that was applied.
-        missing: Columns whose value has never been seen.
+        missing: Columns whose value has never been seen; of `departed` where there is no row.
         departed: The row as it was when a key change took it away, for the create under its new key.
     """
 
@@ -93,8 +93,8 @@ def apply(
         return Applied(stored, stored.row, stored.row, is_replay=True)
     position = later(stored.position, place)
     if change.op is Op.DELETE:
-        left = stored.row if change.new_key is not None else None
-        return Applied(Stored(None, position, (), left or stored.departed), stored.row, None)
+        left = (stored.row if change.new_key is not None else None) or stored.departed
+        return Applied(Stored(None, position, () if left is None else stored.missing, left), stored.row, None)
     if change.after is None:
         raise RecordError(f"a {change.op.name.lower()} without a row")
     row, missing = fill(change, stored, departed)

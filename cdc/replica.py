@@ -21,7 +21,7 @@ Beside the copies the schema holds `_replica_offsets`, `_replica_guards` and `_r
 Limits: tables need a primary key. Columns have the type that their values show, not the source's constraints, defaults and indexes.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
@@ -29,7 +29,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from cdc.apply import NOWHERE, Stored, apply, goes_with, is_behind, place_of
+from cdc.apply import NOWHERE, Stored, apply, fill, goes_with, is_behind, place_of
 from cdc.change import Change, Op, Position
 from cdc.database import Column, Database, kind_of, widened
 from cdc.net import net_of
@@ -45,10 +45,22 @@ _OFFSETS: dict[str, Column] = {"topic": "text", "part": "int", "next_offset": "i
 
 
 class _Extra(Struct, frozen=True, array_like=True):
-    """What is seldom kept of a key: columns that nobody knows, and the row that a key change took away."""
+    """What is seldom kept of a key: columns that nobody knows, the row that a key change took away, and how such rows have moved."""
 
     missing: tuple[str, ...] = ()
     departed: bytes | None = None
+    moved_at: int = 0
+    gone_at: int = 0
+    gone_to: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """How a row whose columns are missing moves through keys: the LSN at which it came here, that at which it left, and to where."""
+
+    moved_at: int = 0
+    gone_at: int = 0
+    gone_to: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +78,7 @@ class _Work:
     """What a transaction has learnt of one table: keys (as bytes) with what is to be stored, and columns of their keys."""
 
     stored: dict[bytes, Stored[dict[str, Any]]] = field(default_factory=dict)
+    moves: dict[bytes, _Move] = field(default_factory=dict)
     known_rows: set[bytes] = field(default_factory=set)
     existing: set[bytes] = field(default_factory=set)
     touched: dict[bytes, dict[str, Any]] = field(default_factory=dict)
@@ -116,7 +129,7 @@ class Replica:
 
     def _apply_table(self, table: str, changes: Sequence[Change[dict[str, Any]]]) -> int:
         work, truncated = _Work(), self._truncated(table)
-        self._load_guards(table, changes, work)
+        self._load_guards(table, _keys_of(changes), work)
         net = net_of(changes, work.stored, truncated, _pack_key)
         if net is None:
             return self._apply_carefully(table, changes, work, truncated)
@@ -138,7 +151,7 @@ class Replica:
                 gone = self._truncate(table, place_of(change), truncated)
                 applied += gone if change.op is Op.TRUNCATE else 0
                 truncated, work = self._truncated(table), _Work()
-                self._load_guards(table, changes, work)
+                self._load_guards(table, _keys_of(changes), work)
         self._write_work(table, work)
         return applied
 
@@ -160,18 +173,57 @@ class Replica:
         work.stored[key] = outcome.stored
         work.known_rows.add(key)
         work.touched[key] = change.key
+        self._move(table, key, change, work)
         return 1
+
+    # -- key changes
+
+    def _move(self, table: str, key: bytes, change: Change[dict[str, Any]], work: _Work) -> None:
+        """Note where a row with missing columns came from and went to; hand one that leaves to the row under its new key.
+
+        The create under the new key may have been read first, in another partition: then it waits for values that did not change.
+        """
+        stored, lsn = work.stored[key], change.position.lsn
+        if not stored.missing and change.new_key is None:
+            work.moves.pop(key, None)
+            return
+        moved_at = lsn if change.old_key is not None else work.moves.get(key, _Move()).moved_at
+        work.moves[key] = _Move(moved_at) if change.new_key is None else _Move(moved_at, lsn, change.new_key)
+        if change.new_key is not None:
+            self._hand_over(table, stored, work.moves[key], work)
+            if not stored.missing:
+                work.moves.pop(key)
+
+    def _hand_over(self, table: str, left: Stored[dict[str, Any]], move: _Move, work: _Work) -> None:
+        """Fill what is missing of a row that has moved from the row that has left, also where it has moved on since."""
+        while move.gone_to is not None:
+            key = _pack_key(move.gone_to)
+            if key not in work.stored:
+                self._load_guards(table, [move.gone_to], work)
+            self._load_row(table, key, move.gone_to, work)
+            stored, onward = work.stored.get(key), work.moves.get(key, _Move())
+            if stored is None or not stored.missing or move.gone_at not in (0, onward.moved_at):
+                return
+            known = stored.departed if stored.row is None else stored.row
+            row, missing = fill(Change(op=Op.UPDATE, after=known, unavailable=stored.missing), Stored(), left)
+            here = stored.row is not None
+            work.stored[key] = Stored(row if here else None, stored.position, missing, stored.departed if here else row)
+            work.touched[key] = move.gone_to
+            move = onward
 
     # -- guards
 
-    def _load_guards(self, table: str, changes: Sequence[Change[dict[str, Any]]], work: _Work) -> None:
-        keys = {_pack_key(key) for change in changes for key in (change.key, change.old_key) if key is not None}
+    def _load_guards(self, table: str, columns: Iterable[dict[str, Any]], work: _Work) -> None:
+        keys = set(map(_pack_key, columns))
         found = self._db.select("_replica_guards", list(_GUARDS)[1:], {"key": sorted(keys)}, source=table) if keys else []
         for key, lsn, commit_lsn, extra in found:
             more = _Extra() if extra is None else msgspec.msgpack.decode(bytes(extra), type=_Extra)
             departed = None if more.departed is None else _packing.decode(more.departed)[0]
             work.stored[bytes(key)] = Stored(None, Position(commit_lsn, lsn), more.missing, departed)
             work.existing.add(bytes(key))
+            if more.moved_at or more.gone_to is not None:
+                gone_to = None if more.gone_to is None else _packing.decode(more.gone_to)[0]
+                work.moves[bytes(key)] = _Move(more.moved_at, more.gone_at, gone_to)
 
     def _load_row(self, table: str, key: bytes, columns: dict[str, Any], work: _Work) -> None:
         """Read the stored row of a key whose old values are needed."""
@@ -187,7 +239,7 @@ class Replica:
     def _write_work(self, table: str, work: _Work) -> None:
         """Write what the changes came to."""
         rows = [row for key in work.touched if (row := work.stored[key].row) is not None]
-        guards = zip(*((table, key, *_guard_of(work.stored[key])) for key in work.touched), strict=True)
+        guards = zip(*((table, key, *_guard_of(work.stored[key], work.moves.get(key, _Move()))) for key in work.touched), strict=True)
         self._write(table, work.touched, work.existing, rows, list(guards))
 
     def _write(
@@ -293,11 +345,19 @@ def _pack_key(columns: dict[str, Any]) -> bytes:
     return _pack((columns,))  # the same bytes, since these are as MessagePack knows them
 
 
-def _guard_of(stored: Stored[dict[str, Any]]) -> tuple[int, int, bytes | None]:
+def _keys_of(changes: Sequence[Change[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    for change in changes:
+        for key in (change.key, change.old_key, change.new_key):
+            if key is not None:
+                yield key
+
+
+def _guard_of(stored: Stored[dict[str, Any]], move: _Move) -> tuple[int, int, bytes | None]:
     extra = None
     if stored.missing or stored.departed is not None:
         departed = None if stored.departed is None else _packing.encode((stored.departed,))
-        extra = msgspec.msgpack.encode(_Extra(stored.missing, departed))
+        gone_to = None if move.gone_to is None else _pack_key(move.gone_to)
+        extra = msgspec.msgpack.encode(_Extra(stored.missing, departed, move.moved_at, move.gone_at, gone_to))
     return stored.position.lsn, stored.position.commit_lsn, extra
 
 

@@ -1,16 +1,15 @@
-"""Copies of tables in DuckDB: what the captures of a real Debezium come to, exactly once, whatever is repeated."""
+"""Copies of tables in DuckDB and PostgreSQL: what the captures of a real Debezium come to, exactly once, whatever is repeated."""
 
 import json
-from collections.abc import Iterator
 from decimal import Decimal
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cdc import Change, Op, Position, debezium
-from cdc.database import open_database
-from cdc.database_duckdb import DuckDatabase
+from cdc.database import Database, open_database
 from cdc.replica import Batch, Replica
 from cdc.replicate import tables_of
 from cdc.replicator import Replicator
@@ -24,15 +23,7 @@ from tests.cdc.captures import FOLDER, good, of_topic
 pytestmark = pytest.mark.thorough
 
 
-@pytest.fixture
-def database() -> Iterator[DuckDatabase]:
-    opened = open_database("duckdb::memory:", schema="copy")
-    assert isinstance(opened, DuckDatabase)
-    yield opened
-    opened.close()
-
-
-def rows(database: DuckDatabase, table: str, order: str = "id") -> list[dict[str, Any]]:
+def rows(database: Database, table: str, order: str = "id") -> list[dict[str, Any]]:
     names = list(database.columns(table))
     found = database.execute(f"select * from {database.name(table)} order by {order}")
     return [dict(zip(names, row, strict=True)) for row in found]
@@ -49,7 +40,7 @@ def batches(name: str, end: str, table: str, size: int, codec: Any = None) -> li
 
 
 @pytest.mark.parametrize("size", [7, 1_000])
-def test_incremental_snapshot_gives_the_final_table(database: DuckDatabase, size: int) -> None:
+def test_incremental_snapshot_gives_the_final_table(database: Database, size: int) -> None:
     final = json.loads((FOLDER / "incr.final_table.json").read_text())
     replica = Replica(database)
     for batch in batches("incr.json", ".stock", "stock", size):
@@ -58,7 +49,7 @@ def test_incremental_snapshot_gives_the_final_table(database: DuckDatabase, size
 
 
 @pytest.mark.parametrize("size", [4, 1_000])
-def test_core_tables_end_as_the_database_did_also_when_all_comes_again(database: DuckDatabase, size: int) -> None:
+def test_core_tables_end_as_the_database_did_also_when_all_comes_again(database: Database, size: int) -> None:
     replica = Replica(database)
     for _ in range(2):
         for end, table in ((".users", "users"), (".orders", "orders"), (".documents", "documents")):
@@ -73,7 +64,7 @@ def change(op: str, key: int, lsn: int, row: dict[str, Any] | None = None, **mor
     return Change(op=Op(op), key={"id": key}, after=row, position=Position(0, lsn), **more)
 
 
-def test_columns_are_added_and_widened_and_unknown_values_come_from_the_stored_row(database: DuckDatabase) -> None:
+def test_columns_are_added_and_widened_and_unknown_values_come_from_the_stored_row(database: Database) -> None:
     replica = Replica(database)
     place = TopicPartition("t", 0)
     replica.apply([Batch("t", [change("c", 1, 1, {"id": 1, "n": 5, "body": "long", "x": None})], place, 1)])
@@ -94,7 +85,7 @@ def test_columns_are_added_and_widened_and_unknown_values_come_from_the_stored_r
     assert replica.positions() == {place: 6}
 
 
-def test_what_fails_leaves_neither_rows_nor_offsets(database: DuckDatabase) -> None:
+def test_what_fails_leaves_neither_rows_nor_offsets(database: Database) -> None:
     replica = Replica(database)
     bad: Change[dict[str, Any]] = Change(op=Op.CREATE, after={"id": 2}, position=Position(0, 2))
     with pytest.raises(RecordError, match="no primary key"):
@@ -121,8 +112,9 @@ def test_tables_are_named_by_their_topics() -> None:
         open_database("mysql://x")
 
 
-async def test_replicator_goes_on_where_the_database_says_and_stops_at_the_end(database: DuckDatabase) -> None:
-    broker = MemoryBrokers.open("memory://replica")
+async def test_replicator_goes_on_where_the_database_says_and_stops_at_the_end(database: Database) -> None:
+    address = f"memory://{database.name('replica')}"
+    broker = MemoryBrokers.open(address)
     broker.create_topic(TopicSpec("pg.stock", 2))
     records = of_topic("incr.json", ".stock")
     codec: Any = debezium(dict)
@@ -134,7 +126,7 @@ async def test_replicator_goes_on_where_the_database_says_and_stops_at_the_end(d
             for record in some:
                 columns.append(record["timestamp_ms"], record["key"], record["value"], record["headers"])
             broker.produce({TopicPartition("pg.stock", number): columns})
-        transport = make_transport("memory://replica", group="")
+        transport = make_transport(address, group="")
         await transport.start()
         await Replicator(transport, Replica(database), {"pg.stock": "stock"}, {"pg.stock": codec}).run_to_end()
         await transport.stop()
@@ -147,7 +139,7 @@ def read(key: int, lsn: int, mark: str = "true") -> Change[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("size", [1, 2, 100])
-def test_snapshot_that_was_broken_off_and_taken_anew_leaves_no_row_that_went_meanwhile(database: DuckDatabase, size: int) -> None:
+def test_snapshot_that_was_broken_off_and_taken_anew_leaves_no_row_that_went_meanwhile(database: Database, size: int) -> None:
     replica = Replica(database)
     changes = [read(1, 50), read(2, 50), read(3, 50), read(1, 90), read(3, 90, "last")]  # Connect was killed; 2 has gone meanwhile
     for start in range(0, len(changes), size):
@@ -157,8 +149,36 @@ def test_snapshot_that_was_broken_off_and_taken_anew_leaves_no_row_that_went_mea
     assert [row["id"] for row in rows(database, "t")] == [1, 3, 5], "another partition, read later: 4 is from before"
 
 
-def test_first_snapshot_is_no_guard_against_a_transaction_across_it(database: DuckDatabase) -> None:
+def test_first_snapshot_is_no_guard_against_a_transaction_across_it(database: Database) -> None:
     replica = Replica(database)
     replica.apply([Batch("t", [read(1, 50), read(2, 50, "last")], TopicPartition("t", 0), 2)])
     replica.apply([Batch("t", [change("d", 1, 40), change("c", 3, 45, {"id": 3, "v": 0})], TopicPartition("t", 0), 4)])
     assert [row["id"] for row in rows(database, "t")] == [2, 3]
+
+
+@pytest.mark.parametrize("order", list(permutations((0, 1, 2))))
+@pytest.mark.parametrize("together", [False, True])
+def test_long_value_moves_through_keys_in_whatever_order_their_partitions_are_read(
+    database: Database, order: tuple[int, ...], together: bool
+) -> None:
+    """Row 1 becomes 2 and then 3; its note is never written again. Each key has a partition of its own."""
+    note = ("note",)
+    life = [
+        [change("c", 1, 10, {"id": 1, "note": "long", "n": 0}), change("d", 1, 20, new_key={"id": 2})],
+        [
+            change("c", 2, 20, {"id": 2, "note": None, "n": 0}, old_key={"id": 1}, unavailable=note),
+            change("u", 2, 25, {"id": 2, "note": None, "n": 1}, unavailable=note),
+            change("d", 2, 30, new_key={"id": 3}),
+        ],
+        [
+            change("c", 3, 30, {"id": 3, "note": None, "n": 1}, old_key={"id": 2}, unavailable=note),
+            change("u", 3, 40, {"id": 3, "note": None, "n": 2}, unavailable=note),
+        ],
+    ]
+    replica = Replica(database)
+    some = [Batch("t", life[number], TopicPartition("t", number), 1) for number in order]
+    for batches_ in [some] if together else [[batch] for batch in some]:
+        replica.apply(batches_)
+    assert rows(database, "t") == [{"id": 3, "note": "long", "n": 2}]
+    assert replica.apply(some) == 3, "the last change of each key is where its guard is"
+    assert rows(database, "t") == [{"id": 3, "note": "long", "n": 2}]
