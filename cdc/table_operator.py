@@ -32,7 +32,7 @@ from cdc.change import Change, Op, Position
 from cdc.keyless import Copies
 from cdc.packing import row_codec
 from cdc.table_changes import VERSION, Handover, Moved
-from engine.block import MIN_TIME, Block, one_by_one
+from engine.block import MIN_TIME, Block, advance, one_by_one
 from engine.errors import RecordError
 from engine.keys import key_codec
 from engine.operators.base import OperatorContext
@@ -53,12 +53,14 @@ class Guard(Struct, frozen=True, array_like=True):
         missing: Columns whose value has never been seen.
         moved_at: LSN of the key change that brought the row here, if columns are missing: its old row is on the way.
         departed: That row as (LSN, row as bytes, its own missing columns), if it came before the change.
+        gone_to: The key to which a row with missing columns moved on, as bytes, while its old row was on the way.
     """
 
     position: Position = Position()
     missing: tuple[str, ...] = ()
     moved_at: int = 0
     departed: tuple[int, bytes, tuple[str, ...]] | None = None
+    gone_to: bytes | None = None
 
 
 class ChangesTable(RowsOperator):
@@ -122,7 +124,9 @@ class ChangesTable(RowsOperator):
         applied = apply(stored, change, truncated=self._truncated.get("") or NOWHERE, departed=departed)
         after = applied.stored
         if applied.is_replay or (
-            moved.position.lsn == guard.position.lsn > 0 and (after.row, after.missing) == (stored.row, stored.missing)
+            moved.position.lsn == guard.position.lsn > 0
+            and after.row == stored.row
+            and (after.row is None or after.missing == stored.missing)
         ):
             self.context.count("replayed_changes")
             return []
@@ -131,6 +135,8 @@ class ChangesTable(RowsOperator):
         if moved.moves_to is not None and stored.row is not None:
             handover = Handover(VERSION, moved.position, self._packing.encode((stored.row,)), stored.missing)
             self._departed.append((moved.moves_to, handover, timestamp_ms))
+            if stored.missing:
+                self._guards.put(key, Guard(after.position, stored.missing, guard.moved_at, waiting, moved.moves_to))
         return self._put(key, after.row, timestamp_ms)
 
     def _departed_for(self, guard: Guard, lsn: int) -> tuple[Stored[Any] | None, tuple[int, bytes, tuple[str, ...]] | None]:
@@ -213,6 +219,11 @@ class ChangesTable(RowsOperator):
             for place, changed in self._put(key, filled, timestamp_ms):
                 reached = self._reached
                 self.emit(Block([place], [changed], [timestamp_ms], reached, reached, [reached]))
+        elif row is None and guard.gone_to is not None and lsn in (0, guard.moved_at):  # it has moved on: the old row goes after it
+            self._departed.append((guard.gone_to, Handover(VERSION, guard.position, handover.row, handover.missing), timestamp_ms))
+            if not handover.missing:
+                self._guards.put(key, Guard(guard.position, (), 0, guard.departed))
+            self.emit(advance(self._reached, self._reached))
         elif not guard.position.lsn or is_behind(guard.position, handover.position):
             departed = (lsn, handover.row, handover.missing)
             self._guards.put(key, Guard(guard.position, guard.missing, guard.moved_at, departed))

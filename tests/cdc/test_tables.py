@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 from decimal import Decimal
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -149,6 +150,33 @@ def test_trap_11_key_change_across_partitions_in_any_order_keeps_the_value(order
             if commits:
                 driver.restart()
         assert shown(driver) == {4: {"id": 4, "title": "b", "body": "long"}}
+        assert driver.read("mirror-dlq") == []
+
+
+TWO_KEY_CHANGES = [
+    [change("c", 1, 10, {"id": 1, "body": "long", "n": 0}), change("d", 1, 20, new_key={"id": 5})],
+    [
+        change("c", 5, 20, {"id": 5, "body": None, "n": 0}, old_key={"id": 1}, unavailable=("body",)),
+        change("u", 5, 25, {"id": 5, "body": None, "n": 1}, unavailable=("body",)),
+        change("d", 5, 30, new_key={"id": 3}),
+    ],
+    [
+        change("c", 3, 30, {"id": 3, "body": None, "n": 1}, old_key={"id": 5}, unavailable=("body",)),
+        change("u", 3, 40, {"id": 3, "body": None, "n": 2}, unavailable=("body",)),
+    ],
+]
+
+
+@pytest.mark.parametrize("order", list(permutations((0, 1, 2))))
+@pytest.mark.parametrize("commits", [False, True])
+def test_trap_11_value_moves_through_two_keys_in_whatever_order_their_partitions_are_read(order: tuple[int, ...], *, commits: bool) -> None:
+    with TestDriver(mirror(debezium(dict)), partitions=3) as driver:
+        for _ in range(2):  # the second time by a connector that repeats itself
+            for number in order:
+                feed(driver, TWO_KEY_CHANGES[number], 3)
+                if commits:
+                    driver.restart()
+        assert shown(driver) == {3: {"id": 3, "body": "long", "n": 2}}
         assert driver.read("mirror-dlq") == []
 
 
