@@ -14,6 +14,7 @@
 - A restore writes much and reads nothing. For that (`load`) what is in memory is a list that is sorted when it is written, instead of a
   skip list, in small pieces that fit into a processor's cache, without a log, and files are merged later: less than half of the work.
   What is lost with the process is what was not flushed, the position with it.
+- What a load leaves is compacted some time after the last load of the process (`state.rocks_loads`).
 - An iterator points to the bound in its `ReadOptions` and does not keep them alive: a scan holds them to its end.
 - An iterator that is still alive keeps the folder locked after `close`; the store therefore ends its scans when it is closed.
 
@@ -48,6 +49,7 @@ from rocksdict import (
 )
 
 from state.errors import DiskError, StateError
+from state.rocks_loads import Loads
 from state.store import Change, Position
 
 _POSITION_KEY = b""
@@ -58,6 +60,8 @@ _MIB = 1 << 20
 _METADATA_BYTES = 64 << 10
 _LOAD_BUFFER_BYTES = 2 * _MIB
 _LOADED_FILES = 32
+_WAITING_FILES = 48
+_FILES = "rocksdb.num-files-at-level0"
 
 
 class RocksMemory:
@@ -72,6 +76,7 @@ class RocksMemory:
         # The usual cache locks a shard for each look-up, and a read makes several: it took up to twice the time.
         self.cache = Cache.new_hyper_clock_cache(cache_bytes, 0)
         self.write_buffers = WriteBufferManager(write_buffers_bytes, False)
+        self.loads = Loads()
 
 
 class RocksStore:
@@ -92,6 +97,7 @@ class RocksStore:
         self._lock_wait_s = lock_wait_s
         self._scans: WeakSet[Generator[tuple[bytes, bytes], None, None]] = WeakSet()
         self._slow = Lock()
+        self._waits_to_compact = False
         self._db: Rdict | None = None
         self._open()
 
@@ -146,9 +152,12 @@ class RocksStore:
         except Exception as error:  # the driver raises nothing more specific
             raise self._unusable("cannot be written", error) from error
         self._position = position
+        if self._waits_to_compact and (self._memory.loads.over() or (db.property_int_value(_FILES) or 0) > _WAITING_FILES):
+            self._compact(db)
 
     def load(self) -> None:
         self.close()
+        self._memory.loads.begin(self)
         self._open(_load_options(self._memory))
         unlogged = WriteOptions()
         unlogged.disable_wal = True  # type: ignore[method-assign, assignment]  # the driver's hints take the setter for a method
@@ -156,8 +165,12 @@ class RocksStore:
 
     def loaded(self) -> None:
         self.flush()
-        self.close()
-        self._open()
+        self._close()
+        uncompacted = _options(self._memory)
+        uncompacted.set_disable_auto_compactions(True)
+        self._open(uncompacted)
+        self._waits_to_compact = True
+        self._memory.loads.end(self)
 
     def flush(self) -> None:
         with self._slow:
@@ -192,7 +205,12 @@ class RocksStore:
         self._open()
 
     def close(self) -> None:
+        self._close()
+        self._memory.loads.end(self)
+
+    def _close(self) -> None:
         with self._slow:
+            self._waits_to_compact = False
             for scan in list(self._scans):
                 scan.close()
             db, self._db = self._db, None
@@ -229,6 +247,12 @@ class RocksStore:
         if self._db is None:
             raise StateError(f"state folder {self.path} is closed")
         return self._db
+
+    def _compact(self, db: Rdict) -> None:
+        """Compact from now on, in the background, as any store does."""
+        with contextlib.suppress(Exception):  # it writes a file: a full disk is told where it is in the way
+            db.set_options({"disable_auto_compactions": "false"})
+            self._waits_to_compact = False
 
     def _entries(self, entries: RdictIter, options: ReadOptions) -> Generator[tuple[bytes, bytes], None, None]:
         """Yield what an iterator finds. It points into its options for the bound and does not keep them: they must live longer."""

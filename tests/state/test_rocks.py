@@ -5,6 +5,9 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -228,10 +231,77 @@ def test_load_is_there_afterwards_and_reads_as_usual(tmp_path: Path) -> None:
     again.close()
 
 
+def test_what_a_load_leaves_is_compacted_some_time_after_the_last_load_of_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("state.rocks_loads.QUIET_S", 0.0)
+    memory = RocksMemory()
+    first, second, third = (_loading(tmp_path / name, memory) for name in ("first", "second", "third"))
+    first.loaded()
+    second.loaded()
+    _commit(first)
+    assert (_files(first), _files(second)) == (6, 6), "the third is still being loaded"
+    assert first.get(b"00000017") == b"x" * 100
+    third.close()
+    monkeypatch.setattr("state.rocks_loads.QUIET_S", 3_600.0)
+    _commit(first)
+    assert _files(first) == 6, "the third was loaded a moment ago"
+    monkeypatch.setattr("state.rocks_loads.QUIET_S", 0.0)
+    _commit(first)
+    _commit(second)
+    assert _in_time(lambda: _files(first) == _files(second) == 0)
+    assert len(list(first.scan(b"0", b"9"))) == 6_000
+    first.close()
+    second.close()
+
+
+def test_store_with_many_files_does_not_wait_for_other_loads(tmp_path: Path) -> None:
+    memory = RocksMemory()
+    first, second = (_loading(tmp_path / name, memory) for name in ("first", "second"))
+    first.loaded()
+    for turn in range(60):
+        first.apply([(b"new", b"%d" % turn)], Position(b"id", 100 + turn, 1))
+        first.flush()
+    assert _in_time(lambda: _files(first) < 10)
+    assert first.get(b"new") == b"59"
+    assert second.position.next_offset == 6
+    first.close()
+    second.close()
+
+
+def _loading(path: Path, memory: RocksMemory) -> RocksStore:
+    """Return a store that is being loaded and has six files."""
+    store = RocksStore(path, memory=memory)
+    store.load()
+    for turn in range(1, 7):
+        store.apply([(b"%08d" % n, b"x" * 100) for n in range(turn - 1, 6_000, 6)], Position(b"id", turn, 1))
+        store.flush()
+    return store
+
+
+def _commit(store: RocksStore) -> None:
+    store.apply([(b"new", b"1")], Position(b"id", 99, 1))
+
+
+def _files(store: RocksStore) -> int:
+    """Return the number of files that have not been compacted."""
+    assert store._db is not None  # nothing else tells
+    return store._db.property_int_value("rocksdb.num-files-at-level0") or 0
+
+
+def _in_time(holds: Callable[[], bool]) -> bool:
+    """Wait until something holds that RocksDB's threads do; return whether it came."""
+    until_s = time.monotonic() + 30
+    while not holds() and time.monotonic() < until_s:
+        threading.Event().wait(0.02)
+    return holds()
+
+
 @pytest.mark.thorough
 def test_load_that_ends_with_the_process_leaves_an_earlier_position_and_what_belongs_to_it(tmp_path: Path) -> None:
     program = f"""
 import os
+from collections.abc import Callable
 from pathlib import Path
 from state.rocks import RocksStore
 from state.store import Change, Position
