@@ -11,7 +11,9 @@ minimum of both inputs) has passed every partner that it can have; then, if it n
 itself with its own time, the missing side None. Because that is later than its time by up to the width of the interval, an outer
 join holds its own watermark back by that much: nothing that it gives out is late for what follows.
 
-A record below the watermark is late: it is counted ("late_records"), sent to `late_to` if given, and joins nothing.
+A record at or below the watermark is late: it is counted ("late_records"), sent to `late_to` if given, and joins nothing. That is the
+boundary of every operator (tests/engine/test_lateness.py); Flink's interval join takes a record exactly at the watermark, whose partner
+at the far end of the interval it has dropped by then.
 """
 
 from collections.abc import Callable, Iterator
@@ -68,7 +70,7 @@ class IntervalJoin(Operator):
         late = []
         for row, (key, value, timestamp_ms) in enumerate(zip(block.keys, block.values, block.timestamps, strict=True)):
             self._advance(before[row], out)
-            if timestamp_ms < before[row]:
+            if timestamp_ms <= before[row]:
                 late.append(row)
                 continue
             self._take(key, value, timestamp_ms, port, out)

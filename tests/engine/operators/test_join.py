@@ -27,7 +27,7 @@ def inputs(draw: st.DrawFn) -> list[tuple[int, str, int, int, int]]:
     records = []
     for number in range(draw(st.integers(0, 25))):
         side = draw(st.sampled_from([LEFT, RIGHT]))
-        timestamp_ms = max(reached) + draw(st.integers(0, 12))
+        timestamp_ms = max(reached) + draw(st.integers(1, 12))
         records.append((side, draw(st.sampled_from("ab")), number, timestamp_ms, reached[side]))
         reached[side] += draw(st.sampled_from([0, 0, 1, 3, 9]))
     return records
