@@ -130,18 +130,22 @@ class KeyedCells(Generic[K, V]):
 
     def changes(self) -> list[Change]:
         """Return what differs from the store, in key order."""
-        cache, parts, encode, low = self._cache, self._parts, self._encode, self._section.low
-        found: list[Change] = []
-        unknown: list[bytes] = []
-        parts.learn(self._dirty)
-        for key, before in self._dirty.items():
-            value = cache[key]
+        dirty, parts, encode, low = self._dirty, self._parts, self._encode, self._section.low
+        parts.learn(dirty)
+        values = list(map(self._cache.__getitem__, dirty))
+        raws = map(low.__add__, map(parts.__getitem__, dirty))
+        if all(value is not None for value in values):
+            found: list[Change] = list(zip(raws, map(encode, values), strict=True))  # type: ignore[arg-type]
+            found.sort(key=KEY_OF)
+            return found
+        found, unknown = [], []
+        for raw, value, before in zip(raws, values, dirty.values(), strict=True):
             if value is not None:
-                found.append((low + parts[key], encode(value)))
+                found.append((raw, encode(value)))
             elif before is MISSING:
-                unknown.append(low + parts[key])
+                unknown.append(raw)
             elif before is not None:
-                found.append((low + parts[key], None))
+                found.append((raw, None))
         found += self._section.deletions(unknown)
         found.sort(key=KEY_OF)
         return found

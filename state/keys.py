@@ -33,6 +33,8 @@ _SIGN = 1 << 63
 _SHORT = Struct(">IB").pack
 _FEW = 8
 """Fewer keys are faster one by one."""
+_BETWEEN_COMMITS = 50_000
+"""So many keys more than are kept over a commit may be known within one: 10 MB or so."""
 
 
 class Codec(Protocol[T]):
@@ -128,8 +130,9 @@ def prefix_end(prefix: bytes) -> bytes:
 class KeyParts(dict[K, bytes], Generic[K]):
     """Remembers `encode_key` of the keys seen lately: `parts[key]` costs a dict look-up when it is known.
 
-    When full it starts over: what is in use comes back at once, and no order has to be kept. Who is about to ask for many keys lets
-    it `learn` them first, all together.
+    Who is about to ask for many keys lets it `learn` them first, all together. Between two commits it may grow beyond `keys_max`: keys
+    that were read are written again at the commit, and would have to be encoded once more. `trim`, after a commit, starts over when it
+    is too full: what is in use comes back at once, and no order has to be kept.
     """
 
     def __init__(self, codec: KeyCodec[K], *, keys_max: int) -> None:
@@ -137,7 +140,7 @@ class KeyParts(dict[K, bytes], Generic[K]):
         self._wire, self._encode, self._keys_max = codec.wire, codec.encode, keys_max
 
     def __missing__(self, key: K) -> bytes:
-        if len(self) >= self._keys_max:
+        if len(self) >= self._keys_max + _BETWEEN_COMMITS:
             self.clear()
         part = self[key] = encode_key(self._wire(key), self._encode(key))
         return part
@@ -147,9 +150,14 @@ class KeyParts(dict[K, bytes], Generic[K]):
         unknown: Collection[K] = [key for key in keys if key not in self]
         if len(unknown) < _FEW:
             return
-        if len(self) + len(unknown) > self._keys_max:
+        if len(self) + len(unknown) > self._keys_max + _BETWEEN_COMMITS:
             self.clear()
             unknown = keys
         wires = list(map(self._wire, unknown))
         stored = wires if self._wire is self._encode else map(self._encode, unknown)
         self.update(zip(unknown, map(_part, key_hashes(wires), stored), strict=True))
+
+    def trim(self) -> None:
+        """Forget all keys if there are too many."""
+        if len(self) > self._keys_max:
+            self.clear()

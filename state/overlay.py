@@ -145,6 +145,8 @@ class TaskState:
     def committed(self) -> None:
         """Take note that `Store.apply` has written the changes; trims the cache, and forgets the undo log."""
         self._undo.forget()
+        for parts in self._parts.values():
+            parts.trim()
         states = [cells for _, cells in self._cells.values()]
         sizes = []
         for cells in states:

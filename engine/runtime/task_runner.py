@@ -22,6 +22,7 @@ from engine.runtime.alignment import align
 from engine.runtime.breakdown import RefusedOutputError, TaskDroppedError, closed_how, describe, stack_of
 from engine.runtime.broadcast_feed import BroadcastFeed
 from engine.runtime.checkpointing import TaskCheckpoints
+from engine.runtime.collector import collect_young
 from engine.runtime.committing import Transactions
 from engine.runtime.cutting import PieceSize, cut_piece
 from engine.runtime.holder import Holder
@@ -283,6 +284,7 @@ class TaskRunner:
             self._tick(now_s)
         if self._pace.is_due(self._opened.task, now_s, more=more):
             await self._commit()
+            collect_young()
             self._pace.restart(now_s, clock.monotonic_s())
         if self._checkpoints is not None:
             await self._checkpoints.take_if_due(self._opened.store)

@@ -44,7 +44,19 @@ def test_encode_key_known_key_has_the_documented_bytes() -> None:
     assert store_id("a") == bytes.fromhex("e8b7be43")
 
 
-def test_key_parts_beyond_the_limit_starts_over_and_still_answers() -> None:
+def test_key_parts_beyond_the_limit_start_over_at_a_commit() -> None:
+    parts = KeyParts(key_codec(int), keys_max=2)
+    assert [parts[n] for n in (1, 2, 3, 1)] == [encode_key(b"%d" % n, b"%d" % n) for n in (1, 2, 3, 1)]
+    assert len(parts) == 3, "the commit asks for them again"
+    parts.trim()
+    assert len(parts) == 0
+    assert [parts[n] for n in (1, 2)] == [encode_key(b"%d" % n, b"%d" % n) for n in (1, 2)]
+    parts.trim()
+    assert len(parts) == 2
+
+
+def test_key_parts_far_beyond_the_limit_starts_over_and_still_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("state.keys._BETWEEN_COMMITS", 0)
     parts = KeyParts(key_codec(int), keys_max=2)
     assert [parts[n] for n in (1, 2, 3, 1)] == [encode_key(b"%d" % n, b"%d" % n) for n in (1, 2, 3, 1)]
     assert len(parts) <= 2
@@ -59,7 +71,8 @@ def test_key_parts_learn_many_gives_what_each_key_alone_has(kind: Any) -> None:
     assert dict(learned) == {key: one_by_one[key] for key in keys}
 
 
-def test_key_parts_learn_beyond_the_limit_keeps_all_that_are_asked_for() -> None:
+def test_key_parts_learn_beyond_the_limit_keeps_all_that_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("state.keys._BETWEEN_COMMITS", 0)
     parts = KeyParts(key_codec(int), keys_max=30)
     parts.learn(range(20))
     parts.learn(range(10, 40))
