@@ -28,6 +28,11 @@ class ApiError(Exception):
         return self.code if self.code < 1000 else self.code // 100
 
 
+def refuse(what: str, code: int = 42205) -> ApiError:
+    """Return the answer to what this registry does not keep: it is refused, so that nobody relies on it."""
+    return ApiError(code, f"this registry keeps no {what}: leave them out of the request, or use Confluent's own registry")
+
+
 class Raw:
     """An answer that is a schema's text itself."""
 
@@ -60,7 +65,11 @@ def plain_subject(subject: str) -> str:
 def writable_subject(subject: str) -> None:
     """Raise an ApiError if a subject cannot be called so."""
     if subject.startswith(":."):
-        raise ApiError(42208, f"The specified subject '{subject}' is not valid: this registry has no contexts but the default one")
+        raise ApiError(
+            42208,
+            f"The specified subject '{subject}' is not valid: this registry has no contexts but the default one; "
+            "name the subject without a context, or run a registry for each",
+        )
     if subject in _RESERVED or any(unicodedata.category(letter) == "Cc" for letter in subject):
         raise ApiError(42208, f"The specified subject {subject!r} is not valid")
 

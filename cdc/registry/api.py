@@ -29,6 +29,7 @@ from cdc.registry.answers import (
     number_of,
     page,
     plain_subject,
+    refuse,
     shown,
     version_number,
     writable_subject,
@@ -41,6 +42,8 @@ from engine.errors import RecordError
 
 Answer = tuple[int, Any]
 KINDS = ("AVRO", "JSON", "PROTOBUF")
+_TAGS = dict.fromkeys(("schemaTagsToAdd", "schemaTagsToRemove", "propagateSchemaTags"), "tags of schemas")
+_REFUSED = {"metadata": "metadata of schemas", **_TAGS}
 _CLUSTER = {"kafka-cluster": "", "schema-registry-cluster": "schema-registry"}
 
 
@@ -62,6 +65,7 @@ class RegistryApi:
             ("GET", "/subjects", self._subjects),
             ("POST", "/subjects/{s}", self._look_up),
             ("DELETE", "/subjects/{s}", self._deletes.subject),
+            ("GET", "/subjects/{s}/metadata", self._with_metadata),
             ("GET", "/subjects/{s}/versions", self._versions),
             ("POST", "/subjects/{s}/versions", self._register),
             (
@@ -156,9 +160,6 @@ class RegistryApi:
             raise ApiError(40402, f"Version {version} not found.")
         return match
 
-    def _shown(self, query: Query, subject: str, version: str) -> dict[str, Any]:
-        return shown(self._version(subject, version, query))
-
     def _referenced_by(self, query: Query, subject: str, version: str) -> list[int]:
         found = self._version(subject, version, {"deleted": "true"})
         return page(query, sorted({v.id for v in referring(self._store, found, deleted=is_true(query, "deleted"))}))
@@ -168,6 +169,11 @@ class RegistryApi:
         found = [v for v in found if v.subject.startswith(_prefix(query))]
         latest = {v.subject: v for v in found}
         return page(query, [shown(v) for v in (latest.values() if is_true(query, "latestOnly") else found)])
+
+    def _with_metadata(self, query: Query, subject: str) -> None:
+        """Answer which version has some metadata: none has."""
+        self._known(subject, deleted=is_true(query, "deleted"))
+        raise ApiError(40403, "Schema not found: this registry keeps no metadata of schemas")
 
     def _schema(self, number: str) -> tuple[str, str, References]:
         found = self._store.schema(number_of(number))
@@ -258,9 +264,10 @@ class RegistryApi:
         if kind not in KINDS:
             raise ApiError(42201, f"Invalid schema type {kind}")
         if body.get("ruleSet") is not None:
-            raise ApiError(42210, "Invalid rule set: this registry keeps none")
-        if body.get("metadata") is not None:
-            raise ApiError(422, "this registry keeps no metadata of schemas")
+            raise refuse("rule sets", 42210)
+        for name, what in _REFUSED.items():
+            if body.get(name):
+                raise refuse(what)
         try:
             references = [self._reference(r["name"], plain_subject(r["subject"]), int(r["version"])) for r in body.get("references") or ()]
             texts = self._texts(references)
@@ -298,11 +305,13 @@ class RegistryApi:
     # -- compatibility
 
     def _compatible_with(self, query: Query, subject: str, version: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        writable_subject(subject)
         level = self._settings.level(subject)
         return self._compatible(query, level, [self._version(subject, version, {})], body)
 
     def _compatible_with_all(self, query: Query, subject: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Answer what registering would find: anything fits a subject that does not exist."""
+        writable_subject(subject)
         return self._compatible(query, self._settings.level(subject), self._store.versions(subject), body)
 
     def _compatible(self, query: Query, level: str, versions: list[Version], body: Mapping[str, Any]) -> dict[str, Any]:

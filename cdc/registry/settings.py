@@ -15,13 +15,13 @@ Source: Confluent documentation, "Schema Registry API Reference", Config and Mod
 from collections.abc import Mapping
 from typing import Any
 
-from cdc.registry.answers import ApiError, Query, is_true, writable_subject
+from cdc.registry.answers import ApiError, Query, is_true, refuse, writable_subject
 from cdc.registry.rules import DEFAULT_LEVEL, LEVELS
 from cdc.registry.store import SchemaStore
 
 MODES = ("READWRITE", "READONLY", "READONLY_OVERRIDE", "IMPORT")
-_GROUPS = ("alias", "compatibilityGroup", "compatibilityPolicy")
-_REFUSED = (*_GROUPS, "defaultMetadata", "overrideMetadata", "defaultRuleSet", "overrideRuleSet")
+_RULES = ("defaultRuleSet", "overrideRuleSet", "validateRules")
+_OTHERS = ("alias", "compatibilityGroup", "compatibilityPolicy", "defaultMetadata", "overrideMetadata", "validateFields")
 
 
 class Settings:
@@ -70,12 +70,13 @@ class Settings:
     def set_config(self, query: Query, body: Mapping[str, Any], subject: str = "") -> dict[str, Any]:
         """Keep a level, or whether to normalise, or both; return them."""
         writable_subject(subject)
+        for code, names in ((42210, _RULES), (42205, _OTHERS)):
+            refused = [name for name in names if body.get(name) not in (None, False)]
+            if refused:
+                raise refuse(", ".join(refused), code)
         level, normalize = body.get("compatibility"), body.get("normalize")
         if (level is None and normalize is None) or (level is not None and str(level).upper() not in LEVELS):
             raise ApiError(42203, f"Invalid compatibility level. Valid values are {', '.join(LEVELS)}")
-        refused = [name for name in _REFUSED if body.get(name) is not None]
-        if refused:
-            raise ApiError(422, f"this registry keeps no {', '.join(refused)}")
         self.require_writable(subject)
         if level is not None:
             self._store.set("level", str(level).upper(), subject)

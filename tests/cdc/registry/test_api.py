@@ -94,7 +94,11 @@ def test_register_incompatible_is_refused_with_the_reason(call: Client) -> None:
         ("POST", "/subjects/a/versions", {"schema": USER_2, "version": 7}, 42201),
         ("POST", "/subjects/a/versions", {"schema": USER_2, "id": "7"}, 400),
         ("POST", "/subjects/a/versions", {"schema": USER_2, "ruleSet": {"domainRules": []}}, 42210),
-        ("POST", "/subjects/a/versions", {"schema": USER_2, "metadata": {"properties": {}}}, 422),
+        ("POST", "/subjects/a/versions", {"schema": USER_2, "metadata": {"properties": {}}}, 42205),
+        ("POST", "/subjects/a/versions", {"schema": USER_2, "schemaTagsToAdd": [{"tags": ["PII"]}]}, 42205),
+        ("POST", "/subjects/a", {"schema": USER, "ruleSet": {"migrationRules": []}}, 42210),
+        ("GET", "/subjects/a/metadata?key=owner&value=shop", None, 40403),
+        ("GET", "/subjects/none/metadata?key=owner&value=shop", None, 40401),
         ("POST", "/subjects/__GLOBAL/versions", {"schema": USER}, 42208),
         ("POST", "/subjects/a%0Ab/versions", {"schema": USER}, 42208),
         ("POST", "/subjects/:.ctx:a/versions", {"schema": USER}, 42208),
@@ -105,7 +109,15 @@ def test_register_incompatible_is_refused_with_the_reason(call: Client) -> None:
         ("POST", "/compatibility/subjects/a/versions/1", {"schema": "{"}, 42201),
         ("POST", "/compatibility/subjects/a/versions", {"schema": "{"}, 42201),
         ("PUT", "/config", {}, 42203),
-        ("PUT", "/config", {"compatibility": "FULL", "alias": "b"}, 422),
+        ("PUT", "/config", {"compatibility": "FULL", "alias": "b"}, 42205),
+        ("PUT", "/config/a", {"compatibilityGroup": "major"}, 42205),
+        ("PUT", "/config/a", {"defaultMetadata": {"properties": {}}}, 42205),
+        ("PUT", "/config", {"compatibility": "FULL", "overrideRuleSet": {"domainRules": []}}, 42210),
+        ("PUT", "/config/:.ctx:a", {"compatibility": "FULL"}, 42208),
+        ("PUT", "/mode/:.ctx:a", {"mode": "READONLY"}, 42208),
+        ("GET", "/config/:.ctx:a", None, 40408),
+        ("POST", "/compatibility/subjects/:.ctx:a/versions", {"schema": USER}, 42208),
+        ("POST", "/compatibility/subjects/:.ctx:a/versions/latest", {"schema": USER}, 42208),
         ("DELETE", "/subjects/none", None, 40401),
         ("DELETE", "/subjects/none/versions/1", None, 40401),
         ("DELETE", "/subjects/a/versions/9", None, 40402),
@@ -196,6 +208,24 @@ def test_the_default_context_is_the_only_one(call: Client) -> None:
     assert call("GET", "/subjects/a/versions") == [1]
     assert set(call("GET", "/v1/metadata/version")) == {"version", "commitId"}
     assert set(call("GET", "/v1/metadata/id")) == {"id", "scope"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        (
+            "/subjects/a/versions",
+            {"schema": USER, "metadata": {"properties": {"owner": "shop"}}},
+            "keeps no metadata of schemas: leave them out",
+        ),
+        ("/subjects/a/versions", {"schema": USER, "ruleSet": {"domainRules": []}}, "keeps no rule sets: leave them out"),
+        ("/subjects/:.ctx:a/versions", {"schema": USER}, "name the subject without a context, or run a registry for each"),
+    ],
+)
+def test_what_is_not_kept_is_refused_with_what_to_do(call: Client, path: str, body: Any, words: str) -> None:
+    _, answer = call.api.handle("POST", path, {}, body)
+    assert words in answer["message"]
+    assert call("GET", "/subjects") == []
 
 
 def test_config_of_a_subject_stands_before_the_global_one(call: Client) -> None:
