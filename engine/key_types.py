@@ -6,6 +6,8 @@ or find nothing, at the first key that is no number. Each task therefore keeps w
     _task/keys    {"revenue/window/panes": "str", "visits/process/seen": "{user: str, site: int}"}
 
 A Struct counts by the names and types of its fields, in their order, for that is what stands in its bytes; its own name may change.
+One whose equal values had several JSONs (`engine.key_structs`) counts as another since they have one: what was stored before could hold
+two rows for one key.
 A state from before this was kept takes the types of the first start that does.
 """
 
@@ -15,6 +17,7 @@ from typing import Any
 import msgspec
 
 from engine.errors import ConfigError
+from engine.key_structs import has_one_json
 from engine.keys import key_codec
 from state.catalog import Catalog
 from state.overlay import TaskState
@@ -68,5 +71,5 @@ def key_shape(key_type: Any) -> str:
     """Return what decides about the bytes of a key of a type."""
     if isinstance(key_type, type) and issubclass(key_type, msgspec.Struct):
         fields = (f"{field.encode_name}: {key_shape(field.type)}" for field in msgspec.structs.fields(key_type))
-        return f"{{{', '.join(fields)}}}"
+        return f"{{{', '.join(fields)}}}{'' if has_one_json(key_type) else ' in one way'}"
     return key_type.__name__ if isinstance(key_type, type) else "undeclared" if key_type is Any else str(key_type)

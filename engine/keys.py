@@ -4,6 +4,7 @@
 | date, time          | `2026-02-28`, `10:20:30.000001`                                                    |
 | datetime            | `2026-02-28T10:20:30`; with a zone in UTC: `2026-02-28T09:20:30+00:00`             |
 | Decimal             | in digits, without zeros at its end: `1.5` for 1.50, `100` for 1E+2                |
+| Struct              | its JSON, with numbers and times as above (`engine.key_structs`)                   |
 
 Equal keys have equal bytes, so a key that was written in another way by somebody else is refused: its record may lie in another
 partition than the same key in the way of this engine.
@@ -14,7 +15,7 @@ puts a letter in front that tells the type; such keys are for state and repartit
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import date, datetime, time
 from decimal import Decimal, InvalidOperation
 from typing import Any
 from uuid import UUID
@@ -22,6 +23,7 @@ from uuid import UUID
 import msgspec
 
 from engine.errors import ConfigError, RecordError
+from engine.key_structs import clock, digits, has_one_json, moment, struct_writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ def wire_bytes(key: Any) -> bytes:
     if type(key) is int:
         return b"%d" % key
     if isinstance(key, msgspec.Struct):
-        return msgspec.json.encode(key)
+        return struct_writer(type(key))(key)
     if isinstance(key, str):
         return str(key).encode()
     for kind, text in _TEXTS.items():
@@ -101,13 +103,16 @@ def _decode_int(raw: bytes) -> int:
 
 
 def _decode_struct(key_type: type[msgspec.Struct]) -> Callable[[bytes], Any]:
-    decoder = msgspec.json.Decoder(key_type)
+    decoder, is_one = msgspec.json.Decoder(key_type), has_one_json(key_type)
 
     def decode(raw: bytes) -> Any:
         try:
-            return decoder.decode(raw)
+            key = decoder.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RecordError(f"key {raw!r} is not a {key_type.__name__}: {error}") from error
+        if not is_one:
+            _refuse_other(raw, wire_bytes(key).decode(), key_type)
+        return key
 
     return decode
 
@@ -149,24 +154,12 @@ class _Text:
     read: Callable[[str], Any]
 
 
-def _moment(key: datetime) -> str:
-    return (key if key.tzinfo is None else key.astimezone(UTC)).isoformat()
-
-
-def _digits(key: Decimal) -> str:
-    if not key.is_finite():
-        raise RecordError(f"{key} cannot be a key")
-    text = format(key, "f")
-    text = text.rstrip("0").rstrip(".") if "." in text else text
-    return "0" if text == "-0" else text
-
-
 _TEXTS: Mapping[Any, _Text] = {
     UUID: _Text(b"u", str, UUID),
     date: _Text(b"d", date.isoformat, date.fromisoformat),
-    time: _Text(b"t", time.isoformat, time.fromisoformat),
-    datetime: _Text(b"m", _moment, datetime.fromisoformat),
-    Decimal: _Text(b"n", _digits, Decimal),
+    time: _Text(b"t", lambda key: clock(key).isoformat(), time.fromisoformat),
+    datetime: _Text(b"m", lambda key: moment(key).isoformat(), datetime.fromisoformat),
+    Decimal: _Text(b"n", digits, Decimal),
 }
 _KINDS = "str, int, bytes, UUID, date, time, datetime, Decimal"
 
@@ -179,9 +172,13 @@ def _decode_text(key_type: Any) -> Callable[[bytes], Any]:
             key = text.read(raw.decode())
         except (ValueError, InvalidOperation) as error:
             raise RecordError(f"key {raw!r} is not a {key_type.__name__}: {error}") from error
-        written = text.write(key)
-        if written.encode() != raw:
-            raise RecordError(f"key {raw!r} is not written as keys of {key_type.__name__} are here, {written!r}; read it as str")
+        _refuse_other(raw, text.write(key), key_type)
         return key
 
     return decode
+
+
+def _refuse_other(raw: bytes, written: str, key_type: Any) -> None:
+    """Refuse a key that somebody has written in another way: its record may lie in another partition."""
+    if written.encode() != raw:
+        raise RecordError(f"key {raw!r} is not written as keys of {key_type.__name__} are here, {written!r}; read it as str")
