@@ -32,6 +32,7 @@ from engine.records import RecordBatch
 V = TypeVar("V")
 
 _MAGIC = b"\0"
+_DRAFT_7, _DRAFT_2020 = "http://json-schema.org/draft-07/schema#", "https://json-schema.org/draft/2020-12/schema"
 
 
 def avro(
@@ -244,7 +245,7 @@ class _Json:
         self.record_name = getattr(row_type, "__name__", "")
         try:
             self._decode = msgspec.json.Decoder(row_type).decode
-            self.schema = "" if row_type is dict else msgspec.json.encode(msgspec.json.schema(row_type)).decode()
+            self.schema = "" if row_type is dict else _json_schema(row_type)
         except TypeError as error:
             raise ConfigError(f"jsonschema: {row_type!r} has no JSON schema: {error}") from error
         self.whole = self.schema
@@ -265,3 +266,10 @@ class _Json:
 
     def encode(self, value: Any, prefix: bytes) -> bytes:
         return prefix + msgspec.json.encode(value)
+
+
+def _json_schema(row_type: Any) -> str:
+    """Return the JSON Schema of a type, with its dialect, by which some registries tell what it is: the older one, if it says the same."""
+    schema = msgspec.json.schema(row_type)
+    newer = b'"prefixItems":' in msgspec.json.encode(schema)  # of tuples; older ones take it for an array of nothing
+    return msgspec.json.encode({"$schema": _DRAFT_2020 if newer else _DRAFT_7, **schema}).decode()
