@@ -73,7 +73,7 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
 
 
 def topic_role(plan: Plan, topic: str) -> str:
-    """Return what a topic is to an app: source, broadcast, output, repartition, changelog, control, audit, epochs or dead letters."""
+    """Return what a topic is to an app, such as source, output, repartition, changelog or dead letters."""
     if topic in plan.sources:
         return "source"
     if topic in plan.broadcasts:
@@ -82,6 +82,7 @@ def topic_role(plan: Plan, topic: str) -> str:
         return "repartition"
     roles = {
         plan.changelog_topic: "changelog",
+        plan.alignment_topic: "alignment",
         plan.control_topic: "control",
         plan.audit_topic: "audit",
         plan.epochs_topic: "epochs",

@@ -18,6 +18,8 @@ INTERNAL_RETENTION_MS = -1
 DELETE_RETENTION_MS = 7 * 24 * 3_600_000
 CONTROL_RETENTION_MS = 7 * 24 * 3_600_000
 """What is asked for is done at once; afterwards a key that was to be erased must not stand there for ever."""
+ALIGNMENT_RETENTION_MS = 3_600_000
+"""What a worker says there is renewed every second, and nobody reads what was said before he came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class Plan:
         broadcasts: Topics that every task reads as a whole.
         repartitions: Repartition topic of each repartition node.
         signatures: For each stateful operator ("pipeline/operator") what must stay the same over one state.
+        max_skew_ms: How far a source partition may run ahead of the slowest (`engine.runtime.alignment`); None for as far as it likes.
     """
 
     app_id: str
@@ -43,6 +46,7 @@ class Plan:
     outputs: Mapping[str, TopicSpec]
     signatures: Mapping[str, str] = field(default_factory=dict)
     broadcasts: Mapping[str, SourceSpec] = field(default_factory=dict)
+    max_skew_ms: int | None = None
 
     @property
     def fed_topics(self) -> dict[str, SourceSpec]:
@@ -68,6 +72,16 @@ class Plan:
     def changelog_topic(self) -> str:
         """The compacted topic that is the truth about the state."""
         return f"{self.app_id}-changelog-{self.epoch}"
+
+    @property
+    def alignment_topic(self) -> str:
+        """Where the workers tell one another how far their sources have come; one partition, and only with `max_skew_ms`."""
+        return f"{self.app_id}-alignment-{self.epoch}"
+
+    @property
+    def epoch_topics(self) -> tuple[str, ...]:
+        """The topics that end with the epoch."""
+        return (self.changelog_topic, *self.internal_topics, self.alignment_topic)
 
     @property
     def dead_letter_topic(self) -> str:
@@ -118,6 +132,9 @@ class Plan:
             specs[topic] = TopicSpec(topic, self.partitions, retention_ms=INTERNAL_RETENTION_MS, config=large)
         config = large | {"delete.retention.ms": str(DELETE_RETENTION_MS)}
         specs[self.changelog_topic] = TopicSpec(self.changelog_topic, self.partitions, compacted=True, config=config)
+        if self.max_skew_ms is not None:
+            short = {"segment.ms": str(ALIGNMENT_RETENTION_MS // 6)}
+            specs[self.alignment_topic] = TopicSpec(self.alignment_topic, 1, retention_ms=ALIGNMENT_RETENTION_MS, config=short)
         for topic, spec in self.outputs.items():
             specs.setdefault(topic, spec)
         specs.setdefault(self.dead_letter_topic, TopicSpec(self.dead_letter_topic, self.partitions, retention_ms=-1, config=large))
@@ -135,6 +152,7 @@ def make_plan(
     epoch: int = 1,
     on_error: str = "dlq",
     max_ahead_ms: int | None = None,
+    max_skew_ms: int | None = None,
 ) -> Plan:
     """Return the plan of some pipelines.
 
@@ -181,8 +199,9 @@ def make_plan(
         outputs=outputs,
         signatures=signatures,
         broadcasts=broadcasts,
+        max_skew_ms=max_skew_ms,
     )
-    for topic in (*plan.internal_topics, plan.changelog_topic):
+    for topic in plan.epoch_topics:
         check_topic(topic, f"app {app_id!r}: its own topic")
     return plan
 

@@ -59,9 +59,18 @@ class Topology:
         partitions: Number of partitions of every topic of the app.
         on_error: "dlq" sends bad records to `<app>-dlq`, "fail" stops the worker.
         max_ahead_ms: A record more than this ahead of the wall clock moves no watermark; None switches the limit off.
+        max_skew_ms: A source partition more than this ahead of the slowest one waits for it; None switches that off.
     """
 
-    def __init__(self, app_id: str, *, partitions: int = 12, on_error: str = "dlq", max_ahead_ms: int | None = 3_600_000) -> None:
+    def __init__(
+        self,
+        app_id: str,
+        *,
+        partitions: int = 12,
+        on_error: str = "dlq",
+        max_ahead_ms: int | None = 3_600_000,
+        max_skew_ms: int | None = None,
+    ) -> None:
         if on_error not in ("dlq", "fail"):
             raise ConfigError(f"on_error={on_error!r} is not known; use 'dlq' or 'fail'")
         if partitions < 1:
@@ -70,6 +79,7 @@ class Topology:
         self.partitions = partitions
         self.on_error = on_error
         self.max_ahead_ms = max_ahead_ms
+        self.max_skew_ms = max_skew_ms
         self.sources: dict[str, Source] = {}
         self.pipelines: dict[str, Pipeline[Any, Any]] = {}
 
@@ -225,6 +235,7 @@ class Topology:
             partitions=partitions or self.partitions,
             on_error=self.on_error,
             max_ahead_ms=self.max_ahead_ms,
+            max_skew_ms=self.max_skew_ms,
         )
 
 

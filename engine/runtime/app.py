@@ -82,7 +82,7 @@ class App(Declarations, faust.App):
         on_error: "dlq" sends bad records to `<id>-dlq`, "fail" stops the worker.
         max_ahead: A record more than this ahead of the wall clock moves no watermark; None switches that off.
         max_skew: A source partition whose watermark is more than this ahead of the slowest active one is paused until the other has
-            caught up; among the partitions of one worker whose topics a pipeline reads together (`engine.runtime.alignment`). Sources
+            caught up; among all partitions, of all workers, whose topics a pipeline reads together (`engine.runtime.alignment`). Sources
             need an idle time then.
         standbys: How many other workers keep a copy of each task's state, so that a takeover restores only the tail.
         state_memory_mib: What state may take in memory, over all tasks of a worker; the rest is on its disk.
@@ -144,8 +144,9 @@ class App(Declarations, faust.App):
         }
         self.options, rest = read_options(id, given, self.Settings.setting_names(), os.environ)
         answer_to_file_name(sys.argv, os.environ)
+        told = self.options
         self.topology = Topology(
-            id, partitions=self.options.partitions, on_error=self.options.on_error, max_ahead_ms=self.options.max_ahead_ms
+            id, partitions=told.partitions, on_error=told.on_error, max_ahead_ms=told.max_ahead_ms, max_skew_ms=told.max_skew_ms
         )
         self.metrics = Metrics()
         self.clock: Clock = SystemClock()

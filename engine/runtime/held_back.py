@@ -11,21 +11,28 @@ is left:
 | a source partition nearly all of whose records are too far in the future | counter `records_ahead` | no: a clock is wrong |
 | a repartition whose other tasks are not told what this one has reached | what it has told each of them | yes |
 | an upstream task elsewhere that does not move although it has input | the group's offsets, the ends of its log | no: its own worker does |
+| the same of a slower partition elsewhere, for which one here waits (`max_skew`) | the same | no: its own worker does |
+
+A partition that waits by `max_skew` waits on purpose: for whom, and how far behind that one is, is said in the log once in `stall`.
 
     clicks-3 is quiet at 120 for 3 minutes and not idle (idle after 60 s)   →  nobody's windows close  →  reported, opened again
 
 Each has `stall` on top of what it may take anyway. The rules of idle time: `engine.runtime.quiet`.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from engine.block import MAX_TIME, MIN_TIME
 from engine.operators.repartition import RepartitionSink
 from engine.records import TopicPartition
+from engine.runtime.alignment import Slowest
 from engine.runtime.shell import Shell
 from engine.runtime.task_runner import TaskRunner
 from engine.task import Task
+
+log = logging.getLogger(__name__)
 
 _MOST = 0.5
 
@@ -47,13 +54,14 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class _Suspect:
-    """Something that must change within a time; `sign` shows whether it has."""
+    """Something that must change within a time, unless it waits on purpose; `sign` shows whether it has."""
 
     name: str
     sign: object
     allowed_s: float
     reason: str
     is_curable: bool
+    is_on_purpose: bool = False
 
 
 @dataclass(slots=True)
@@ -108,10 +116,15 @@ class TimeWatch:
             if task is None:
                 continue
             suspects = [*self._sources(runner, task, ends), *self._sinks(task), *await self._foreign(task, held_here, now_s)]
+            suspects += await self._skewed(runner, task, now_s)
             names = {suspect.name for suspect in suspects}
             self._forget(lambda other, name, number=number, names=names: other == number and name not in names)  # type: ignore[misc]
             for suspect in suspects:
-                if self._is_due(number, suspect, now_s):
+                if not self._is_due(number, suspect, now_s):
+                    continue
+                if suspect.is_on_purpose:
+                    log.info("task %d: %s", number, suspect.reason)
+                else:
                     held = self.standing[number, suspect.name] = Held(number, suspect.reason, suspect.is_curable)
                     found.append(held)
         return found
@@ -174,7 +187,35 @@ class TimeWatch:
                     reason = f"{place} has reached {told.reached} and has told partition {told.partition} {known}"
                     yield _Suspect(f"told {place}", told.known, self._stall_s, reason, is_curable=True)
 
-    # -- upstream tasks on other workers
+    # -- other workers
+
+    async def _skewed(self, runner: TaskRunner, task: Task, now_s: float) -> list[_Suspect]:
+        """Return what waits for a slower partition, on purpose; and whether that one has input and does not move, on another worker."""
+        suspects: list[_Suspect] = []
+        free, alignment = frozenset(runner.free_inputs()), self._shell.alignment
+        for topic, source in task.sources.items():
+            partition = TopicPartition(topic, task.number)
+            slowest = None if partition in free or alignment is None else alignment.waits_for(partition)
+            if slowest is None:
+                continue
+            what = self._waiting(partition, source.watermark, slowest)
+            suspects.append(_Suspect(f"waits {topic}", source.watermark, self._stall_s, what, is_curable=False, is_on_purpose=True))
+            stuck = None if slowest.is_here else await self._stuck([slowest.partition], now_s)
+            if stuck is not None:
+                sign = (slowest.partition, slowest.watermark)
+                suspects.append(_Suspect(f"skew {topic}", sign, self._stall_s, f"{what}: {stuck}", is_curable=False))
+        return suspects
+
+    def _waiting(self, partition: TopicPartition, watermark: int, slowest: Slowest) -> str:
+        """Return who waits for whom, with the distance."""
+        other = f"{slowest.partition.topic}-{slowest.partition.partition}"
+        address = None if slowest.is_here else self._shell.transport.worker_of(slowest.partition.partition)
+        where = "this worker" if slowest.is_here else "another worker" if address is None else f"the worker at {address.url}"
+        if slowest.watermark is None:
+            far = "of which nobody knows yet how far it is"
+        else:
+            far = f"which is at {slowest.watermark}, {(watermark - slowest.watermark) / 1_000:g} s behind"
+        return f"{partition.topic}-{partition.partition} waits at {watermark} (max_skew) for {other} of {where}, {far}"
 
     async def _foreign(self, task: Task, held_here: frozenset[int], now_s: float) -> list[_Suspect]:
         """Return the tasks of other workers that hold a repartition back, have input and do not move."""

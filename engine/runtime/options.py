@@ -84,7 +84,6 @@ class Options:
             commit_interval_ms=self.commit_interval_ms,
             checkpoint_interval_ms=self.checkpoint_interval_ms,
             grace_s=self.grace_s,
-            max_skew_ms=self.max_skew_ms,
             stall_ms=self.stall_ms,
             broker_wait_ms=self.broker_wait_ms,
             cache_entries_max=(self.state_memory_mib << 20) // 2 // ENTRY_BYTES,

@@ -29,6 +29,7 @@ from engine.runtime.metrics import Metrics
 from engine.runtime.preparing import Preparing, prepare_codecs
 from engine.runtime.quiet import Pulse
 from engine.runtime.shell import Deliver, Limits, OpenStore, Shell
+from engine.runtime.skew_reports import SkewReports
 from engine.runtime.standby import Standby
 from engine.runtime.task_runner import TaskRunner
 from engine.runtime.transport.protocol import Transport
@@ -78,8 +79,9 @@ class Runner:
         self._shell = Shell(plan, transport, open_store, take, clock, self._limits, self.metrics, pulse)
         self._shell.preparing = Preparing.of(plan, self._limits, self._shell.metrics)
         self._shell.checkpoints = checkpoints
-        if self._limits.max_skew_ms is not None:
-            self._shell.alignment = Alignment(self._limits.max_skew_ms, plan)
+        if plan.max_skew_ms is not None:
+            self._shell.alignment = Alignment(plan.max_skew_ms, plan)
+        self._skew_reports: SkewReports | None = None
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
         retries = {"retry_first_s": self._limits.retry_first_s, "retry_max_s": self._limits.retry_max_s}
@@ -113,6 +115,8 @@ class Runner:
     def wait_for_nobody(self) -> None:
         """From now on no partition waits for a slower one: all input is there, and the slower one may have no more."""
         self._shell.alignment = None
+        if self._skew_reports is not None:
+            self._skew_reports.stop()
 
     def not_ready(self) -> list[str]:
         """Return why the worker is not ready: tasks that do not run, or stand still. It is ready when there is nothing."""
@@ -148,6 +152,9 @@ class Runner:
             return
         if not await through(lambda: self.transport.subscribe(self.plan.input_topics, self)):
             return
+        if self._shell.alignment is not None:
+            self._skew_reports = SkewReports(self._shell, self._shell.alignment)
+            self._skew_reports.start()
         if self._watchdog is not None:
             self._watching = asyncio.create_task(self._watchdog.run(), name="watchdog")
 
@@ -179,8 +186,13 @@ class Runner:
             if task is not None:
                 task.offer(batch)
         self._purge_if_due()
-        if any(task.outcome() is not None for task in self.tasks.values()) or (self._watchdog and self._watchdog.failure):
+        if any(task.outcome() is not None for task in self.tasks.values()) or self._bystander_failure() is not None:
             self._stopping.set()
+
+    def _bystander_failure(self) -> BaseException | None:
+        """Return what is no task's fault and ends the worker all the same."""
+        failure = None if self._watchdog is None else self._watchdog.failure
+        return failure or (None if self._skew_reports is None else self._skew_reports.failure())
 
     async def _look_for_gaps(self, error: StateError) -> None:
         """A position lies outside its log: find the tasks that it may be, and let them find out as they open again."""
@@ -201,6 +213,8 @@ class Runner:
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait([self._watching])
+        if self._skew_reports is not None:
+            await self._skew_reports.close()
         await self._close_all(self._limits.grace_s)
         await self._keep_standbys(frozenset())
         await self.transport.stop()
@@ -215,8 +229,9 @@ class Runner:
             if error is not None:
                 log.error("task %d ended the worker: %s", number, describe(error))
                 raise error
-        if self._watchdog is not None and self._watchdog.failure is not None:
-            raise self._watchdog.failure
+        failure = self._bystander_failure()
+        if failure is not None:
+            raise failure
 
     async def _process(self, pipelines: Sequence[str], batch: RecordBatch, task: Task) -> None:
         for pipeline in pipelines:

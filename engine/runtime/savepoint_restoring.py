@@ -97,7 +97,7 @@ async def restore_savepoint(
     epoch = Epoch(number, plan.partitions, manifest.name, who, why, clock.now_ms())
     entries = await _write(transport, target, restoring, folder, epoch, manifest, clock)
     old = plan.in_epoch(before)
-    return Restored(epoch, entries, growing, sorted({old.changelog_topic, *old.internal_topics} & existing))
+    return Restored(epoch, entries, growing, sorted(set(old.epoch_topics) & existing))
 
 
 async def _present_epoch(transport: Transport, plan: Plan) -> int:
@@ -115,7 +115,7 @@ def _check_entries(restoring: Restoring, folder: Folder) -> None:
 async def _check_topics(transport: Transport, restoring: Restoring, grow: bool) -> tuple[dict[str, int], list[str]]:
     """Return which topics have to grow to which number of partitions, and what does not fit."""
     plan, words, manifest = restoring.plan, restoring.words, restoring.manifest
-    staying = {spec.name: spec.partitions for spec in plan.topic_specs() if spec.name not in (plan.changelog_topic, *plan.internal_topics)}
+    staying = {spec.name: spec.partitions for spec in plan.topic_specs() if spec.name not in plan.epoch_topics}
     counts = await transport.partition_counts(list({*staying, *manifest.sources}))
     found = [
         f"topic {name} has {counts[name]} partitions, more than {wanted}"

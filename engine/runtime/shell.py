@@ -40,7 +40,6 @@ class Limits:
         close_timeout_s: What a revocation waits for the batch in hand and its commit; then the task is dropped uncommitted.
         grace_s: The same for a shutdown.
         retry_first_s, retry_max_s: Back-off between attempts to open a task.
-        max_skew_ms: How far a source partition may run ahead of the slowest (`engine.runtime.alignment`); None for as far as it likes.
         stall_ms: A task that stands still for so long although there is input is opened again (`engine.runtime.watchdog`); None: never.
         cache_entries_max: Decoded entries of state that stay in memory, over all tasks of the worker.
         broker_wait_ms: How long a worker that starts waits for a broker (`engine.runtime.broker_wait`); None: as long as it takes.
@@ -62,7 +61,6 @@ class Limits:
     purge_interval_s: float = 30.0
     stall_ms: int | None = 60_000
     broker_wait_ms: int | None = 300_000
-    max_skew_ms: int | None = None
     cache_entries_max: int = 262_144
 
 

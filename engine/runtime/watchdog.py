@@ -4,7 +4,7 @@
 |---|---|---|
 | a task, with input, a batch or a commit in hand | `Watchdog`, on the event loop | stack in the log, readiness false, opened again |
 | its time, though the others' goes on: a watermark | `TimeWatch` (`engine.runtime.held_back`) | the same, with what holds it back |
-| an opening that gets no further | `Watchdog` | stack in the log |
+| an opening that gets no further | `Watchdog` | stack in the log; what waits for it (`max_skew`) does so no longer |
 | the same again and again, three times | `Watchdog` | the worker ends with an error, to be started anew |
 | the event loop: user code that does not return | `LoopGuard`, in a thread | stack in the log, then the process ends |
 
@@ -121,6 +121,8 @@ class Watchdog:
                 self._opening[number] = (signs, now_s)
             elif now_s - max(since_s, self._shell.pulse.restarted_s) >= self._stall_s:
                 self._opening[number] = (signs, now_s)
+                if self._shell.alignment is not None:
+                    self._shell.alignment.leave(task.inputs)  # the others go on without it
                 log.error("task %d has been opening for %.0f s and gets no further; it stands at\n%s", number, self._stall_s, task.where())
 
     async def _look_at_time(self, tasks: Mapping[int, TaskRunner], ends: Mapping[TopicPartition, int], now_s: float) -> None:

@@ -68,6 +68,7 @@ class Process:
     Args:
         name: Of the worker: processes that follow each other under one name have the same disk.
         folder: For files on their way to and from the bucket, which holds the checkpoints of all workers.
+        skew_ms: `max_skew` of all workers; None where each has its own, or none.
         on_store: Told of each write that has happened: (operation, task number, position).
         say: Takes lines for the trace.
 
@@ -87,6 +88,7 @@ class Process:
         *,
         folder: Path,
         bucket: Bucket,
+        skew_ms: int | None,
         on_store: Callable[[str, int, Position], None],
         say: Callable[[str], None],
     ) -> None:
@@ -120,9 +122,10 @@ class Process:
             commit_records_max=random.choice([1, 5, 100_000]),
             queue_records_max=random.choice([1, 10, 50_000] if not has_idleness else [50, 50_000]),
             piece_records_max=random.choice([1, 4, 16, 1_000]),
-            # What is held back is no longer quiet, and so is not idle: bounded skew and idleness do not go together here either.
-            max_skew_ms=random.choice([None, 1_000, 20_000]) if not has_idleness else None,
         )
+        # What is held back is no longer quiet, and so is not idle: bounded skew and idleness do not go together here either.
+        own_skew_ms = random.choice([None, 1_000, 20_000]) if not has_idleness else None
+        plan = replace(plan, max_skew_ms=own_skew_ms if has_idleness or skew_ms is None else skew_ms)
         self.runner = Runner(
             plan, self.transport, open_store=self._open_store, deliver=self._deliver, clock=self.clock, limits=limits,
             checkpoints=SimulatedCheckpoints(folder, bucket, self),

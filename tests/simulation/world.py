@@ -38,6 +38,7 @@ class World:
         processes: All that ever ran in this epoch, in the order in which they began.
         spans: What of the outputs does not count, once a savepoint has been restored.
         furthest_ms: The furthest that any wall clock was ever ahead.
+        skew_ms: `max_skew` of all workers, where no source can become idle; None where each has its own, or none.
     """
 
     def __init__(self, seed: int) -> None:
@@ -68,6 +69,7 @@ class World:
         self.bucket = Bucket(Random(f"{seed} bucket"))
         self.folder = tempfile.TemporaryDirectory(prefix="simulation-")
         self.furthest_ms = 0
+        self.skew_ms = Random(f"{seed} skew").choice([None, 1_000, 1_000, 5_000])
         self._seeds = Random(f"{seed} processes")
         self.trace.say(f"seed {seed}: {self.choice}")
 
@@ -76,7 +78,8 @@ class World:
         disk = self.disks.setdefault(name, Disk(Random(self._seeds.random())))
         process = Process(
             name, self.plan, self.broker, self.clock, disk, self.weather, Random(self._seeds.random()),
-            folder=Path(self.folder.name) / f"{len(self.processes)}", bucket=self.bucket, on_store=self._on_store, say=self.trace.say,
+            folder=Path(self.folder.name) / f"{len(self.processes)}", bucket=self.bucket, skew_ms=self.skew_ms, on_store=self._on_store,
+            say=self.trace.say,
         )  # fmt: skip
         self.processes.append(process)
         self.trace.say(f"{name} starts")

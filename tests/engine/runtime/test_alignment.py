@@ -18,13 +18,13 @@ from engine.topology import Topology
 from tests.engine.runtime.test_savepoints import restore, take
 from tests.engine.runtime.worker_world import FAST, Click, Numbering, World, eventually
 
-SKEW = replace(FAST, max_skew_ms=60_000)
+SKEW_MS = 60_000
 P0, P1 = TopicPartition("clicks", 0), TopicPartition("clicks", 1)
 
 
-def apps(*topics: str, partitions: int = 2, apart: bool = False, idle: Any = "1m") -> Topology:
+def apps(*topics: str, partitions: int = 2, apart: bool = False, idle: Any = "1m", name: str = "app") -> Topology:
     """Return an app that numbers the records of each user, of all topics together or `apart`, each topic by itself."""
-    topology = Topology("app", partitions=partitions)
+    topology = Topology(name, partitions=partitions, max_skew_ms=SKEW_MS)
     sources = [topology.source(topic, Click, key="user", time="ts", watermark=bounded("0s", idle=idle)) for topic in topics]
     for number, group in enumerate([[source] for source in sources] if apart else [sources]):
 
@@ -51,7 +51,7 @@ def count(world: World, user: str) -> int:
 @virtual_time
 async def test_alignment_partition_that_is_ahead_waits_for_the_slowest() -> None:
     world = World(apps("clicks"))
-    worker = world.worker(limits=SKEW)
+    worker = world.worker()
     send(world, P1, "slow", range(1))
     await eventually(lambda: count(world, "slow") == 1)
     send(world, P0, "fast", range(1_000))
@@ -72,7 +72,7 @@ async def test_alignment_partition_that_is_ahead_waits_for_the_slowest() -> None
 @virtual_time
 async def test_alignment_idle_partition_holds_nobody_back() -> None:
     world = World(apps("clicks", idle="30s"))
-    worker = world.worker(limits=SKEW)
+    worker = world.worker()
     send(world, P1, "slow", range(1))
     await eventually(lambda: count(world, "slow") == 1)
     send(world, P0, "fast", range(1_000))
@@ -85,7 +85,7 @@ async def test_alignment_idle_partition_holds_nobody_back() -> None:
 @virtual_time
 async def test_alignment_partition_without_any_record_holds_nobody_back() -> None:
     world = World(apps("clicks", idle=None))
-    worker = world.worker(limits=SKEW)
+    worker = world.worker()
     send(world, P0, "fast", range(1_000))
     await eventually(lambda: count(world, "fast") == 1_000, 5)
     await worker.stop()
@@ -100,7 +100,7 @@ async def test_alignment_partition_that_came_with_a_savepoint_and_has_no_record_
     await take(world, tmp_path, stop=True)
     await worker.stop()
     await restore(world, tmp_path, apps("clicks", idle=None, partitions=2), grow=True)
-    worker = world.worker(limits=SKEW)
+    worker = world.worker()
     send(world, TopicPartition("clicks", world.partition("fast")), "fast", range(10, 1_000))  # the other one has the watermark of second 9
     await eventually(lambda: sorted(world.numbers()["fast"]) == list(range(1, 1_001)), 20)
     await worker.stop()
@@ -109,7 +109,7 @@ async def test_alignment_partition_that_came_with_a_savepoint_and_has_no_record_
 @virtual_time
 async def test_alignment_waiting_partition_does_not_become_idle() -> None:
     world = World(apps("clicks", idle="10s"))
-    worker = world.worker(limits=SKEW)
+    worker = world.worker()
     send(world, P0, "fast", range(1_000))
     for second in range(30):  # never idle, so the fast one waits for far longer than its own idle time
         send(world, P1, "slow", range(second, second + 1))
@@ -123,7 +123,7 @@ async def test_alignment_waiting_partition_does_not_become_idle() -> None:
 @virtual_time
 async def test_alignment_sources_of_one_task_wait_for_each_other_even_with_a_full_queue() -> None:
     world = World(apps("clicks", "views", partitions=1))
-    worker = world.worker(limits=replace(SKEW, queue_records_max=50))
+    worker = world.worker(limits=replace(FAST, queue_records_max=50))
     send(world, TopicPartition("views", 0), "slow", range(1))
     await eventually(lambda: count(world, "slow") == 1)
     send(world, P0, "fast", range(1_000))
@@ -137,7 +137,7 @@ async def test_alignment_sources_of_one_task_wait_for_each_other_even_with_a_ful
 @virtual_time
 async def test_alignment_sources_of_different_pipelines_do_not_wait() -> None:
     world = World(apps("clicks", "views", partitions=1, apart=True))
-    worker = world.worker(limits=SKEW)
+    worker = world.worker()
     send(world, TopicPartition("views", 0), "slow", range(1))
     send(world, P0, "fast", range(1_000))
     await eventually(lambda: count(world, "fast") == 1_000, 5)
@@ -147,13 +147,13 @@ async def test_alignment_sources_of_different_pipelines_do_not_wait() -> None:
 @virtual_time
 async def test_alignment_worker_killed_while_one_waits_repeats_nothing() -> None:
     world = World(apps("clicks"))
-    first = world.worker(limits=SKEW)
+    first = world.worker()
     send(world, P1, "slow", range(1))
     await eventually(lambda: count(world, "slow") == 1)
     send(world, P0, "fast", range(1_000))
     await asyncio.sleep(10)
     await first.kill()
-    second = world.worker("w2", disk=first.disk, limits=SKEW)
+    second = world.worker("w2", disk=first.disk)
     await second.until_running(0, 1)
     await asyncio.sleep(10)
     assert count(world, "fast") <= 130  # once more the skew, while the other task was being opened
@@ -163,27 +163,11 @@ async def test_alignment_worker_killed_while_one_waits_repeats_nothing() -> None
 
 
 @virtual_time
-async def test_alignment_worker_that_loses_the_slow_partition_goes_on() -> None:
-    world = World(apps("clicks", idle=None))
-    first = world.worker("w1", limits=SKEW)
-    send(world, P1, "slow", range(1))
-    await eventually(lambda: count(world, "slow") == 1)
-    send(world, P0, "fast", range(1_000))
-    await asyncio.sleep(10)
-    assert count(world, "fast") <= 65
-    second = world.worker("w2", limits=SKEW)
-    await eventually(lambda: count(world, "fast") == 1_000)
-    assert len(first.running_numbers()) == len(second.running_numbers()) == 1
-    await first.stop()
-    await second.stop()
-
-
-@virtual_time
 async def test_alignment_bounded_run_waits_for_nobody() -> None:
     world = World(apps("clicks", idle=None))
     send(world, P1, "slow", range(1))
     send(world, P0, "fast", range(1_000))
-    worker = world.worker(limits=SKEW)
+    worker = world.worker()
     worker.running.cancel()
     await run_to_end(worker.runner)
     assert count(world, "fast") == 1_000

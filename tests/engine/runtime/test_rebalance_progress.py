@@ -55,9 +55,9 @@ class Click(msgspec.Struct, frozen=True):
     ts: int
 
 
-def shop(idle: str | None = None) -> Topology:
+def shop(idle: str | None = None, skew_ms: int | None = None) -> Topology:
     """Return an app with windows behind a repartition, and a join of two sources."""
-    app = Topology("app", partitions=PARTITIONS)
+    app = Topology("app", partitions=PARTITIONS, max_skew_ms=skew_ms)
     orders = app.source("orders", Order, key="user", time="ts", watermark=bounded("1s", idle=idle))
     clicks = app.source("clicks", Click, key="user", time="ts", watermark=bounded("1s", idle=idle))
 
@@ -120,9 +120,11 @@ def seen_of(partitions: range | tuple[int, ...]) -> list[list[int | None]]:
     return sorted(pairs * len(partitions), key=repr)
 
 
-async def run(limits: Limits, join_ms: int, *, idle: str | None, partitions: range | tuple[int, ...], steps: bool) -> None:
+async def run(
+    limits: Limits, join_ms: int, *, idle: str | None, partitions: range | tuple[int, ...], steps: bool, skew_ms: int | None = None
+) -> None:
     """Let a second worker join so long after the input begins to come; all results must be there in bounded time, each once."""
-    world = World(shop(idle))
+    world = World(shop(idle, skew_ms))
     first = world.worker("w1", limits=limits)
     await first.until_running(*range(PARTITIONS))
     begun_s, second = world.clock.monotonic_s(), None
@@ -172,7 +174,7 @@ async def test_rebalance_while_partitions_come_one_after_another_lets_every_wind
 @virtual_time
 async def test_rebalance_while_partitions_are_held_back_lets_them_go(first_ms: int, step_ms: int) -> None:
     for join_ms in range(first_ms, 1_900, step_ms):
-        await run(replace(SLOW, max_skew_ms=30_000), join_ms, idle=None, partitions=range(PARTITIONS), steps=True)
+        await run(SLOW, join_ms, idle=None, partitions=range(PARTITIONS), steps=True, skew_ms=30_000)
 
 
 @moments
