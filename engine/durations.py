@@ -10,6 +10,9 @@ from engine.errors import ConfigError
 
 Duration = str | timedelta
 
+DURATION_MAX_MS = 10_000 * 365 * 86_400_000
+"""Ten thousand years: a time and a duration always add up to what fits into 64 bits."""
+
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _PART = re.compile(r"(\d+)(ms|s|m|h|d)")
 _WHOLE = re.compile(r"([+-]?)((?:\d+(?:ms|s|m|h|d))+)")
@@ -23,7 +26,7 @@ def duration_ms(value: Duration, what: str, *, minimum_ms: int | None = 0) -> in
         what: What the duration is for; it opens the error message ("window size of 'revenue'").
         minimum_ms: The smallest value allowed; None for no limit.
     Raises:
-        ConfigError: Not a duration, a bare number, or below the minimum.
+        ConfigError: Not a duration, a bare number, below the minimum, or above ten thousand years.
     """
     if isinstance(value, timedelta):
         total_ms, rest = divmod(value, timedelta(milliseconds=1))
@@ -40,4 +43,6 @@ def duration_ms(value: Duration, what: str, *, minimum_ms: int | None = 0) -> in
     if minimum_ms is not None and total_ms < minimum_ms:
         least = "positive" if minimum_ms == 1 else f"at least {minimum_ms} ms"
         raise ConfigError(f"{what}: {value!r} is not allowed; it must be {least}")
+    if abs(total_ms) > DURATION_MAX_MS:
+        raise ConfigError(f"{what}: {value!r} is not allowed; it must be at most ten thousand years")
     return total_ms

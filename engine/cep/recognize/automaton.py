@@ -19,6 +19,8 @@ from engine.cep.recognize.row_pattern import Choice, PartitionStart, Repeat, Row
 from engine.errors import ConfigError
 
 STATES_MAX = 2_000
+PIECES_MAX = 100_000
+WAYS_MAX = 1_000_000
 START = 0
 ACCEPT = -1
 
@@ -51,7 +53,7 @@ def compile_row_pattern(pattern: RowPattern, variables: tuple[str, ...]) -> RowA
     """Build the automaton.
 
     Raises:
-        ConfigError: The pattern has more than 2,000 states when its repetitions are written out.
+        ConfigError: The pattern is too large when its repetitions are written out: more than 2,000 states, or too many ways through it.
     """
     builder = _Builder(variables)
     begin = builder.piece(pattern, _Link("accept"))
@@ -99,9 +101,14 @@ class _Builder:
         self.excluded: list[bool] = []
         self.after: list[_Link] = []
         self.anchored = False
+        self._pieces = 0
+        self._ways = 0
 
     def piece(self, pattern: RowPattern, after: _Link) -> _Link:
         """Return the point before a piece of the pattern that goes on to `after`."""
+        self._pieces += 1
+        if self._pieces > PIECES_MAX:  # there need not be a place for a row in any of them
+            raise ConfigError(f"match_recognize: the pattern has more than {PIECES_MAX:,} parts when its repetitions are written out")
         if isinstance(pattern, Variable):
             if len(self.labels) == STATES_MAX:
                 raise ConfigError(f"match_recognize: the pattern has more than {STATES_MAX:,} places when its repetitions are written out")
@@ -143,6 +150,12 @@ class _Builder:
         stack: list[tuple[_Link, frozenset[int]]] = [(link, frozenset())]
         while stack:
             point, rounds = stack.pop()
+            self._ways += 1
+            if self._ways > WAYS_MAX:
+                raise ConfigError(
+                    f"match_recognize: the pattern leaves more than {WAYS_MAX:,} ways open from row to row; "
+                    "make less of what is repeated very often optional"
+                )
             if point.kind == "take":
                 found.setdefault(point.state)
             elif point.kind == "accept":

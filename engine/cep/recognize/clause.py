@@ -15,12 +15,14 @@ in Apache Flink. Names of variables are in capitals unless quoted, as everywhere
 records, and are taken as written.
 """
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Literal
 
 from engine.cep.recognize.lexer import Clause, Cursor, Token, unquoted
 from engine.cep.recognize.row_pattern import RowPattern, Variable, parse_row_pattern, variables_of
 from engine.cep.recognize.scalars import INTERVALS_MS
+from engine.durations import DURATION_MAX_MS
 
 Rows = Literal["one", "all", "all_without_empty", "all_with_unmatched"]
 SkipKind = Literal["past_last", "to_next", "to_first", "to_last"]
@@ -90,7 +92,10 @@ def parse_clause(sql: str) -> Query:
     query = _Parts(cursor).query()
     if framed:
         cursor.expect(")")
-        cursor.accept(";")
+    while cursor.accept(";"):
+        pass
+    if framed and cursor.token.kind in ("name", "quoted"):
+        cursor.fail(f"{cursor.token.text} is not expected here: nothing refers to the clause by a name, so leave it out")
     if cursor.token.kind != "end":
         cursor.fail(f"{cursor.token.text} is not expected here; {_ORDER}")
     return query
@@ -119,7 +124,7 @@ class _Parts:
         if not known:
             cursor.fail("the pattern has no variable, so it could match nothing but the empty match")
         subsets = self._subsets(known) if cursor.accept("SUBSET") else {}
-        defines = self._defines(known) if cursor.accept("DEFINE") else {}
+        defines = self._defines(known, subsets) if cursor.accept("DEFINE") else {}
         if skip.variable and skip.variable not in known | set(subsets):
             cursor.clause.fail(skip.at, f"the pattern has no variable {skip.variable}")
         self._check_exclusions(pattern, rows)
@@ -198,13 +203,15 @@ class _Parts:
         cursor.expect("INTERVAL")
         amount = cursor.token
         digits = amount.text.strip("'") if amount.kind == "string" else amount.text
-        if amount.kind not in ("string", "number") or not digits.isdigit() or int(digits) < 1:
+        if amount.kind not in ("string", "number") or not digits.isdecimal() or int(digits) < 1:
             cursor.fail("a positive whole number is expected here, such as INTERVAL '5' MINUTE")
         cursor.take()
         unit = cursor.take()
         size_ms = INTERVALS_MS.get(unit.word.removesuffix("S"))
         if size_ms is None:
             cursor.clause.fail(unit.start, f"{unit.text or 'the end'} is not a unit; there are {', '.join(INTERVALS_MS)}")
+        if int(digits) * size_ms > DURATION_MAX_MS:
+            cursor.clause.fail(amount.start, "the limit must be at most ten thousand years")
         return int(digits) * size_ms
 
     def _subsets(self, known: set[str]) -> dict[str, tuple[str, ...]]:
@@ -216,19 +223,27 @@ class _Parts:
             if name in known or name in subsets:
                 cursor.clause.fail(token.start, f"{name} is the name of another variable already")
             cursor.expect("=", "(")
-            members = [self._known(known)]
+            members = [self._member(known, subsets)]
             while cursor.accept(","):
-                members.append(self._known(known))
+                members.append(self._member(known, subsets))
             cursor.expect(")")
             subsets[name] = tuple(dict.fromkeys(members))
             if not cursor.accept(","):
                 return subsets
 
-    def _defines(self, known: set[str]) -> dict[str, Span]:
+    def _member(self, known: set[str], subsets: Container[str]) -> str:
+        token = self.cursor.token
+        if token.kind in ("name", "quoted") and unquoted(token) in subsets:
+            self.cursor.fail(f"{unquoted(token)} is a subset itself; name the variables of the pattern that it stands for")
+        return self._known(known)
+
+    def _defines(self, known: set[str], subsets: Container[str]) -> dict[str, Span]:
         cursor = self.cursor
         defines: dict[str, Span] = {}
         while True:
             at = cursor.token.start
+            if cursor.token.kind in ("name", "quoted") and unquoted(cursor.token) in subsets:
+                cursor.fail(f"{unquoted(cursor.token)} is a subset; only a variable of the pattern has a condition")
             name = self._known(known)
             if name in defines:
                 cursor.clause.fail(at, f"{name} is defined already")
@@ -251,13 +266,14 @@ class _Parts:
         while (token := cursor.token).kind != "end":
             word = "" if before == "." else token.word
             outside = depth == 0 and cases == 0
-            if outside and (token.text in (",", ")") or word in _AFTER_EXPRESSION or (until and word == until)):
+            if outside and (token.text in (",", ")", ";") or word in _AFTER_EXPRESSION or (until and word == until)):
                 break
             depth += (token.text == "(") - (token.text == ")")
             cases += (word == "CASE") - (word == "END")
             end, before = cursor.take().end, token.text
         if end == start:
-            cursor.fail(f"an expression is expected here, not {cursor.token.text or 'the end'}")
+            quote = f'; a column of that name is written "{token.text}"' if token.word in _AFTER_EXPRESSION else ""
+            cursor.fail(f"an expression is expected here, not {token.text or 'the end'}{quote}")
         return Span(start, end)
 
     def _check_exclusions(self, pattern: RowPattern, rows: Rows) -> None:

@@ -142,7 +142,10 @@ class Compiler:
     def _on_literal(self, node: Node) -> Expression:
         if node.is_string:
             return scalars.constant(node.name)
-        return scalars.constant(int(node.name) if node.name.isdigit() else float(node.name))
+        try:
+            return scalars.constant(int(node.name) if node.name.isdecimal() else float(node.name))
+        except ValueError:
+            self._fail(node, f"{node.name} is not a number")
 
     def _on_boolean(self, node: Node) -> Expression:
         return scalars.constant(bool(node.this))
@@ -152,7 +155,7 @@ class Compiler:
 
     def _on_interval(self, node: Node) -> Expression:
         unit = scalars.INTERVALS_MS.get(node.text("unit").upper().removesuffix("S"))
-        if unit is None or not node.name.isdigit():
+        if unit is None or not node.name.isdecimal():
             self._fail(node, f"an interval is a whole number of one unit, such as INTERVAL '5' MINUTE: {', '.join(scalars.INTERVALS_MS)}")
         return scalars.constant(int(node.name) * unit)
 

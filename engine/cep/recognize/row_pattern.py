@@ -60,14 +60,20 @@ RowPattern = Variable | Sequence | Choice | Repeat | PartitionStart
 
 
 def variables_of(pattern: RowPattern) -> Iterator[Variable]:
-    """Yield every place where a variable stands, in order of the text (those of PERMUTE once for each order)."""
-    if isinstance(pattern, Variable):
-        yield pattern
-    elif isinstance(pattern, Repeat):
-        yield from variables_of(pattern.part)
-    elif isinstance(pattern, Sequence | Choice):
-        for part in pattern.parts:
-            yield from variables_of(part)
+    """Yield every place where a variable stands, once and in order of the text (the orders of PERMUTE share their parts)."""
+    seen: set[int] = set()
+    parts = [pattern]
+    while parts:
+        part = parts.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, Variable):
+            yield part
+        elif isinstance(part, Repeat):
+            parts.append(part.part)
+        elif isinstance(part, Sequence | Choice):
+            parts.extend(reversed(part.parts))
 
 
 def text_of(pattern: RowPattern) -> str:
@@ -101,7 +107,7 @@ def _sequence(cursor: Cursor, *, excluded: bool) -> RowPattern:
     parts: list[RowPattern] = []
     while (part := _quantified(cursor, excluded=excluded)) is not None:
         parts.append(part)
-    if not parts and not (cursor.at(")")):
+    if not parts and not cursor.at(")"):
         cursor.fail("a pattern variable is expected here; for no row at all write ()")
     return parts[0] if len(parts) == 1 else Sequence(tuple(parts))
 
@@ -181,11 +187,11 @@ def _primary(cursor: Cursor, *, excluded: bool) -> RowPattern | None:
 def _permute(cursor: Cursor, *, excluded: bool) -> RowPattern:
     at: Token = cursor.take()
     cursor.expect("(")
-    parts = [_sequence(cursor, excluded=excluded)]
-    while cursor.accept(","):
+    parts: list[RowPattern] = []
+    while not parts or cursor.accept(","):
         if cursor.at(")"):
             cursor.fail("a part of PERMUTE is expected here; for no row at all write ()")
-        parts.append(_sequence(cursor, excluded=excluded))
+        parts.append(_choice(cursor, excluded=excluded))
     cursor.expect(")")
     if len(parts) > PERMUTE_MAX:
         cursor.clause.fail(at.start, f"PERMUTE of {len(parts)} parts has too many orders; at most {PERMUTE_MAX} parts are taken")

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 Node: TypeAlias = "exp.Expr"
 
+_MARKED = ("FIRST", "LAST", "PREV", "NEXT", "COUNT", "SUM", "MIN", "MAX", "AVG", "ARRAY_AGG", "CLASSIFIER", "MATCH_NUMBER")
+"""Functions before which FINAL or RUNNING is no column."""
+
 _AGGREGATES = {"Count": "COUNT", "Sum": "SUM", "Min": "MIN", "Max": "MAX", "Avg": "AVG", "ArrayAgg": "ARRAY_AGG"}
 
 
@@ -35,7 +38,7 @@ def parse_expression(clause: Clause, span: Span) -> Node:
     except ModuleNotFoundError as error:
         raise ConfigError('match_recognize needs a SQL parser: pip install "streamforge[sql]"') from error
     try:
-        return sqlglot.parse_one(_marked(clause.text[span.start : span.end]), error_message_context=len(clause.text))
+        return sqlglot.parse_one(_marked(clause, span), error_message_context=len(clause.text))
     except errors.ParseError as error:
         found = error.errors[0]
         at = span.start + len(found.get("start_context") or "")
@@ -44,14 +47,23 @@ def parse_expression(clause: Clause, span: Span) -> Node:
         clause.fail(span.start, "this is not an expression")
 
 
-def _marked(text: str) -> str:
-    """Write FINAL LAST as FINAL_LAST, which the parser takes for a function, without moving anything else."""
+def _marked(clause: Clause, span: Span) -> str:
+    """Return an expression as the parser is to read it, each word where it was.
+
+    FINAL LAST is written as FINAL_LAST, which the parser takes for a function. Comments are left out: it would nest them, and knows
+    some that are none in SQL.
+    """
+    text = clause.text[span.start : span.end]
     tokens = Clause(text).tokens()
+    written = [" "] * len(text)
+    for token in tokens:
+        if token.text in ("{", "}", "{-", "-}"):
+            clause.fail(span.start + token.start, f"{token.text} has no meaning in an expression")
+        written[token.start : token.end] = token.text
     for token, function, sign in zip(tokens, tokens[1:], tokens[2:], strict=False):
-        if token.word in ("FINAL", "RUNNING") and function.kind == "name" and sign.text == "(":
-            one = f"{token.word}_{function.text}".ljust(function.end - token.start)
-            text = text[: token.start] + one + text[function.end :]
-    return text
+        if token.word in ("FINAL", "RUNNING") and function.word in _MARKED and sign.text == "(":
+            written[token.start : function.end] = f"{token.word}_{function.text}".ljust(function.end - token.start)
+    return "".join(written)
 
 
 def same_text(node: Node, column: Callable[[Node], str]) -> str:

@@ -17,8 +17,8 @@ from engine.cep.recognize.clause import Span
 from engine.cep.recognize.expressions import Compiler, Names
 from engine.cep.recognize.lexer import Clause
 from engine.cep.recognize.recognizer import EVENT_TIME, fields_getter, types_getter, values_getter
-from engine.cep.recognize.view import View, initial_accs, next_accs
-from engine.cep.rules.sharing import Sharing
+from engine.cep.recognize.view import MISFITS, View, initial_accs, next_accs
+from engine.cep.rules.sharing import Sharing, Test
 from engine.errors import ConfigError, RecordError
 
 _ONLY_SQL = ("PREV", "NEXT", "MATCH_NUMBER")
@@ -60,13 +60,16 @@ class Expressions:
             # The record alone decides, and nothing of a view is asked for but it.
             self.asked.append(compiled.text)
             get_of_value = Compiler(Clause(sql), self._names, self._field_of_value).compile(Span(0, len(sql)), own=label).get
-            return self._sharing.test(compiled.text, get_of_value)
+            return _naming(self._sharing.test(compiled.text, get_of_value), what, sql)
         get, labels, view = compiled.get, self._labels, View()
         view.closed = True
 
         def with_match(value: Any, match: PartialMatch) -> bool:
-            _lay_out(view, [*match.path(), (stage, match.timestamp_ms, value)], labels, compiler)
-            return bool(get(view))
+            try:
+                _lay_out(view, [*match.path(), (stage, match.timestamp_ms, value)], labels, compiler)
+                return bool(get(view))
+            except (*MISFITS, RecordError) as error:
+                raise RecordError(f"{what} ({sql}): {error}") from error
 
         return with_match
 
@@ -81,8 +84,11 @@ class Expressions:
         view.closed = True
 
         def of_match(path: Sequence[TakenBy]) -> Any:
-            _lay_out(view, path, labels, compiler)
-            return get(view)
+            try:
+                _lay_out(view, path, labels, compiler)
+                return get(view)
+            except (*MISFITS, RecordError) as error:
+                raise RecordError(f"{what} ({sql}): {error}") from error
 
         return of_match
 
@@ -96,6 +102,18 @@ class Expressions:
             if token.word in _ONLY_SQL and following.text == "(":
                 raise RecordError(f"{what}: {token.word} is only for match_recognize, where rows follow each other without a gap")
         return Compiler(clause, self._names, self._field, self._type_of)
+
+
+def _naming(test: Test, what: str, sql: str) -> Test:
+    """Return a condition on the record alone that says which one it is when it raises."""
+
+    def named(value: Any) -> Any:
+        try:
+            return test(value)
+        except (*MISFITS, RecordError) as error:
+            raise RecordError(f"{what} ({sql}): {error}") from error
+
+    return named
 
 
 def _lay_out(view: View, path: Sequence[TakenBy], labels: dict[str, int], compiler: Compiler) -> None:

@@ -192,6 +192,96 @@ def rows_of(clause: str, ticks: list[Tick]) -> list[dict[str, Any]]:
             [{"sym": "A", "p": 1}, {"sym": "A", "p": 2}],
             id="trino skip last var",
         ),
+        pytest.param(
+            "MEASURES B.price AS b, COUNT(B.*) AS n, COUNT(B.price) AS np, SUM(B.price) AS s, MIN(B.price) AS mi, AVG(B.price) AS av, "
+            "ARRAY_AGG(B.price) AS ar, FIRST(B.price) AS f, CLASSIFIER(B) AS c, COUNT(DISTINCT B.price) AS d, price AS p "
+            "PATTERN (A B?) DEFINE A AS price = 1, B AS price = 2",
+            prices(1, 3),
+            [{"sym": "A", "n": 0, "np": 0, "d": 0, "p": 1} | dict.fromkeys(["b", "s", "mi", "av", "ar", "f", "c"])],
+            id="variable without a row",
+        ),
+        pytest.param(
+            "MEASURES PREV(A.price) AS p, PREV(A.price, 2) AS pp, NEXT(A.price) AS n, NEXT(A.price, 2) AS nn PATTERN (A) "
+            "DEFINE A AS price = 7",
+            prices(3, 7, 1),
+            [{"sym": "A", "p": 3, "pp": None, "n": 1, "nn": None}],
+            id="past both ends of the partition",
+        ),
+        pytest.param(
+            "MEASURES COUNT(A.*) AS a, COUNT(B.*) AS b PATTERN (A?? B) DEFINE A AS TRUE, B AS price > 0",
+            prices(1, 2),
+            [{"sym": "A", "a": 0, "b": 1}] * 2,
+            id="reluctant option",
+        ),
+        pytest.param(
+            "MEASURES CLASSIFIER() AS c, COUNT(*) AS n PATTERN (A B | C) DEFINE A AS price=1, B AS price=2, C AS price=3",
+            prices(1, 2, 3, 1, 3),
+            [{"sym": "A", "c": "B", "n": 2}, {"sym": "A", "c": "C", "n": 1}, {"sym": "A", "c": "C", "n": 1}],
+            id="a choice binds less than a sequence",
+        ),
+        pytest.param(
+            "MEASURES COUNT(*) AS n PATTERN (A B*) DEFINE A AS price=1, B AS price=2",
+            prices(1, 2, 2, 1, 1),
+            [{"sym": "A", "n": 3}, {"sym": "A", "n": 1}, {"sym": "A", "n": 1}],
+            id="a quantifier binds more than a sequence",
+        ),
+        pytest.param(
+            "MEASURES A.ts AS a, B.ts AS b, C.ts AS c PATTERN (PERMUTE(A | B, C)) DEFINE A AS price=1, B AS price=2, C AS price=3",
+            prices(3, 2, 1, 3),
+            [{"sym": "A", "a": None, "b": 1000, "c": 0}, {"sym": "A", "a": 2000, "b": None, "c": 3000}],
+            id="permute of a choice",
+        ),
+        pytest.param(
+            "MEASURES COUNT(A.*) AS a, COUNT(B.*) AS b, CLASSIFIER() AS c PATTERN (PERMUTE(A, B?)) DEFINE A AS price > 0, B AS price > 1",
+            prices(2, 2, 2),
+            [{"sym": "A", "a": 1, "b": 1, "c": "B"}, {"sym": "A", "a": 1, "b": 0, "c": "A"}],
+            id="permute of an option",
+        ),
+        pytest.param(
+            "MEASURES CLASSIFIER() AS c PATTERN (PERMUTE(PERMUTE(A, B), C)) DEFINE A AS price=1, B AS price=2, C AS price=3",
+            prices(2, 1, 3, 3, 2, 1, 1, 3, 2),
+            [{"sym": "A", "c": "C"}, {"sym": "A", "c": "A"}],
+            id="permute in permute",
+        ),
+        pytest.param(
+            "MEASURES A.ts AS a AFTER MATCH SKIP TO LAST B PATTERN (A B?) DEFINE A AS price=1, B AS price=2",
+            prices(1, 1, 2, 1),
+            [{"sym": "A", "a": 0}, {"sym": "A", "a": 1000}, {"sym": "A", "a": 3000}],
+            id="skip to a variable without a row goes to the next row",
+        ),
+        pytest.param(
+            "MEASURES COUNT(A.*) AS n PATTERN (A+ B) DEFINE A AS LAST(A.price, 1) IS NULL OR A.price > LAST(A.price, 1), "
+            "B AS B.price < FIRST(A.price)",
+            prices(3, 4, 5, 2),
+            [{"sym": "A", "n": 3}],
+            id="a condition counts its own row",
+        ),
+        pytest.param(
+            "MEASURES A.ts AS a PATTERN (A) DEFINE A AS NOT (qty > 1)",
+            [Tick("A", 0, 1), Tick("A", 1, 1, qty=1), Tick("A", 2, 1, qty=2)],
+            [{"sym": "A", "a": 1}],
+            id="unknown is not fulfilled, nor is its opposite",
+        ),
+        pytest.param(
+            "MEASURES COUNT(*) AS n, FIRST(A.price) AS f, CLASSIFIER() AS c, SUM(price) AS s, PREV(price) AS p, MATCH_NUMBER() AS m "
+            "PATTERN (A*) DEFINE A AS price > 5",
+            prices(1, 2),
+            [{"sym": "A", "n": 0, "f": None, "c": None, "s": None, "p": None, "m": number} for number in (1, 2)],
+            id="measures of empty matches",
+        ),
+        pytest.param(
+            "MEASURES COUNT(*) AS n PATTERN (() | A) DEFINE A AS price > 5",
+            prices(6, 2),
+            [{"sym": "A", "n": 0}] * 2,
+            id="no row at all is preferred",
+        ),
+        pytest.param(
+            'MEASURES "All".price AS "within" PATTERN ("All" all_) /* a ; ) b */\n DEFINE "All" AS "price" = 1 /* x /* y */ AND ts < 4000, '
+            "ALL_ AS (price IN (2, 3)) = (1 = 1) -- ' the end",
+            prices(1, 2, 1, 5, 1, 3),
+            [{"sym": "A", "within": 1}],
+            id="odd but legal",
+        ),
     ],
 )
 def test_clause_gives_the_rows_worked_out_by_hand(clause: str, ticks: list[Tick], expected: list[dict[str, Any]]) -> None:
@@ -249,6 +339,37 @@ def test_clause_gives_the_rows_worked_out_by_hand(clause: str, ticks: list[Tick]
             "c n",
             [(None, 0), ("A", 1), (None, 0)],
             id="show empty",
+        ),
+        pytest.param(
+            "MEASURES CLASSIFIER() AS c, MATCH_NUMBER() AS m, COUNT(*) AS n ALL ROWS PER MATCH WITH UNMATCHED ROWS PATTERN (A*) "
+            "DEFINE A AS price > 5",
+            prices(1, 6, 7, 2),
+            "c m n price",
+            [(None, 1, 0, 1), ("A", 2, 1, 6), ("A", 2, 2, 7), (None, 3, 0, 2)],
+            id="rows of empty matches are not unmatched",
+        ),
+        pytest.param(
+            "MEASURES CLASSIFIER() AS c, COUNT(*) AS n, SUM(B.price) AS s ALL ROWS PER MATCH PATTERN (A ({- B -} C)+) "
+            "DEFINE A AS price=1, B AS price=2, C AS price=3",
+            prices(1, 2, 3, 2, 3, 9),
+            "c n s",
+            [("A", 1, None), ("C", 3, 2), ("C", 5, 4)],
+            id="exclusion in a loop",
+        ),
+        pytest.param(
+            "MEASURES RUNNING LAST(B.price) AS rb, FINAL LAST(B.price) AS fb, FINAL FIRST(B.price) AS ff, LAST(A.price, 1) AS l, "
+            "FINAL LAST(A.price, 1) AS fl, CLASSIFIER(B) AS cb, CLASSIFIER(U) AS cu, PREV(LAST(A.price)) AS pl, "
+            "NEXT(FINAL LAST(B.price)) AS nx ALL ROWS PER MATCH PATTERN (A A B B) SUBSET U = (A, B) "
+            "DEFINE A AS price < 5, B AS price >= 5",
+            prices(1, 2, 5, 6, 9),
+            "rb fb ff l fl cb cu pl nx",
+            [
+                (None, 6, 5, None, 1, None, "A", None, 9),
+                (None, 6, 5, 1, 1, None, "A", 1, 9),
+                (5, 6, 5, 1, 1, "B", "B", 1, 9),
+                (6, 6, 5, 1, 1, "B", "B", 1, 9),
+            ],
+            id="running and final navigation",
         ),
     ],
 )

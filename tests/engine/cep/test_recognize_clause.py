@@ -16,6 +16,7 @@ class Order(Struct, frozen=True):
 
 
 HEAD = "PARTITION BY user_id ORDER BY ts"
+ABC = "PERMUTE(A, B, C, A, B, C)"
 
 
 def place_of(sql: str, word: str) -> str:
@@ -35,6 +36,8 @@ def place_of(sql: str, word: str) -> str:
         ("PERMUTE(A, B C)", "((A (B C))|((B C) A))"),
         ("^ A -- the first\n /* and */ B", "(^ A B)"),
         ("((A))", "A"),
+        ("PERMUTE(A | B, PERMUTE(C, D))", "(((A|B) ((C D)|(D C)))|(((C D)|(D C)) (A|B)))"),
+        ("a | b c | (d | e)+?", "(A|(B C)|(D|E){1,}?)"),
     ],
 )
 def test_pattern_is_read_as_the_standard_writes_it(text: str, normal: str) -> None:
@@ -84,14 +87,23 @@ def test_clause_says_as_little_as_possible() -> None:
         (f"{HEAD} PATTERN (())", "", "no variable"),
         (f"{HEAD} PATTERN (^* A)", "* A", "anchor cannot be repeated"),
         (f"{HEAD} PATTERN (A {{- B -}})", "B -", "leave out"),
+        (f"{HEAD} ALL ROWS PER MATCH PATTERN (A {{--}})", "-}", "a pattern variable is expected"),
+        (f"{HEAD} ALL ROWS PER MATCH PATTERN (A {{-B--}})", "", "-} is expected here, not the end"),
         (f"{HEAD} ALL ROWS PER MATCH WITH UNMATCHED ROWS PATTERN (A {{- B -}})", "B -", "WITH UNMATCHED ROWS"),
         (f"{HEAD} ALL ROWS PER MATCH PATTERN (A {{- B {{- C -}} -}})", "{- C", "stands in another"),
         (f"{HEAD} PATTERN (PERMUTE(A,B,C,D,E,F,G))", "PERMUTE", "too many orders"),
         (f"{HEAD} PATTERN (A) WITHIN INTERVAL '0' MINUTE", "'0'", "positive"),
         (f"{HEAD} PATTERN (A) WITHIN INTERVAL '1' MONTH", "MONTH", "not a unit"),
+        (f"{HEAD} PATTERN (A) WITHIN INTERVAL '\u00b2' MINUTE", "'\u00b2'", "positive whole number"),
+        (f"{HEAD} PATTERN (A) WITHIN INTERVAL '9999999999' DAY", "'9", "ten thousand years"),
         (f"{HEAD} PATTERN (A) SUBSET A = (A)", "A = ", "another variable already"),
         (f"{HEAD} PATTERN (A) SUBSET U = (B)", "B)", "has no variable B"),
+        (f"{HEAD} PATTERN (A) SUBSET U = (A), V = (A, u)", "u)", "U is a subset itself"),
+        (f"{HEAD} PATTERN (A) SUBSET U = (A) DEFINE U AS TRUE", "U AS", "only a variable of the pattern has a condition"),
         (f"{HEAD} PATTERN (A) DEFINE B AS TRUE", "B AS", "has no variable B; it has A"),
+        (f"{HEAD} PATTERN (A) DEFINE A AS within > 5", "within", 'written "within"'),
+        (f"{HEAD} PATTERN (A) DEFINE A AS ts > 1; ts < 5", "ts < 5", "not expected here"),
+        (f"MATCH_RECOGNIZE ({HEAD} PATTERN (A)) AS found", "AS", "leave it out"),
         (f"{HEAD} PATTERN (A) DEFINE A AS TRUE, A AS TRUE", "A AS TRUE", "defined already"),
         (f"{HEAD} PATTERN (A) DEFINE A AS ", "", "an expression is expected"),
         (f"{HEAD} AFTER MATCH SKIP TO LAST Z PATTERN (A)", "Z", "has no variable Z"),
@@ -105,6 +117,11 @@ def test_clause_says_as_little_as_possible() -> None:
         (f"{HEAD} PATTERN (A{{1001}})", "1001", "up to 1,000"),
         (f"{HEAD} PATTERN (A{{,}})", "{", "needs a number"),
         (f"{HEAD} PATTERN (PERMUTE(A,))", "))", "a part of PERMUTE is expected"),
+        (f"{HEAD} PATTERN (PERMUTE())", "))", "a part of PERMUTE is expected"),
+        (f"{HEAD} PATTERN (PERMUTE(A |, B))", ", B", "a pattern variable is expected"),
+        (f"{HEAD} PATTERN (PERMUTE({','.join(['X', *[f'PERMUTE({ABC},{ABC})'] * 5])}))", "X", "more than 2,000 places"),
+        (f"{HEAD} PATTERN (A (((){{1000}}){{1000}}){{1000}})", "A (", "more than 100,000 parts"),
+        (f"{HEAD} PATTERN ((A?){{1000}} (B?){{1000}})", "A?", "more than 1,000,000 ways"),
         (f"{HEAD} PATTERN (PERMUTE A)", " A)", "stands in quotes"),
         (f"{HEAD} PATTERN (A{{1000}} B{{1000}} C)", "A{", "more than 2,000 places"),
         ("", "", "PATTERN is expected here, not the end"),
@@ -149,6 +166,11 @@ def test_pattern_may_have_an_alternative_without_rows() -> None:
         ("shout(amount) = 1", "shout", "is not supported here"),
         ("CAST(amount AS DATE) IS NULL", "amount", "CAST to DATE is not supported"),
         ("INTERVAL '1' YEAR > 2", "'1'", "whole number of one unit"),
+        ("INTERVAL '\u00b2' MINUTE > 2", "'\u00b2'", "whole number of one unit"),
+        ("amount > 1e", "1e", "is not a number"),
+        ("amount > 1 {# amount #}", "{", "no meaning in an expression"),
+        ("amount > 1 /* x /* y */ AND nope > 1", "nope", "no field 'nope'"),
+        ("FINAL CLASSIFIER() = 'A'", "FINAL", "is not supported here"),
         ("amount LIKE 'x' ESCAPE '!'", "amount", "is not supported here"),
         ("amount IN (SELECT 1)", "amount", "is not supported here"),
         ("TRIM(LEADING 'x' FROM amount) = ''", "'x'", "is not supported here"),
@@ -205,3 +227,17 @@ def test_text_is_needed() -> None:
 def test_clause_that_nests_too_deeply_is_refused(rest: str) -> None:
     with pytest.raises(ConfigError, match=r"line 1, column 1: .* nest too deeply"):
         cep.match_recognize(f"{HEAD} {rest}")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "match_recognize (partition by user_id order by ts pattern (a b) define a as A.amount > 1);;",
+        f"{HEAD} PATTERN (A B); -- the end",
+        f"{HEAD} MEASURES \"A\".ts AS \"define\", CASE WHEN 'ONE (' = ')' THEN 1 END AS x PATTERN (A) DEFINE A AS \"user_id\" <> 'a''s;('",
+        f"{HEAD} PATTERN (größe b) DEFINE größe AS GRÖSSE.amount > 1 OR größe.amount < 5",
+        f"{HEAD} MEASURES running AS a, final AS b PATTERN (A) DEFINE A AS final IN (1, 2) AND running = 1",
+    ],
+)
+def test_odd_but_legal_clause_is_taken(sql: str) -> None:
+    cep.match_recognize(sql)

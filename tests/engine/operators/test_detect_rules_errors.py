@@ -33,6 +33,33 @@ def test_rules_one_that_raises_spoils_only_its_own_firing() -> None:
         assert (letter.key, headers["timer"], headers["timer_ms"]) == ("ann", b"rule bad version 1", b"1000")
 
 
+@pytest.mark.parametrize(
+    ("stages", "output", "message"),
+    [
+        ([stage("first", "CAST(kind AS INTEGER) > 1")], None, "where of stage 'first' (CAST(kind AS INTEGER) > 1): invalid literal"),
+        ([stage("first"), stage("second", "CAST(second.kind AS INT) > first.cents")], None, "where of stage 'second' (CAST(second.kind AS"),
+        (
+            [stage("first"), stage("second", times=[1, None], until="CAST(kind AS INT) > 1"), stage("third")],
+            None,
+            "until of stage 'second'",
+        ),
+        ([stage("first")], {"number": "CAST(first.kind AS INT)"}, "output 'number' (CAST(first.kind AS INT)): invalid literal"),
+        ([stage("first")], {"sum": "SUM(CAST(first.kind AS INT))"}, "output 'sum' (SUM(CAST(first.kind AS INT))): an aggregate"),
+    ],
+)
+@pytest.mark.parametrize("shared", [False, True])
+def test_rules_a_dead_letter_names_the_stage_and_the_condition(stages: list[Any], output: Any, message: str, shared: bool) -> None:
+    with TestDriver(world()) as driver:
+        put(driver, rule("bad", 1, *stages, **({} if output is None else {"output": output})))
+        if shared:
+            put(driver, rule("same", 1, *stages, **({} if output is None else {"output": output})))
+        feed(driver, "a:1@1 b:2@2")
+        driver.finish()
+        reasons = errors(driver)
+    assert reasons
+    assert all(message in reason for reason in reasons)
+
+
 def test_rules_that_no_longer_fit_the_program_find_nothing_are_counted_and_wait_for_a_version_that_does() -> None:
     with TestDriver(world()) as driver:
         put(driver, pair(1))
