@@ -17,6 +17,7 @@ records of the first run are all there is to keep.
 """
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from itertools import accumulate, repeat, takewhile
 from typing import Any
 
@@ -62,6 +63,12 @@ class RepetitionMatcher:
         self._within_ms = NEVER if pattern.limit_ms is None else pattern.limit_ms
         self._past_last = skip.kind == "past_last"
         self.layout: Layout = RepeatedLayout(value_type, self._length)
+
+    def of_fitting(self) -> "RepetitionMatcher":
+        """Return the same for records that are known to fulfil the condition."""
+        found = copy(self)
+        found._predicate = None
+        return found
 
     def run(
         self, state: Repeated | None, key: Any, records: Sequence[Taken], until_ms: int, found: Found, begin_before_ms: int = NEVER
@@ -165,7 +172,8 @@ class LinearMatcher:
         self._within_ms = pattern.limit_ms
         self._past_last = skip.kind == "past_last"
         self._max_partials, self._max_records = max_partials, max_records
-        self._few = max_records // max(len(self._steps) - 1, 1)  # no more runs than that hold too many records
+        # No more runs than that are too many, or hold too many records.
+        self._few = min(max_partials, max_records // max(len(self._steps) - 1, 1))
         self._on_too_many = on_too_many
         self._parts: list[tuple[str, int, int]] = []
         for stage in pattern.stages:
@@ -176,8 +184,8 @@ class LinearMatcher:
     def run(
         self, state: Runs | None, key: Any, records: Sequence[Taken], until_ms: int, found: Found, begin_before_ms: int = NEVER
     ) -> Runs | None:
-        runs: Sequence[Run]
-        steps, within_ms, length, past_last, most = self._steps, self._within_ms, len(self._steps), self._past_last, self._max_partials
+        runs: Any  # our own list, or the tuple of the state
+        steps, within_ms, length, past_last, few = self._steps, self._within_ms, len(self._steps), self._past_last, self._few
         begins, _, _ = steps[0]
         next_number, runs = state or (0, ())
         for timestamp_ms, value in records:
@@ -185,10 +193,23 @@ class LinearMatcher:
             next_number += 1
             if within_ms is not None and runs and timestamp_ms - runs[0][0][0] >= within_ms:
                 runs = self._in_time(runs, timestamp_ms - within_ms, key, found)
-            alive: list[Run] = []
-            finished: list[Run] = []
             looked_at: Any = None
             fits: Any = True
+            begun = timestamp_ms < begin_before_ms and (begins is None or begins(value))
+            if runs and len(runs[0]) == len(runs[-1]):
+                predicate, strict, stage = steps[len(runs[0])]
+                if predicate is not None:
+                    fits, looked_at = predicate(value), stage
+                    if not fits and not strict:
+                        # All runs wait for the same step, and pass the record over.
+                        if begun:
+                            runs = [*runs] if type(runs) is tuple else runs
+                            runs.append((taken,))
+                            if len(runs) > few:
+                                self._hold_less(runs, key, found)
+                        continue
+            alive: list[Run] = []
+            finished: list[Run] = []
             for run in runs:
                 predicate, strict, stage = steps[len(run)]
                 if predicate is None:
@@ -205,14 +226,9 @@ class LinearMatcher:
                     alive.append(run)
                 elif found.story is not None:
                     found.story.append((key, failed(run[0][0], timestamp_ms, self._taken(run), (stage.name,))))
-            if timestamp_ms < begin_before_ms and (begins is None or begins(value)):
-                if length == 1:
-                    finished.append((taken,))
-                else:
-                    alive.append((taken,))
-            if len(alive) > most:
-                give_up(alive, most, "partial matches", most, self._on_too_many, key, found)
-            if len(alive) > self._few:
+            if begun:
+                (finished if length == 1 else alive).append((taken,))
+            if len(alive) > few:
                 self._hold_less(alive, key, found)
             if finished:
                 if past_last:
@@ -260,7 +276,10 @@ class LinearMatcher:
             found.matches.append(Match(key, run[0][0], now_ms, {name: values[low:high] for name, low, high in parts}))
 
     def _hold_less(self, alive: list[Run], key: Any, found: Found) -> None:
-        """Give runs up until the records that they hold are within the limit."""
+        """Give runs up until they and the records that they hold are within the limits."""
+        most = self._max_partials
+        if len(alive) > most:
+            give_up(alive, most, "partial matches", most, self._on_too_many, key, found)
         held = accumulate(map(len, reversed(alive) if self._on_too_many == "drop_oldest" else alive))
         kept = sum(1 for _ in takewhile(self._max_records.__ge__, held))
         if kept < len(alive):

@@ -23,6 +23,7 @@ from engine.block import MIN_TIME, Block, advance
 from engine.cep.matcher import NEVER, Found
 from engine.cep.rules.compiled import CompiledRule, Frame, compile_rule
 from engine.cep.rules.rule import Rule, RuleMatch, RuleTimedOut
+from engine.cep.rules.screen import Due
 from engine.cep.rules.sharing import Sharing
 from engine.errors import RecordError
 from engine.keys import key_codec
@@ -109,7 +110,7 @@ class DetectRules(Operator):
     # -- records
 
     def _process_whole(self, block: Block) -> None:
-        due, watermark = self._arrivals.due(block), block.watermark
+        due, watermark = Due(self._arrivals.due(block)), block.watermark
         times: list[int] = []
         matches: list[RuleMatch] = []
         ran_out: list[RuleTimedOut] = []
@@ -121,11 +122,9 @@ class DetectRules(Operator):
             if not goes_on:
                 self._remove(number)
         self._send_timeouts(ran_out)
-        order = sorted(range(len(times)), key=times.__getitem__)
-        if len(set(times)) < len(times):
-            # Of the same time: by key bytes; of one key: by rule, which is how they stand already.
-            key_bytes = self.context.key_bytes
-            order.sort(key=lambda place: (times[place], key_bytes(matches[place].key)))
+        # Of the same time: by key bytes; of one key: by rule, which is how they stand already.
+        names = map(self.context.key_bytes, [match.key for match in matches])
+        order = [place for _, _, place in sorted(zip(times, names, range(len(times)), strict=True))]
         times, matches = [times[place] for place in order], [matches[place] for place in order]
         start = block.start
         before = [time - 1 if time > start else start for time in times]

@@ -10,7 +10,6 @@ State, in a slot of its own, so that a version can go as a whole:
     deadlines   panes: key -> when to look at the key again. Never later than something happens there; it may be earlier
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -20,6 +19,7 @@ from engine.cep.layout import Kept
 from engine.cep.matcher import NEVER, Found, Matcher
 from engine.cep.rules.compiled import CompiledRule
 from engine.cep.rules.rule import Rule
+from engine.cep.rules.screen import Due
 from engine.keys import KeyCodec
 from engine.operators.base import OperatorContext
 from engine.operators.pending import PENDING_MS, Pair
@@ -101,7 +101,7 @@ class Slot:
 
     # -- blocks
 
-    def take(self, due: Mapping[Any, list[Pair]], watermark: int, found: Found) -> bool:
+    def take(self, due: Due, watermark: int, found: Found) -> bool:
         """Match what is due, then let time go on; return False when the version has nothing to do any more."""
         installed, matcher = self.installed, self._matcher
         assert installed is not None
@@ -109,17 +109,20 @@ class Slot:
             return self.goes_on(watermark)
         until_ms = watermark if installed.drains else min(watermark, installed.end_ms - 1)
         run, end_ms, get, state_of = matcher.run, installed.end_ms, self._partials.pane(0).get, self._buffer.state_of
+        fitting = self._fitting(due, found) if watermark >= installed.begin_ms else None
+        assert self.compiled is not None
+        take = run if fitting is None else (self.compiled.screened or matcher).run
         looked_at: set[Any] = set()
         states: dict[Any, Kept] = {}
         deadlines: dict[int, dict[Any, int]] = {}
         if watermark >= installed.begin_ms:
-            for key, all_records in due.items():
+            for key, all_records in (due.by_key if fitting is None else fitting).items():
                 records = self.fitting(all_records)
                 old = get(key)
                 if old is None and (not records or records[0][0] >= end_ms):
                     continue
                 looked_at.add(key)
-                state = run(None if old is None else state_of(key, old), key, records, until_ms, found, end_ms)
+                state = take(None if old is None else state_of(key, old), key, records, until_ms, found, end_ms)
                 self._keep(key, old, state, watermark, states, deadlines)
         for key in self._due_keys(until_ms):
             if key not in looked_at:
@@ -130,6 +133,22 @@ class Slot:
                     self._keep(key, old, state, watermark, states, deadlines)
         self._write(states, deadlines)
         return self.goes_on(watermark)
+
+    def _fitting(self, due: Due, found: Found) -> dict[Any, list[Pair]] | None:
+        """Return the keys that have to be looked at, with their records: not those whose records cannot matter. None for all."""
+        assert self.installed is not None and self.compiled is not None
+        screen = self.compiled.screen
+        if screen is None or found.story is not None or self.installed.end_ms != NEVER:
+            return None
+        fitting = due.fitting(screen)
+        if fitting is not None and screen.goes_on is None:
+            pane = self._partials.pane(0)
+            pane.read(due.by_key)
+            cells, by_key = pane.cells, due.by_key
+            for key in cells if len(cells) < len(by_key) else by_key:
+                if key in cells and key in by_key:
+                    fitting[key] = by_key[key]
+        return fitting
 
     def goes_on(self, watermark: int) -> bool:
         """Say whether there is still something to do; at the end of a version its idle states go."""

@@ -2,7 +2,8 @@
 
     fraud    three orders of a user within five minutes (the shop's), 10,000 users
     rules    50 live rules over the same orders: 25 of three orders above some amount, 25 of a small order, then a large one
-    shared   the same where each condition is that of five rules, and asks for more than an amount
+    rare     50 live rules whose first condition one order in a hundred fulfils, as rules mostly do
+    shared   the same as rules where each condition is that of five rules, and asks for more than an amount
     hot      the fraud pattern, all orders of one user within its five minutes
     capped   a small order, then one of the year's largest, of one user who has only small ones, with max_partials=10
     loop     an order of nothing, then all that follow without an end, of one user, with max_records=20000
@@ -34,7 +35,7 @@ from state.rocks import RocksStore
 from tests.bench.windows import BEGIN_MS, Order, batches, commit, feed
 
 USERS, RULES = 10_000, 50
-RULE_JOBS = ("rules", "shared")
+RULE_JOBS = ("rules", "rare", "shared")
 ORDERS_A_USER_MIN = 200
 MINUTES_5_MS = 300_000
 DISORDER_MS = 20_000
@@ -95,6 +96,8 @@ def app(job: str) -> Topology:
 
 def bounds(job: str, number: int) -> tuple[int, int]:
     """Return the amounts that a rule asks for: of `shared` five even rules have the same, and five odd ones."""
+    if job == "rare":
+        return (49_500 + number * 4 if number % 2 == 0 else 500 - number * 4), 25_000
     number = number if job == "rules" else number // 10 * 10 + number % 2
     return number * 800, 49_999 - number * 10
 
@@ -102,7 +105,7 @@ def bounds(job: str, number: int) -> tuple[int, int]:
 def rule(job: str, number: int) -> dict[str, Any]:
     """Return one of the live rules: even ones find three orders, odd ones a small order and then a large one."""
     low, high = bounds(job, number)
-    also = "" if job == "rules" else " AND user_id LIKE 'u%' AND user_id NOT IN ('nobody', 'test') AND amount_cents BETWEEN 0 AND 60000"
+    also = "" if job != "shared" else " AND user_id LIKE 'u%' AND user_id NOT IN ('nobody', 'test') AND amount_cents BETWEEN 0 AND 60000"
     stages = (
         [{"stage": "a", "where": f"amount_cents > {low}{also}", "times": 3}]
         if number % 2 == 0
@@ -156,6 +159,7 @@ def _pairs(made: list[Order], below: int, least: int) -> int:
 JOBS: dict[str, tuple[int, int]] = {
     "fraud": (USERS, 7_200_000),
     "rules": (USERS, 7_200_000),
+    "rare": (USERS, 7_200_000),
     "shared": (USERS, 7_200_000),
     "hot": (1, 240_000),
     "capped": (1, 240_000),
@@ -199,7 +203,9 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the command line, read."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.cep", description="Speed of patterns and of live rules.")
     parser.add_argument("--n", type=int, default=2_000_000, help="orders of fraud, hot, capped and loop (2000000)")
-    parser.add_argument("--rules-n", type=int, default=200_000, help="orders of rules and shared, each of which 50 rules look at (200000)")
+    parser.add_argument(
+        "--rules-n", type=int, default=200_000, help="orders of rules, rare and shared, each of which 50 rules look at (200000)"
+    )
     parser.add_argument("--jobs", default=",".join(JOBS), help="which jobs, with commas (all)")
     parser.add_argument("--json", action="store_true", help="print only JSON on standard output")
     found = parser.parse_args(arguments)

@@ -12,7 +12,9 @@ MILLION = 1_000_000
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("job", "count"), [("fraud", 10_000), ("rules", 3_000), ("hot", 10_000), ("capped", 10_000), ("loop", 60_000)])
+@pytest.mark.parametrize(
+    ("job", "count"), [("fraud", 10_000), ("rules", 3_000), ("rare", 20_000), ("hot", 10_000), ("capped", 10_000), ("loop", 60_000)]
+)
 def test_measure_gives_the_results_of_the_oracle(job: str, count: int, tmp_path: Path) -> None:
     measured = bench.measure(job, count, tmp_path)
     assert measured.right

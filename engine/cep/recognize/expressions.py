@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from engine.cep.recognize import scalars
 from engine.cep.recognize.clause import Span
+from engine.cep.recognize.columns import Column, Columns
 from engine.cep.recognize.kinds import clash, kinds_of, misfit
 from engine.cep.recognize.lexer import Clause
 from engine.cep.recognize.sql import Node, call_of, kind_of, name_of, parse_expression, parts_of, same_text
@@ -103,6 +104,12 @@ class Compiler:
         if own is not None and not kinds_of(node, type_of):
             get = scalars.truth(get, node.sql())
         return Compiled(get, self._local, self._plain, same_text(node, lambda column: self._split(column)[1]) if self._plain else "")
+
+    def column(self, span: Span, *, own: int) -> Column:
+        """Compile a plain condition to a column; `field` must give what reads a field of the value itself."""
+        get, node = self.compile(span, own=own).get, parse_expression(self._clause, span)
+        columns = Columns(self._expression, lambda column: self._split(column)[1])
+        return columns.of(node) if kinds_of(node, self._type_of_column) else columns.singly(get)
 
     def _type_of_column(self, column: Node) -> Any:
         return self._type_of(self._split(column)[1])

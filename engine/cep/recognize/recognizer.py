@@ -8,7 +8,9 @@ from typing import Any, Literal, NoReturn, get_origin
 import msgspec
 
 from engine.cep.recognize.automaton import START, RowAutomaton, compile_row_pattern
-from engine.cep.recognize.clause import Column, Query, parse_clause
+from engine.cep.recognize.clause import Column as ColumnName
+from engine.cep.recognize.clause import Query, Span, parse_clause
+from engine.cep.recognize.columns import Column
 from engine.cep.recognize.expressions import Compiler, Field, Names
 from engine.cep.recognize.matcher import RowMatcher
 from engine.cep.recognize.measures import Measures
@@ -66,6 +68,11 @@ class Recognizer:
             plan = replace(plan, conditions=tuple(self._shared(plan.conditions, value_type, shared)))
         return RowMatcher(plan, value_type=value_type, timeouts=timeouts, max_partials=max_partials, on_too_many=on_too_many)
 
+    def columns(self, value_type: Any) -> dict[int, tuple[str, Column]]:
+        """Return the conditions on the record alone, by the numbers of their variables: canonical text, and the condition as a column."""
+        compiler = Compiler(self.query.clause, self._names, values_getter(value_type))
+        return {label: (text, compiler.column(span, own=label)) for label, text, span in self._plain()}
+
     def ties(self, value_type: Any) -> Callable[[Any], Any] | None:
         """Return what sorts records of the same time: the columns of ORDER BY after the first, None without any."""
         columns = [_getter(value_type, column.name) for column in self.query.order_by[1:]]
@@ -98,7 +105,7 @@ class Recognizer:
         parts += [f"within {query.within_ms}", f"local {plan.local}", f"back {plan.looks_back}"]
         return "match_recognize " + " ".join(parts)
 
-    def fail(self, column: Column, message: str) -> NoReturn:
+    def fail(self, column: ColumnName, message: str) -> NoReturn:
         """Raise an error that points at a column of PARTITION BY or ORDER BY.
 
         Raises:
@@ -110,20 +117,26 @@ class Recognizer:
 
     def _shared(self, conditions: Sequence[Expression | None], value_type: Any, shared: Shared) -> Iterator[Expression | None]:
         """Yield the conditions, those on the record alone as functions of what is shared."""
-        query = self.query
         known: dict[str, Expression] = {}
-        for label, (name, condition) in enumerate(zip(query.variables, conditions, strict=True)):
+        plain = {label: (text, span) for label, text, span in self._plain()}
+        for label, condition in enumerate(conditions):
+            if label not in plain:
+                yield condition
+                continue
+            text, span = plain[label]
+            get = Compiler(self.query.clause, self._names, values_getter(value_type)).compile(span, own=label).get
+            test = shared(text, get)
+            yield known.setdefault(text, _of_row(test))
+
+    def _plain(self) -> Iterator[tuple[int, str, Span]]:
+        """Yield the variables whose condition only asks for fields of the record: number, canonical text, place."""
+        query = self.query
+        for label, name in enumerate(query.variables):
             span = query.defines.get(name)
-            if span is None or EVENT_TIME in query.clause.text[span.start : span.end]:
-                yield condition
-                continue
-            compiled = Compiler(query.clause, self._names, _nothing, lambda path: Any).compile(span, own=label)
-            if not compiled.plain:
-                yield condition
-                continue
-            get = Compiler(query.clause, self._names, values_getter(value_type)).compile(span, own=label).get
-            test = shared(compiled.text, get)
-            yield known.setdefault(compiled.text, _of_row(test))
+            if span is not None and EVENT_TIME not in query.clause.text[span.start : span.end]:
+                compiled = Compiler(query.clause, self._names, _nothing, lambda path: Any).compile(span, own=label)
+                if compiled.plain:
+                    yield label, compiled.text, span
 
     def _plan(self, field: Field, columns: Callable[[Any], dict[str, Any]], type_of: Callable[[str], Any] = lambda path: Any) -> Plan:
         query = self.query

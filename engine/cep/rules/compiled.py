@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from engine.cep.conditions import TakenBy
-from engine.cep.linear import linear_matcher
+from engine.cep.linear import RepetitionMatcher, linear_matcher
 from engine.cep.matcher import RECORDS_MAX, Matcher, NfaMatcher, Shape
 from engine.cep.nfa import compile_pattern
 from engine.cep.recognize.measures import Recognized
@@ -16,6 +16,7 @@ from engine.cep.recognize.recognizer import Recognizer
 from engine.cep.rules.expressions import Expressions
 from engine.cep.rules.pattern import make_pattern, make_skip, names_of
 from engine.cep.rules.rule import Rule, check_rule
+from engine.cep.rules.screen import Asked, Screen, screen_of_pattern, screen_of_rows
 from engine.cep.rules.sharing import Sharing, Test
 from engine.errors import ConfigError, RecordError
 
@@ -46,6 +47,8 @@ class CompiledRule:
     Attributes:
         ties: Sorts records of the same time, None for arrival.
         asked: Texts of its conditions on the record alone (see `engine.cep.rules.sharing`).
+        screen: What tells the records that cannot matter to it, None where any may.
+        screened: The matcher for what the screen lets through; None for the same.
     """
 
     rule: Rule
@@ -53,6 +56,8 @@ class CompiledRule:
     within_ms: int | None
     ties: Callable[[Any], Any] | None = None
     asked: tuple[str, ...] = ()
+    screen: Screen | None = None
+    screened: Matcher | None = None
 
 
 def compile_rule(rule: Rule, frame: Frame, sharing: Sharing | None = None) -> CompiledRule | None:
@@ -98,7 +103,10 @@ def _from_sql(rule: Rule, sql: str, frame: Frame, sharing: Sharing) -> CompiledR
         return sharing.test(text, test)
 
     matcher = recognizer.matcher(frame.value_type, timeouts=rule.timeouts, shared=shared, **limits)
-    return CompiledRule(rule, matcher, query.within_ms, recognizer.ties(frame.value_type), tuple(asked))
+    ties = recognizer.ties(frame.value_type)
+    columns = {label: Asked(*found) for label, found in recognizer.columns(frame.value_type).items()}
+    screen = screen_of_rows(matcher.plan, columns) if ties is None else None
+    return CompiledRule(rule, matcher, query.within_ms, ties, tuple(asked), screen)
 
 
 def _from_pattern(rule: Rule, frame: Frame, sharing: Sharing) -> CompiledRule:
@@ -114,7 +122,10 @@ def _from_pattern(rule: Rule, frame: Frame, sharing: Sharing) -> CompiledRule:
         raise RecordError("timeouts: without a limit nothing runs out of time; give the pattern a `within`")
     fast = None if rule.timeouts else linear_matcher(pattern, skip, **options)
     matcher = fast or NfaMatcher(automaton, skip, timeouts=rule.timeouts, **options)
-    return CompiledRule(rule, matcher, automaton.within_ms, asked=tuple(expressions.asked))
+    screen = screen_of_pattern(pattern, matcher, expressions.known)
+    # All that is let through of a repeated stage fulfils its condition.
+    screened = matcher.of_fitting() if isinstance(matcher, RepetitionMatcher) else None
+    return CompiledRule(rule, matcher, automaton.within_ms, asked=tuple(expressions.asked), screen=screen, screened=screened)
 
 
 def _shape(rule: Rule, expressions: Expressions, stages: Sequence[str]) -> Shape:

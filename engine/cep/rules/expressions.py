@@ -18,6 +18,7 @@ from engine.cep.recognize.expressions import Compiler, Names
 from engine.cep.recognize.lexer import Clause
 from engine.cep.recognize.recognizer import EVENT_TIME, fields_getter, types_getter, values_getter
 from engine.cep.recognize.view import MISFITS, View, initial_accs, next_accs
+from engine.cep.rules.screen import Asked
 from engine.cep.rules.sharing import Sharing, Test
 from engine.errors import ConfigError, RecordError
 
@@ -34,10 +35,12 @@ class Expressions:
 
     Attributes:
         asked: Canonical texts of the conditions that the record alone decides.
+        known: Those conditions as columns, by their functions.
     """
 
     def __init__(self, stages: Sequence[str], value_type: Any, sharing: Sharing | None = None) -> None:
         self.asked: list[str] = []
+        self.known: dict[Test, Asked] = {}
         self._sharing = sharing or Sharing()
         names = [stage.upper() for stage in stages]
         if len(set(names)) < len(names):
@@ -59,8 +62,10 @@ class Expressions:
         if compiled.plain and EVENT_TIME not in sql:
             # The record alone decides, and nothing of a view is asked for but it.
             self.asked.append(compiled.text)
-            get_of_value = Compiler(Clause(sql), self._names, self._field_of_value).compile(Span(0, len(sql)), own=label).get
-            return _naming(self._sharing.test(compiled.text, get_of_value), what, sql)
+            of_value, whole = Compiler(Clause(sql), self._names, self._field_of_value), Span(0, len(sql))
+            named = _naming(self._sharing.test(compiled.text, of_value.compile(whole, own=label).get), what, sql)
+            self.known[named] = Asked(compiled.text, of_value.column(whole, own=label))
+            return named
         get, labels, view = compiled.get, self._labels, View()
         view.closed = True
 

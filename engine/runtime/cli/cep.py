@@ -192,7 +192,9 @@ def _get(url: str, token: str | None) -> tuple[int, dict[str, Any]]:
         except ValueError:
             return error.code, {"error": f"no worker of ours answers there (status {error.code})"}
     except (urllib.error.URLError, TimeoutError, ValueError) as error:
-        raise UnavailableError(f"no worker answers at {url.partition('/state/')[0]}: {getattr(error, 'reason', error)}") from error
+        where, reason = url.partition("/state/")[0], getattr(error, "reason", error)
+        advice = "start one by `streamforge worker`, or give the web address of a running one by --worker"
+        raise UnavailableError(f"no worker answers at {where}: {reason}; {advice}") from error
 
 
 def _page(answer: Mapping[str, Any]) -> Iterator[str]:
