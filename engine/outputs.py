@@ -9,7 +9,6 @@ from engine.errors import RecordError
 from engine.records import Headers, OutputColumns, TopicPartition
 from engine.topics import RECORD_BYTES_MAX
 
-_HASHES_MAX = 200_000
 _OVERHEAD_BYTES = 100
 """What Kafka adds to a record that stands alone in its batch: 61 bytes, and lengths and differences of at most 39."""
 
@@ -31,6 +30,7 @@ class Outputs:
         own_partition: Where records without a key go.
         key_hashes: Hashes of the bytes of some keys; cached here, since the same keys come again.
         bytes_max: Largest record that a topic takes; `RECORD_BYTES_MAX` for others.
+        hashes_max: How many hashes are kept from one commit to the next.
     """
 
     def __init__(
@@ -41,12 +41,14 @@ class Outputs:
         own_partition: int,
         key_hashes: Callable[[Sequence[bytes]], list[int]],
         bytes_max: Mapping[str, int] | None = None,
+        hashes_max: int = 200_000,
     ) -> None:
         self._partition_counts = partition_counts
         self._partitions = partitions
         self._own_partition = own_partition
         self._bytes_max = bytes_max or {}
         self._key_hashes = key_hashes
+        self._hashes_max = hashes_max
         self._hashes: dict[bytes | None, int] = {None: own_partition}
         self._topics: dict[str, list[OutputColumns]] = {}
         self.records = 0
@@ -87,8 +89,6 @@ class Outputs:
             _extend(partitions[used.pop()], timestamps, keys, values)
         else:
             _spread(partitions, hashes, timestamps, keys, values)
-        if len(self._hashes) > _HASHES_MAX:
-            self._hashes = {None: self._own_partition}
 
     def fits(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = ()) -> bool:
         """Return whether a topic takes a record of this size."""
@@ -148,6 +148,8 @@ class Outputs:
         }
         self._topics = {}
         self.records = self.payload_bytes = 0
+        if len(self._hashes) > self._hashes_max:
+            self._hashes = {None: self._own_partition}
         return taken
 
     def _columns(self, topic: str) -> list[OutputColumns]:

@@ -100,6 +100,7 @@ class Task:
             own_partition=number,
             key_hashes=key_hashes,
             bytes_max=_default_limits(plan) if record_bytes_max is None else record_bytes_max,
+            hashes_max=cache_entries_max,
         )
         self.counters: Counter[tuple[str, str, str]] = Counter()
         self.dirty = False

@@ -1,10 +1,13 @@
 """Outputs: every way of adding records puts them where one after the other would."""
 
+from collections.abc import Sequence
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.outputs import Outputs
-from engine.records import OutputColumns, TopicPartition
+from engine.records import Headers, OutputColumns, TopicPartition
 from state.hashing import key_hash, key_hashes
 from tests.effort import examples
 
@@ -62,3 +65,26 @@ def test_add_places_by_other_bytes_than_the_key() -> None:
     made = outputs()
     made.add("wide", [b"x", b"y"], [b"1", b"2"], [1, 2], placed_by=[b"a", b"a"])
     assert list(made.take()) == [TopicPartition("wide", key_hash(b"a") % 3)]
+
+
+@pytest.mark.parametrize("headers", [None, [(("name", b"value"),)]])
+def test_hashes_beyond_the_limit_are_forgotten_at_a_commit(headers: list[Headers] | None) -> None:
+    asked: list[bytes] = []
+
+    def hashes(keys: Sequence[bytes]) -> list[int]:
+        asked.extend(keys)
+        return key_hashes(keys)
+
+    made = Outputs({}, partitions=3, own_partition=2, key_hashes=hashes, hashes_max=3)
+
+    def commit(*keys: bytes) -> list[bytes]:
+        """Return the keys that were hashed."""
+        asked.clear()
+        for key in keys:
+            made.add("wide", [key], [b"1"], [1], headers)
+        made.take()
+        return list(asked)
+
+    assert commit(b"a", b"b", b"a") == [b"a", b"b"]
+    assert commit(b"b", b"c", b"a") == [b"c"], "four with the one of records without a key: too many from here on"
+    assert commit(b"b", b"c", b"a") == [b"b", b"c", b"a"]
