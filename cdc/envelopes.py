@@ -19,6 +19,7 @@ SHAPE_ERRORS = (AttributeError, TypeError, LookupError, ValueError, ArithmeticEr
 """What reading a record raises that has something else in a place than Debezium puts there: it is bad, and no error of the program's."""
 
 _WITH_ROWS = ("r", "c", "u")
+_NUMBERS = frozenset((int, type(None)))
 
 
 class Source(Struct):
@@ -91,12 +92,21 @@ def envelope_decoder(rows: RowType) -> Callable[[Any], Any]:
 
 
 def envelope_of(value: dict[str, Any]) -> Envelope | None:
-    """Return the envelope in a record read from Avro, None if it is another kind of record."""
+    """Return the envelope in a record read from Avro, None if it is another kind of record.
+
+    Raises:
+        RecordError: Something else stands in the place of a number.
+    """
     source = value.get("source")
     if not isinstance(source, dict) or not isinstance(value.get("op"), str):
         return None
     block, message = value.get("transaction"), value.get("message")
     get = source.get
+    numbers = [get("ts_ms"), get("txId"), get("lsn"), value.get("ts_ms")]
+    if block:
+        numbers += [block.get("total_order"), block.get("data_collection_order")]
+    if not _NUMBERS.issuperset(map(type, numbers)):
+        raise RecordError(f"times, LSNs and orders of a change are whole numbers, and not {numbers}")
     return Envelope(
         value["op"],
         Source(get("ts_ms"), get("snapshot"), get("db"), get("sequence"), get("schema"), get("table"), get("txId"), get("lsn")),

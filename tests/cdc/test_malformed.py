@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from cdc import Scale, avro, debezium, heartbeats, jsonschema, outbox, protobuf, transaction_marks
+from cdc import Change, Scale, avro, debezium, heartbeats, jsonschema, outbox, protobuf, transaction_marks
 from cdc.avro_form import AvroForm
 from engine.errors import RecordError
 from engine.records import RecordBatch
@@ -57,6 +57,9 @@ def check(codec: Any, topic: str, key: bytes | None, value: bytes, headers: Any)
     found = codec.decode_batch(RecordBatch(topic, 0, range(1), [0], [key], [value], 0, 1, read_headers=lambda: [headers]))
     assert len(found.values) == 1
     assert all(isinstance(error, RecordError) for error in found.errors.values())
+    for change in (value for value in found.values if isinstance(value, Change)):
+        numbers = (change.position.lsn, change.position.commit_lsn, change.source_ms, change.captured_ms)
+        assert {type(number) for number in numbers} <= {int, type(None)}, "what compares positions and times would stop its task"
 
 
 @pytest.mark.parametrize("capture", CAPTURES)
@@ -80,6 +83,22 @@ def test_avro_is_decoded_or_refused(capture: str, data: st.DataObject) -> None:
     raw[at : data.draw(st.integers(at, len(raw)))] = data.draw(st.binary(max_size=12))
     for codec in codecs(schemas(capture)):
         check(codec, record["topic"], record["key"], bytes(raw), record["headers"])
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"source": {"lsn": "x"}}, {"source": {"lsn": 1.5}}, {"source": {"ts_ms": "now"}}, {"source": {"txId": [1]}}, {"ts_ms": True},
+        {"source": {"sequence": "[1, 2"}}, {"source": {"sequence": 5}}, {"transaction": {"id": "1:2", "total_order": "a"}},
+    ],
+)  # fmt: skip
+def test_what_is_no_number_where_debezium_puts_one_is_refused(broken: Any) -> None:
+    whole: dict[str, Any] = {"op": "c", "after": {"id": 1}, "source": {"lsn": 5}, **broken}
+    for codec in codecs()[:2]:
+        found = codec.decode_batch(
+            RecordBatch("t", 0, range(1), [0], [b'{"id":1}'], [json.dumps(whole).encode()], 0, 1, read_headers=lambda: [[]])
+        )
+        assert isinstance(found.errors[0], RecordError)
 
 
 DEEP = b'{"a":' * 100_000

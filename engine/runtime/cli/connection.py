@@ -83,5 +83,5 @@ async def partitions_of(transport: Transport, topic: str) -> list[TopicPartition
     """
     counts = await transport.partition_counts([topic])
     if topic not in counts:
-        raise ConfigError(f"topic {topic!r} does not exist; create it with: streamforge topics create {topic}")
+        raise ConfigError(f"topic {topic!r} does not exist; create it with: streamforge topics create {topic} --partitions N")
     return [TopicPartition(topic, number) for number in range(counts[topic])]
