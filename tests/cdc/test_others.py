@@ -267,11 +267,12 @@ def test_key_of_an_outbox_may_be_text_that_is_no_json() -> None:
         outbox(str, raw=True, registry={})
 
 
-def rows_in_a_pipeline(capture: str, table: str, row: Any) -> dict[Any, Any]:
+def rows_in_a_pipeline(capture: str, table: str, row: Any, key: Any = "id", key_type: Any = str) -> dict[Any, Any]:
     """Return the rows that a table of changes holds, by the keys of the stream."""
     app = Topology("others", partitions=3)
     options = {name: value for name, value in options_of(capture, table).items() if name != "columns" or row is dict}
-    source = app.source(topic(capture, table), codec=debezium(row, registry=schemas(capture), **options), key="id", time="source_ms")
+    codec: Any = debezium(row, registry=schemas(capture), **options)
+    source = app.source(topic(capture, table), codec=codec, key=key, key_type=key_type, time="source_ms")
 
     @app.pipeline(source)
     def copies(changes: Stream[Any, Change[Any]]) -> Sink:
@@ -330,6 +331,37 @@ def test_a_table_follows_keys_that_are_neither_text_nor_whole_numbers(capture: s
         assert {type(key) for key in rows} == {key_type}
     found = {key if isinstance(key, key_type) else read(key): (row["n_changes"], row["note"]) for key, row in rows.items()}
     assert found == {read(key): (int(number), note) for key, number, note in truth()[table][1:]}
+
+
+class LineKey(Struct, frozen=True):
+    code: str
+    day: date
+    n: int
+
+
+class Line(Struct, frozen=True):
+    code: str
+    day: date
+    n: int
+    n_changes: int
+    note: str
+
+
+@pytest.mark.parametrize("row", [dict, Line])
+@pytest.mark.parametrize("capture", ["eu.west-1.shop.jsonschema", "uni.avro", "plain.json"])
+def test_a_table_follows_keys_of_several_columns(capture: str, row: Any) -> None:
+    if capture == "uni.avro" and row is Line:
+        pytest.skip("its columns have other names there")
+
+    def key(change: Change[Any]) -> LineKey:
+        assert change.key is not None
+        return LineKey(*change.key.values())
+
+    rows = rows_in_a_pipeline(capture, "key_composite", row, key, LineKey)
+    found = {(key.code, key.day, key.n): key for key in rows}
+    assert found.keys() == {(code, date.fromisoformat(day), int(n)) for code, day, n, *_ in truth()["key_composite"][1:]}
+    notes = {row["note"] for row in rows.values()}
+    assert notes == {row[4] for row in truth()["key_composite"][1:]}
 
 
 def said_of_key(key: str) -> Any:
