@@ -34,6 +34,7 @@ from cdc.change import Change, Op, Position
 from cdc.database import Column, Database, kind_of, widened
 from cdc.net import net_of
 from cdc.packing import row_codec
+from cdc.replica_keys import fitting_keys
 from engine.errors import RecordError
 from engine.records import TopicPartition
 
@@ -129,6 +130,7 @@ class Replica:
 
     def _apply_table(self, table: str, changes: Sequence[Change[dict[str, Any]]]) -> int:
         work, truncated = _Work(), self._truncated(table)
+        changes = fitting_keys(table, changes, lambda: self._columns_of(table))
         self._load_guards(table, _keys_of(changes), work)
         net = net_of(changes, work.stored, truncated, _pack_key)
         if net is None:

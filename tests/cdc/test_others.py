@@ -339,7 +339,7 @@ class LineKey(Struct, frozen=True):
     n: int
 
 
-class Line(Struct, frozen=True):
+class KeyedLine(Struct, frozen=True):
     code: str
     day: date
     n: int
@@ -347,10 +347,10 @@ class Line(Struct, frozen=True):
     note: str
 
 
-@pytest.mark.parametrize("row", [dict, Line])
+@pytest.mark.parametrize("row", [dict, KeyedLine])
 @pytest.mark.parametrize("capture", ["eu.west-1.shop.jsonschema", "uni.avro", "plain.json"])
 def test_a_table_follows_keys_of_several_columns(capture: str, row: Any) -> None:
-    if capture == "uni.avro" and row is Line:
+    if capture == "uni.avro" and row is KeyedLine:
         pytest.skip("its columns have other names there")
 
     def key(change: Change[Any]) -> LineKey:

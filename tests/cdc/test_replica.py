@@ -1,10 +1,12 @@
 """Copies of tables in DuckDB and PostgreSQL: what the captures of a real Debezium come to, exactly once, whatever is repeated."""
 
 import json
+from datetime import date, time
 from decimal import Decimal
 from itertools import permutations
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -182,3 +184,39 @@ def test_long_value_moves_through_keys_in_whatever_order_their_partitions_are_re
     assert rows(database, "t") == [{"id": 3, "note": "long", "n": 2}]
     assert replica.apply(some) == 3, "the last change of each key is where its guard is"
     assert rows(database, "t") == [{"id": 3, "note": "long", "n": 2}]
+
+
+def plain(*, key: dict[str, Any], row: dict[str, Any] | None = None) -> Change[dict[str, Any]]:
+    """Return a row as it is now, or a tombstone: unwrapped records that say no more."""
+    return Change(op=Op.DELETE if row is None else Op.UPDATE, key=key, after=row)
+
+
+UUID_1 = UUID("6f1c2f0e-4a3d-4c5b-9e11-012345678901")
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_tombstone_whose_key_has_no_schema_deletes_the_row_of_the_column_s_type(database: Database, together: bool) -> None:
+    replica, place = Replica(database), TopicPartition("t", 0)
+    first, second = (plain(key={"id": UUID_1, "day": date(2026, 2, day)}, row={"id": UUID_1, "day": date(2026, 2, day)}) for day in (1, 2))
+    tombstone = plain(key={"id": str(UUID_1), "day": 20_485})  # as JSON without schemas has it: days since 1970
+    for changes in [[first, second, tombstone]] if together else [[first, second], [tombstone]]:
+        replica.apply([Batch("t", changes, place, 1)])
+    assert [row["day"] for row in rows(database, "t")] == [date(2026, 2, 2)]
+
+
+@pytest.mark.parametrize(("value", "told"), [(Decimal("1.5"), "AQ=="), (time(10), 36_000_000), (b"x", "eA=="), (UUID_1, "no UUID")])
+def test_tombstone_whose_key_may_be_several_things_is_refused(database: Database, value: Any, told: Any) -> None:
+    replica, place = Replica(database), TopicPartition("t", 0)
+    replica.apply([Batch("t", [plain(key={"id": value}, row={"id": value})], place, 1)])
+    with pytest.raises(RecordError, match=r"table 't': a tombstone has the key id = .*key.converter.schemas.enable=true"):
+        replica.apply([Batch("t", [plain(key={"id": told})], place, 2)])
+    assert len(rows(database, "t")) == 1 and replica.positions() == {place: 1}
+
+
+def test_column_of_the_key_that_is_in_no_row_tells_rows_apart(database: Database) -> None:
+    """Two tables in one topic, by ByLogicalTableRouter."""
+    replica = Replica(database)
+    a, b = ({"__dbz__physicalTableIdentifier": f"pg.public.parts_{name}", "id": 1} for name in "ab")
+    changes = [plain(key=a, row={"id": 1, "v": "a"}), plain(key=b, row={"id": 1, "v": "b"}), plain(key=b)]
+    replica.apply([Batch("t", changes, TopicPartition("t", 0), 3)])
+    assert rows(database, "t") == [{**a, "v": "a"}]
