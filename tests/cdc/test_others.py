@@ -267,12 +267,12 @@ def test_key_of_an_outbox_may_be_text_that_is_no_json() -> None:
         outbox(str, raw=True, registry={})
 
 
-def rows_in_a_pipeline(capture: str, table: str, row: Any, key: Any = "id", key_type: Any = str) -> dict[Any, Any]:
+def rows_in_a_pipeline(capture: str, table: str, row: Any, key: Any = "id", **typed: Any) -> dict[Any, Any]:
     """Return the rows that a table of changes holds, by the keys of the stream."""
     app = Topology("others", partitions=3)
     options = {name: value for name, value in options_of(capture, table).items() if name != "columns" or row is dict}
     codec: Any = debezium(row, registry=schemas(capture), **options)
-    source = app.source(topic(capture, table), codec=codec, key=key, key_type=key_type, time="source_ms")
+    source = app.source(topic(capture, table), codec=codec, key=key, **typed, time="source_ms")
 
     @app.pipeline(source)
     def copies(changes: Stream[Any, Change[Any]]) -> Sink:
@@ -357,7 +357,7 @@ def test_a_table_follows_keys_of_several_columns(capture: str, row: Any) -> None
         assert change.key is not None
         return LineKey(*change.key.values())
 
-    rows = rows_in_a_pipeline(capture, "key_composite", row, key, LineKey)
+    rows = rows_in_a_pipeline(capture, "key_composite", row, key, key_type=LineKey)
     found = {(key.code, key.day, key.n): key for key in rows}
     assert found.keys() == {(code, date.fromisoformat(day), int(n)) for code, day, n, *_ in truth()["key_composite"][1:]}
     notes = {row["note"] for row in rows.values()}
