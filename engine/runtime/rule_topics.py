@@ -58,7 +58,7 @@ def find_topic(app: App | None, topic: str | None) -> RuleTopic:
 
 
 def read_rules(raw: bytes) -> list[Rule]:
-    """Return the rules of a file: one object, a list of them, or one a line.
+    """Return the rules of a file: one object, a list of them, or one a line. Each is a rule, or a record line of `streamforge run`.
 
     Raises:
         RecordError: One is no rule, with the reason and, of several, its line or its number.
@@ -78,10 +78,27 @@ def read_rules(raw: bytes) -> list[Rule]:
     rules: list[Rule] = []
     for place, piece in pieces:
         try:
-            rules.append(parse_rule(piece))
+            rules.append(_rule_of(piece))
         except RecordError as error:
             raise RecordError(f"{place}{error}") from error
     return rules
+
+
+def _rule_of(piece: bytes) -> Rule:
+    """Return the rule, which may be the value of a record line: {"key": id, "value": rule}."""
+    try:
+        line = msgspec.json.decode(piece, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return parse_rule(piece)  # which says what is wrong
+    if "value" not in line or "id" in line:
+        return parse_rule(piece)
+    if bytes(line["value"]) == b"null":
+        raise RecordError("a record without a value removes a rule; do that by `streamforge cep rules remove ID`")
+    rule = parse_rule(bytes(line["value"]))
+    key = msgspec.json.decode(line["key"]) if "key" in line else rule.id
+    if key != rule.id:
+        raise RecordError(f"the record's key is {key!r} and its rule's id {rule.id!r}: they must be the same")
+    return rule
 
 
 def _is_json(text: bytes) -> bool:

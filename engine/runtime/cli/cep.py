@@ -80,6 +80,8 @@ def list_(pipelines: str | None, broker: str | None, topic: str | None, as_json:
 def put(file: Any, pipelines: str | None, broker: str | None, topic: str | None, as_json: bool) -> None:
     """Put the rules of FILE ("-": standard input): one JSON object, a list, or one a line. All of them, or none.
 
+    A line may be a rule, or a record line as `streamforge run` takes it: {"key": id, "value": rule}.
+
     With --app they are held against the pipelines that will run them, and nothing is sent if one could not run.
     """
     target, meant = _meant("cep rules put", pipelines, broker, topic)

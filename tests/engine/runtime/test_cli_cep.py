@@ -28,6 +28,24 @@ def test_cep_rules_are_read_as_a_list_or_one_a_line(raw: bytes) -> None:
     assert read_rules(msgspec.json.format(ONE)) == read_rules(ONE)
 
 
+def test_cep_rules_are_read_from_the_record_lines_that_run_takes() -> None:
+    lines = b'{"key": "one", "value": ' + ONE + b'}\n{"value": ' + TWO + b', "headers": {}}'
+    assert read_rules(lines) == read_rules(ONE + b"\n" + TWO)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"key": "other", "value": ' + ONE + b"}", "must be the same"),
+        (b'{"key": "one", "value": null}', "cep rules remove ID"),
+        (b'{"key": "one", "value": {"id": "one"}}', "missing required field `version`"),
+    ],
+)
+def test_cep_record_lines_without_a_rule_are_refused(line: bytes, message: str) -> None:
+    with pytest.raises(RecordError, match=message):
+        read_rules(line)
+
+
 @pytest.mark.parametrize("raw", [b"", b"[]", b"{", ONE + b"\nnonsense", b'{"id": "x"}'])
 def test_cep_rules_that_are_none_are_refused(raw: bytes) -> None:
     with pytest.raises(RecordError):
