@@ -71,6 +71,7 @@ class Slowest:
     partition: TopicPartition
     watermark: int | None
     is_here: bool
+    is_opening: bool = False
 
 
 class Alignment:
@@ -229,8 +230,14 @@ class Alignment:
         known += [(heard.said.watermark, other) for other, heard in self._counting(group) if heard.said.watermark is not None]
         floor, slowest = min(known)
         if unknown and floor + self._max_skew_ms >= own[partition]:
-            return Slowest(unknown[0], None, unknown[0] in self._here)
-        return Slowest(slowest, floor, slowest in self._here)
+            return self._slowest(unknown[0], None)
+        return self._slowest(slowest, floor)
+
+    def _slowest(self, partition: TopicPartition, watermark: int | None) -> Slowest:
+        group = self._groups[partition.topic]
+        heard, is_here = self._heard[group].get(partition), partition in self._here
+        is_opening = partition in self._opening[group] or (not is_here and heard is not None and heard.said.is_opening)
+        return Slowest(partition, watermark, is_here, is_opening)
 
     # -- how it is found out
 
@@ -280,6 +287,12 @@ class Alignment:
                 wake()
         if abs(own - self._reported[group]) > self._max_skew_ms // _NEWS:
             self.on_news()
+
+
+def announce(alignment: Alignment | None, partitions: Iterable[TopicPartition]) -> None:
+    """Say that partitions are going to be opened, if anybody waits for anybody."""
+    if alignment is not None:
+        alignment.opens(partitions)
 
 
 def align(alignment: Alignment | None, task: Task, intake: Intake) -> None:

@@ -200,7 +200,7 @@ class TimeWatch:
                 continue
             what = self._waiting(partition, source.watermark, slowest)
             suspects.append(_Suspect(f"waits {topic}", source.watermark, self._stall_s, what, is_curable=False, is_on_purpose=True))
-            stuck = None if slowest.is_here else await self._stuck([slowest.partition], now_s)
+            stuck = None if slowest.is_here or slowest.is_opening else await self._stuck([slowest.partition], now_s)
             if stuck is not None:
                 sign = (slowest.partition, slowest.watermark)
                 suspects.append(_Suspect(f"skew {topic}", sign, self._stall_s, f"{what}: {stuck}", is_curable=False))
@@ -215,6 +215,8 @@ class TimeWatch:
             far = "of which nobody knows yet how far it is"
         else:
             far = f"which is at {slowest.watermark}, {(watermark - slowest.watermark) / 1_000:g} s behind"
+        if slowest.is_opening:
+            far += ", and is being opened"
         return f"{partition.topic}-{partition.partition} waits at {watermark} (max_skew) for {other} of {where}, {far}"
 
     async def _foreign(self, task: Task, held_here: frozenset[int], now_s: float) -> list[_Suspect]:

@@ -18,7 +18,7 @@ from typing import NoReturn
 from engine.block import MIN_TIME
 from engine.errors import DiskError, FencedError, StateError, UnavailableError
 from engine.records import RecordBatch, TopicPartition
-from engine.runtime.alignment import align
+from engine.runtime.alignment import align, announce
 from engine.runtime.breakdown import RefusedOutputError, TaskDroppedError, closed_how, describe, stack_of
 from engine.runtime.broadcast_feed import BroadcastFeed
 from engine.runtime.checkpointing import TaskCheckpoints
@@ -82,8 +82,7 @@ class TaskRunner:
     def start(self, before: Holder | None = None) -> None:
         """Begin to open the task, once the one who held it before on this worker has ended."""
         self._metrics.held = True
-        if self._shell.alignment is not None:
-            self._shell.alignment.opens(self.inputs)
+        announce(self._shell.alignment, self.inputs)
         self.holder.start(self._run(before))
 
     def offer(self, batch: RecordBatch) -> None:
@@ -214,6 +213,7 @@ class TaskRunner:
             self.holder.check()
             await asyncio.sleep(limits.retry_first_s)
         self.holder.check()
+        announce(self._shell.alignment, self.inputs if was_running else ())  # what fails again and again is not waited for
         self._life.to(Phase.OPENING)
 
     async def _empty_store(self) -> None:

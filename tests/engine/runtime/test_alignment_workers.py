@@ -79,7 +79,7 @@ def test_alignment_partition_being_opened_elsewhere_counts_with_what_was_heard_o
     for second in range(1, 60):  # its restore takes long
         alignment.hear(other(opening=True), float(second))
         assert alignment.forget(float(second)) == []
-        assert alignment.waits_for(P1) == Slowest(P0, 100, is_here=False)
+        assert alignment.waits_for(P1) == Slowest(P0, 100, is_here=False, is_opening=True)
     alignment.hear(other(198), 60.0)
     assert not waits(alignment)
 
@@ -90,7 +90,7 @@ def test_alignment_partition_being_opened_elsewhere_of_which_nothing_is_known_li
     assert not waits(alignment)
     alignment.reached(P1, 511, idle=False)
     assert alignment.must_wait(P1, lambda: woken.append("woken"))
-    assert alignment.waits_for(P1) == Slowest(P0, None, is_here=False)
+    assert alignment.waits_for(P1) == Slowest(P0, None, is_here=False, is_opening=True)
     alignment.hear(other(505), 1.0)
     assert woken == ["woken"] and not waits(alignment)
 
@@ -100,7 +100,7 @@ def test_alignment_partition_that_moves_here_counts_with_what_was_heard_of_it_un
     alignment.hear(other(100), 0.0)
     alignment.opens([P0])
     assert alignment.must_wait(P1, lambda: woken.append("woken"))
-    assert alignment.waits_for(P1) == Slowest(P0, 100, is_here=True)
+    assert alignment.waits_for(P1) == Slowest(P0, 100, is_here=True, is_opening=True)
     alignment.reached(P0, 195, idle=False)
     assert woken == ["woken"] and not waits(alignment)
     alignment.hear(other(100), 1.0)  # its old owner knows less than this worker

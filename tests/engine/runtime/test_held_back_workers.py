@@ -67,6 +67,35 @@ async def test_waiting_for_a_partition_of_another_worker_that_has_input_and_does
 
 
 @virtual_time
+async def test_waiting_for_a_partition_that_is_being_opened_on_another_worker_is_no_fault_however_long_that_takes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "engine.runtime.held_back")
+    world = World(apps("clicks", idle=None))
+    workers = await two_workers(world, limits=LIMITS)
+    slow, fast = await held(world, workers)
+    restored, goes_on = asyncio.Event(), slow.transport.open_reader
+
+    async def open_reader(partition: TopicPartition, offset: int) -> object:
+        while partition.topic == world.plan.changelog_topic and not restored.is_set():
+            slow.runner.metrics.task(1).restored_entries += 1  # it gets on
+            await asyncio.sleep(0.5)
+        return await goes_on(partition, offset)
+
+    slow.transport.open_reader = open_reader  # type: ignore[method-assign,assignment]
+    send(world, P1, "slow", FAR[1:])
+    slow.disk[1].clear()
+    slow.runner.tasks[1].doubt("it is to be opened again")
+    await asyncio.sleep(60.0)
+    assert fast.runner.not_ready() == [] and count(world, "fast") <= 65
+    assert "s behind, and is being opened" in caplog.text
+    restored.set()
+    await eventually(lambda: (count(world, "slow"), count(world, "fast")) == (1_000, 1_000), 20)
+    for worker in workers:
+        await worker.stop()
+
+
+@virtual_time
 async def test_opening_that_gets_no_further_holds_nobody_for_ever(caplog: pytest.LogCaptureFixture) -> None:
     world = World(apps("clicks", idle=None))
     worker = world.worker(limits=LIMITS)
