@@ -183,7 +183,7 @@ class KeptCells:
         first_ms = self._index.next_time()
         if first_ms is None or first_ms > watermark:
             return
-        for indexed_ms, key, sub_bytes, _ in self._index.due(watermark):
+        for indexed_ms, key, sub_bytes, _ in self._index.due(watermark, "any"):
             self._index.delete(indexed_ms, key, sub_bytes)
             sub = self._sub.decode(sub_bytes)
             stored = self._values.get(key, sub)

@@ -4,6 +4,14 @@ There may be far more of them than fit into memory, so only the near ones are he
 known; what lies beyond is read in chunks when time comes near, and what is put beyond is dropped from memory once it is stored.
 As long as all of it fits, the horizon is infinitely far away and the store is never read.
 
+A single time may have more entries than a chunk (a million timers for midnight). Then the horizon stays at that time, the `parted`
+one, and its entries are taken from the store while they are dealt with. The store has them by hash, and they are wanted by key, so a
+part of them is picked out by one look through all, the least ones first, and so on: for n entries and parts of m, n / m times. Who
+does not mind the order gets them in one go. In memory is one part, and of what has been deleted since the commit only where it was.
+
+    chunk 2    (1, a) (1, b) (2, a) (2, b) (2, c) (2, d) (3, a)       horizon 2, parted 2
+                known         read as they are asked for
+
     live      (time, key, sub) -> value                    what is there
     dirty     (time, key, sub) -> value before, None for absent, MISSING for unknown; since the commit
     times     heap of times, by_time their entries         may name entries that are gone: those are passed over, and swept out
@@ -11,11 +19,14 @@ As long as all of it fits, the horizon is infinitely far away and the store is n
     front     times that `due` took from the heap          latest first; their entries are about to be deleted, as a rule
 """
 
-from collections.abc import Callable
-from heapq import heapify, heappop, heappush
-from typing import Any, Generic, TypeVar
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from heapq import heapify, heappop, heappush, merge, nsmallest
+from itertools import takewhile
+from operator import itemgetter
+from typing import Any, Generic, Literal, TypeVar
 
-from state.keys import ID_BYTES, TIME_BYTES, Codec, KeyCodec, KeyParts, decode_time, encode_time, split_key
+from state.keys import ID_BYTES, TIME_BYTES, Codec, KeyCodec, KeyParts, decode_time, encode_time, prefix_end, split_key
 from state.panes import key_order
 from state.section import DECODE_ERRORS, KEY_OF, MISSING, Section
 from state.store import Change
@@ -27,6 +38,10 @@ V = TypeVar("V")
 _START = -(2**63)
 _END = 2**63  # above every time
 _SLACK = 1_000
+_CHUNKS_A_PART = 4
+
+Order = Literal["key", "sub", "any"]
+"""Of the entries of one time: by key bytes and sub; by sub and key bytes; as it comes."""
 
 
 class TimedCells(Generic[K, V]):
@@ -43,6 +58,9 @@ class TimedCells(Generic[K, V]):
         self._by_time: dict[int, Any] = {}  # an entry, or a list of entries
         self._dead = 0
         self._horizon = _START
+        self._parted: int | None = None  # the horizon, if its time has more entries than are read at once
+        self._seen: tuple[bytes, tuple[int, K, bytes]] | None = None  # of the parted time: the first that is there, as of late
+        self._part = 0  # entries of it that are in memory
 
     def get(self, time_ms: int, key: K, sub: bytes = b"") -> V | None:
         """Return the value of an entry, None if there is none."""
@@ -94,22 +112,46 @@ class TimedCells(Generic[K, V]):
             if time >= self._horizon:
                 if self._horizon == _END:
                     return None
-                self._load()
-                continue
+                if self._parted is None:
+                    self._load()
+                    continue
+                if self._has_parted():
+                    return self._parted
+                if time > self._parted:
+                    self._horizon, self._parted = self._parted + 1, None
+                    continue
             at = by_time[time]
             if (any(entry in live for entry in at)) if type(at) is list else at in live:
                 return time
             self._dead -= len(at) if type(at) is list else 1
             del by_time[front.pop() if in_front else heappop(times)]
 
-    def due(self, until_ms: int) -> list[tuple[int, K, bytes, V]]:
-        """Return (time, key, sub, value) of the entries up to and including `until_ms`, by time, key bytes and sub.
+    def due(self, until_ms: int, order: Order = "key") -> Iterator[tuple[int, K, bytes, V]]:
+        """Yield (time, key, sub, value) of the entries up to and including `until_ms`, by time, each once.
 
-        They stay: who has dealt with one deletes it. A jump in time may make very many due; who cannot hold them all asks with
-        `next_time()` for one time after another.
+        They stay: who has dealt with one deletes it. What is put while this goes on may be left out, and so may all that comes behind
+        it; so who does that asks again, until nothing is due.
         """
-        while self._horizon <= until_ms:
-            self._load()
+        low_ms = _START  # what is below has been told
+        while low_ms <= until_ms:
+            if low_ms < self._horizon:
+                high_ms = min(until_ms, self._horizon - 1)
+                found = self._due_in_memory(high_ms, order)
+                yield from found if low_ms == _START else (entry for entry in found if entry[0] >= low_ms)
+                low_ms = high_ms + 1
+            elif self._parted is None:
+                self._load()
+            else:
+                time = self._parted
+                if time < low_ms:
+                    return  # a roll-back has brought back what has been told
+                yield from self._due_parted(time, order)
+                first = self.next_time()
+                if first is not None and first <= time:
+                    return
+                low_ms = time + 1
+
+    def _due_in_memory(self, until_ms: int, order: Order) -> list[tuple[int, K, bytes, V]]:
         by_time, live = self._by_time, self._live
         found: list[tuple[int, K, bytes, V]] = []
         kept: list[int] = []
@@ -126,10 +168,62 @@ class TimedCells(Generic[K, V]):
                 del by_time[time]
         kept.reverse()
         self._front += kept
-        if len(found) > len(kept):
-            order = self._order
-            found.sort(key=lambda item: (item[0], order(item[1]), item[2]))
+        if len(found) > len(kept) and order != "any":
+            found.sort(key=self._rank(order))
         return found
+
+    def _due_parted(self, time: int, order: Order) -> Iterator[tuple[int, K, bytes, V]]:
+        """Yield the entries of the parted time, as they are at the beginning; what is in memory has been put since the commit."""
+        live = self._live
+        at = self._by_time.get(time, [])
+        fresh = [(*entry, live[entry]) for entry in dict.fromkeys(at if type(at) is list else [at]) if entry in live]
+        known = {entry for entry in self._dirty if entry[0] == time} | {item[:3] for item in fresh}
+        if order == "any":
+            decode = self._codec.decode
+            yield from fresh
+            yield from ((*entry, decode(raw)) for _, entry, raw in self._scan_parted(time) if entry not in known)
+            return
+        rank = self._rank(order)
+        yield from merge(sorted(fresh, key=rank), self._sorted_parts(time, known, rank), key=rank)
+
+    def _sorted_parts(self, time: int, known: set[tuple[int, K, bytes]], rank: Callable[[Any], Any]) -> Iterator[tuple[int, K, bytes, V]]:
+        """Yield what the store has of a time beside what is known, in order."""
+        most, decode = self._section.chunk * _CHUNKS_A_PART, self._codec.decode
+        after: Any = None
+        try:
+            while True:
+                ranked = ((rank(entry), entry, raw) for _, entry, raw in self._scan_parted(time) if entry not in known)
+                part = nsmallest(most, (one for one in ranked if after is None or one[0] > after), key=itemgetter(0))
+                self._part = len(part)
+                for _, entry, raw in part:
+                    yield (*entry, decode(raw))
+                if len(part) < most:
+                    return
+                after = part[-1][0]
+        finally:
+            self._part = 0
+
+    def _scan_parted(self, time: int, start: bytes = b"") -> Iterator[tuple[bytes, tuple[int, K, bytes], bytes]]:
+        """Yield store key, entry and value bytes of what the store has of a time."""
+        low = self._section.low + encode_time(time)
+        for raw, value in self._section.store.scan(start or low, prefix_end(low)):
+            yield raw, self._entry_of(raw), value
+
+    def _has_parted(self) -> bool:
+        """Return whether anything that the store has of the parted time is still there."""
+        assert self._parted is not None
+        if self._seen is not None and self._seen[1] not in self._dirty:
+            return True
+        scan = self._scan_parted(self._parted, b"" if self._seen is None else self._seen[0])
+        self._seen = next(((raw, entry) for raw, entry, _ in scan if entry not in self._dirty), None)
+        return self._seen is not None
+
+    def _rank(self, order: Order) -> Callable[[Any], Any]:
+        """Return what entries are sorted by; it differs for any two."""
+        by_key = self._order
+        if order == "sub":
+            return lambda entry: (entry[0], entry[2], by_key(entry[1]))
+        return lambda entry: (entry[0], by_key(entry[1]), entry[2])
 
     def undo(self, entry: tuple[Any, ...]) -> None:
         """Put back what a `put` or `delete` noted."""
@@ -141,9 +235,10 @@ class TimedCells(Generic[K, V]):
             if cell not in self._live:
                 self._index(cell)
             self._live[cell] = old
-        if first and self._dirty.pop(cell) is MISSING:
+        self._seen = None
+        if first and self._dirty.pop(cell) is MISSING and cell[0] < self._horizon:
             # A load since then has passed over what the store has for this entry.
-            self._horizon = min(self._horizon, cell[0])
+            self._horizon, self._parted = cell[0], None
 
     def changes(self) -> list[Change]:
         """Return what differs from the store, in key order."""
@@ -169,24 +264,27 @@ class TimedCells(Generic[K, V]):
                 if entry[0] >= self._horizon and self._live.pop(entry, None) is not None:
                     self._dead += 1
         self._dirty.clear()
+        self._seen = None
         if self._dead > len(self._live) + _SLACK:
             self._sweep()
 
     def size(self) -> int:
         """Return how many entries are in memory."""
-        return len(self._live)
+        return len(self._live) + self._part
 
     def evict(self, number: int) -> None:
-        """Drop about that many entries, the farthest first, but never those of the earliest time. Nothing may be dirty."""
+        """Drop about that many entries, the farthest first; those of the earliest time only if they are many. Nothing may be dirty."""
         live = self._live
         if number <= 0 or not live:
             return
         times = sorted(entry[0] for entry in live)
         cut = times[max(len(times) - number, 0)]
-        if cut == times[0]:
-            cut = next((time for time in times if time > cut), _END)
+        if cut == times[0] and (following := bisect_right(times, cut)) <= self._section.chunk:
+            cut = times[following] if following < len(times) else _END
         if cut < self._horizon:
-            self._horizon = cut
+            self._horizon, self._parted = cut, None
+        if times[-1] >= self._horizon:
+            cut = self._horizon
             self._live = {entry: value for entry, value in live.items() if entry[0] < cut}
             self._sweep()
 
@@ -231,22 +329,28 @@ class TimedCells(Generic[K, V]):
         heapify(self._times)
 
     def _load(self) -> None:
-        """Read the next chunk of the store, up to the end of a time, and move the horizon behind it."""
+        """Read the next chunk of the store, whole times only, and move the horizon behind it; a time too large for it is parted."""
         section, live, dirty, decode = self._section, self._live, self._dirty, self._codec.decode
         start = section.low if self._horizon == _START else section.low + encode_time(self._horizon)
-        last = b""
-        for number, (raw, value) in enumerate(section.store.scan(start, section.high)):
-            time_bytes = raw[ID_BYTES : ID_BYTES + TIME_BYTES]
-            if number >= section.chunk and time_bytes != last:
-                self._horizon = decode_time(raw, ID_BYTES)
-                return
-            last = time_bytes
-            try:
-                key_bytes, sub = split_key(raw, ID_BYTES + TIME_BYTES)
-                entry = (decode_time(raw, ID_BYTES), self._decode_key(key_bytes), sub)
-            except DECODE_ERRORS as error:
-                raise section.foreign_key(raw, error) from error
+        read: list[tuple[tuple[int, K, bytes], bytes]] = []
+        horizon = _END
+        for raw, value in section.store.scan(start, section.high):
+            if len(read) == section.chunk:
+                horizon = decode_time(raw, ID_BYTES)
+                break
+            read.append((self._entry_of(raw), value))
+        self._horizon = horizon
+        if read and read[0][0][0] == horizon:
+            self._parted, self._seen = horizon, None
+            return
+        for entry, value in takewhile(lambda item: item[0][0] < horizon, read):
             if entry not in dirty and entry not in live:
                 live[entry] = decode(value)
                 self._index(entry)
-        self._horizon = _END
+
+    def _entry_of(self, raw: bytes) -> tuple[int, K, bytes]:
+        try:
+            key_bytes, sub = split_key(raw, ID_BYTES + TIME_BYTES)
+            return (decode_time(raw, ID_BYTES), self._decode_key(key_bytes), sub)
+        except DECODE_ERRORS as error:
+            raise self._section.foreign_key(raw, error) from error

@@ -109,7 +109,7 @@ class IntervalJoin(Operator):
         first = self._drops.next_time()
         if first is None or first > until:
             return
-        for due_ms, key, sub, _ in self._drops.due(until):
+        for due_ms, key, sub, _ in self._drops.due(until, "key" if any(self._spec.outer) else "any"):
             self._drops.delete(due_ms, key, sub)
             side, place = sub[0], PLACES.decode(sub[1:])
             held = self._sides.held[side].get(key, place)

@@ -13,7 +13,8 @@ not waited for. A late record is looked up at once; beyond the retention of the 
 """
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from heapq import merge
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from engine.agg.folding import payload_codec
@@ -116,16 +117,10 @@ class AsOf(Operator):
 
     def _release(self, watermark: int, start: int, out: "_Pairs", new: "Sequence[_Entry]" = ()) -> None:
         """Join what is due: of what was held back, and of what is new."""
-        due = list(new)
         first = self._held.next_time()
-        if first is not None and first <= watermark:
-            held = self._held.due(watermark)
-            for timestamp_ms, key, arrived, _ in held:
-                self._held.delete(timestamp_ms, key, arrived)
-            due += held
-        if not due:
+        if not new and (first is None or first > watermark):
             return
-        due.sort(key=_TIME_AND_ARRIVAL)
+        due = merge(self._take_held(watermark), sorted(new, key=_TIME_AND_ARRIVAL), key=_TIME_AND_ARRIVAL)
         if self.context.careful:
             self.emit(out.block(start, start))  # a firing that is undone must not take these along
             out.clear()
@@ -137,6 +132,12 @@ class AsOf(Operator):
                 single = _Pairs()
                 self._join(key, value, timestamp_ms, start, timestamp_ms, single)
                 self.emit(single.block(start, start))
+
+    def _take_held(self, watermark: int) -> Iterator[_Entry]:
+        """Yield what has been held back up to a time, by time and arrival, and keep it no longer."""
+        for entry in self._held.due(watermark, "sub"):
+            self._held.delete(*entry[:3])
+            yield entry
 
     def _join(self, key: Any, value: Any, timestamp_ms: int, before: int, reached: int, out: "_Pairs") -> None:
         if timestamp_ms < reached - self._rows.retention_ms:

@@ -11,6 +11,12 @@ from engine.keys import key_codec
 from engine.operators.base import Operator, OperatorContext, own_time
 from state.values import msgpack_codec
 
+_Entry = tuple[int, Any, Any]
+"""Event time, key, value."""
+
+_MOST = 10_000
+"""So many records go on at once."""
+
 
 class EventTimeOrder(Operator):
     """A sorted buffer, by event time and arrival, in state."""
@@ -37,23 +43,26 @@ class EventTimeOrder(Operator):
         self._release(block)
 
     def _release(self, block: Block) -> None:
-        due = self._held.due(block.watermark)
-        due.sort(key=lambda entry: (entry[0], entry[2]))
-        for timestamp_ms, key, arrived, _ in due:
+        start, careful = block.start, self.context.careful
+        due: list[_Entry] = []
+        for timestamp_ms, key, arrived, value in self._held.due(block.watermark, "sub"):
             self._held.delete(timestamp_ms, key, arrived)
-        if not self.context.careful:
-            self.emit(self._sorted(due, block.start, block.watermark))
-            return
-        for entry in due:
-            with self.context.firing(entry[1], entry[0]):
-                self.emit(self._sorted([entry], block.start, block.start))
-        self.emit(self._sorted([], block.start, block.watermark))
+            if careful:
+                with self.context.firing(key, timestamp_ms):
+                    self.emit(self._sorted([(timestamp_ms, key, value)], start, start))
+                continue
+            due.append((timestamp_ms, key, value))
+            if len(due) == _MOST:
+                reached = max(start, timestamp_ms - 1)
+                self.emit(self._sorted(due, start, reached))
+                start, due = reached, []
+        self.emit(self._sorted(due, start, block.watermark))
 
     @staticmethod
-    def _sorted(due: list[tuple[int, Any, bytes, Any]], start: int, watermark: int) -> Block:
+    def _sorted(due: list[_Entry], start: int, watermark: int) -> Block:
         timestamps = [entry[0] for entry in due]
         before = [max(start, timestamp_ms - 1) for timestamp_ms in timestamps]
-        return Block([entry[1] for entry in due], [entry[3] for entry in due], timestamps, start, watermark, before)
+        return Block([entry[1] for entry in due], [entry[2] for entry in due], timestamps, start, watermark, before)
 
 
 def event_time_order_operator(key_type: Any, value_type: Any) -> Callable[[OperatorContext], Operator]:

@@ -234,15 +234,20 @@ class Process(Operator):
                 yield f"timers.{clock}", pending
 
     def _fire(self, clock: ClockName, until_ms: int, start: int, out: "_Results") -> None:
-        """Fire what is due in the order of time; a firing may set more that is due."""
+        """Fire what is due in the order of time, then key bytes and name.
+
+        A firing may set more that is due: that comes when all timers of the present time that were there have fired.
+        """
         queue = self._queues[clock]
         if self.context.careful and out.keys:
             self.emit(out.block(start, start))  # a firing that is undone must not take these along
             out.clear()
         while queue.next_ms <= until_ms:
+            at_ms = -NEVER
             for due_ms, key, name in queue.due(until_ms):
-                if queue.next_ms < due_ms:
-                    break  # an earlier one has been set by the firing before: take stock again
+                if queue.set_ms < due_ms or (queue.set_ms == due_ms > at_ms):
+                    break  # one that comes before this has been set by a firing: take stock again
+                at_ms = due_ms
                 if not queue.take(due_ms, key, name):
                     continue  # cancelled or replaced by a firing before it
                 if self.context.careful:

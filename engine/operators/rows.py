@@ -160,7 +160,7 @@ class VersionedRows(Rows):
         first = self._expiries.next_time()
         if first is None or first > watermark:
             return
-        for due_ms, key, sub, _ in self._expiries.due(watermark):
+        for due_ms, key, sub, _ in self._expiries.due(watermark, "any"):
             self._expiries.delete(due_ms, key, sub)
             self._forget_before(key, due_ms - self.retention_ms)
 

@@ -222,7 +222,7 @@ class TriggeredWindows(Operator):
         first = self._index.next_time()
         fired: list[_Fired] = []
         if first is not None and first <= until:
-            for time_ms, key, sub, _ in self._index.due(until):
+            for time_ms, key, sub, _ in self._index.due(until, "any"):
                 self._index.delete(time_ms, key, sub)
                 self._advance_key(key, until, fired)
         if until == MAX_TIME > self._watermark:

@@ -116,6 +116,7 @@ class OperatorHarness:
     Args:
         factory: What makes the operator: what `window_operator(spec)` and its like return.
         store: Committed state to start from.
+        cache_entries_max: How many decoded entries stay in memory after a commit.
 
     Attributes:
         operator, context, store: The parts of it.
@@ -133,11 +134,13 @@ class OperatorHarness:
         pipeline: str = "test",
         name: str = "op",
         now_ms: int = 0,
+        cache_entries_max: int = 200_000,
     ) -> None:
         self.factory = factory
         self.store: Store = MemoryStore() if store is None else store
         self.partition, self.pipeline, self.name = partition, pipeline, name
         self.now_ms = now_ms
+        self._cache_entries_max = cache_entries_max
         self.out: list[Out] = []
         self.sides: list[Side] = []
         self.failed: list[Failed] = []
@@ -245,7 +248,7 @@ class OperatorHarness:
         return self._reached.get(port, MIN_TIME)
 
     def _open(self) -> None:
-        self.context = HarnessContext(self, TaskState(self.store))
+        self.context = HarnessContext(self, TaskState(self.store, cache_entries_max=self._cache_entries_max))
         self.operator = self.factory(self.context)
         self.operator.emit = self._emitted
 

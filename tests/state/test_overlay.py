@@ -11,6 +11,7 @@ from state.keys import KeyCodec, encode_key, encode_time, store_id
 from state.memory import MemoryStore
 from state.overlay import TaskState
 from state.store import Position
+from state.timed import Order
 from state.values import json_codec, unit_codec
 
 TEXT: KeyCodec[str] = key_codec(str)
@@ -109,10 +110,10 @@ def test_timed_put_over_an_unread_entry_rolled_back_after_a_read_shows_the_store
     timed = state.timed("timed", TEXT, NUMBER)
     mark = state.mark()
     timed.put(5, "k", 2)
-    assert timed.due(9) == [(5, "k", b"", 2)]
+    assert list(timed.due(9)) == [(5, "k", b"", 2)]
     state.rollback(mark)
     assert timed.get(5, "k") == 1
-    assert timed.due(9) == [(5, "k", b"", 1)]
+    assert list(timed.due(9)) == [(5, "k", b"", 1)]
 
 
 def test_committed_more_than_the_cache_holds_trims_memory_and_loses_nothing() -> None:
@@ -163,6 +164,63 @@ def test_timed_far_more_than_the_cache_holds_come_due_in_order_with_little_in_me
     assert times == list(range(5_000))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["key", "sub", "any"])
+def test_timed_200_000_entries_of_one_time_come_due_in_order_with_a_part_of_them_in_memory(order: Order) -> None:
+    numbers, most = 200_000, 80_000
+    store = MemoryStore()
+    for start in range(0, numbers, 40_000):  # each by a task of its own, so that nothing is in memory
+        state = TaskState(store, cache_entries_max=most)
+        timed = state.timed("timed", TEXT, NUMBER)
+        for n in range(start, start + 40_000):
+            timed.put(60_000, f"k{n * 7919 % numbers}", n, n.to_bytes(8, "big"))
+        commit(store, state)
+        assert state.cached() <= most
+    state = TaskState(store, cache_entries_max=most)
+    timed = state.timed("timed", TEXT, NUMBER)
+    assert timed.next_time() == 60_000
+    came: list[int] = []
+    memory = 0
+    for time, key, sub, n in timed.due(60_000, order):
+        timed.delete(time, key, sub)
+        came.append(n)
+        if n % 97 == 0:
+            memory = max(memory, timed.size())
+            assert timed.next_time() == 60_000 or len(came) == numbers
+    assert memory <= most // 2
+    by_key = sorted(range(numbers), key=lambda n: f"k{n * 7919 % numbers}")
+    assert (sorted(came) if order == "any" else came) == (by_key if order == "key" else list(range(numbers)))
+    assert timed.next_time() is None and timed.size() == 0
+    assert len(state.changes()) == numbers
+    commit(store, state)
+    assert not list(store.scan(b"", b"\xff" * 20))
+
+
+def test_timed_entries_of_one_time_that_stay_come_again_and_those_that_are_put_meanwhile_next_time() -> None:
+    store = MemoryStore()
+    state = TaskState(store, cache_entries_max=8)
+    timed = state.timed("timed", TEXT, NUMBER)
+    for n in range(10):
+        timed.put(5, f"k{n}", n)
+    commit(store, state)
+    assert state.cached() == 0
+    due = timed.due(9)
+    first, second = next(due), next(due)
+    assert (first, second) == ((5, "k0", b"", 0), (5, "k1", b"", 1))
+    timed.delete(5, "k0")
+    timed.put(5, "k2a", 20)
+    timed.delete(5, "k3")
+    assert [key for _, key, _, _ in due] == [f"k{n}" for n in range(2, 10)], "as it was when they became due"
+    mark = state.mark()
+    assert [key for _, key, _, _ in timed.due(9)] == ["k1", "k2", "k2a", *(f"k{n}" for n in range(4, 10))]
+    for time, key, sub, _ in timed.due(9):
+        timed.delete(time, key, sub)
+    assert timed.next_time() is None
+    state.rollback(mark)
+    assert timed.next_time() == 5
+    assert len(list(timed.due(9))) == 9
+
+
 def test_timed_moved_again_and_again_keeps_no_trace_of_the_old_times() -> None:
     state = TaskState(MemoryStore())
     timed = state.timed("timed", TEXT, unit_codec)
@@ -172,7 +230,7 @@ def test_timed_moved_again_and_again_keeps_no_trace_of_the_old_times() -> None:
         timed.delete(n - 1, "k")
         state.forget()
     assert len(timed._by_time) < 3_000
-    assert timed.due(10**6) == [(19_999, "k", b"", True)]
+    assert list(timed.due(10**6)) == [(19_999, "k", b"", True)]
 
 
 def test_items_of_keys_of_any_type_are_in_the_order_of_their_bytes_on_the_wire() -> None:
@@ -195,9 +253,9 @@ def test_open_twice_or_with_a_taken_id_raises_state_error() -> None:
     [
         ("keyed", lambda state: state.keyed("keyed", TEXT, json_codec(str)).get("k")),
         ("mapped", lambda state: state.mapped("mapped", TEXT, TEXT, json_codec(str)).items("k")),
-        ("timed", lambda state: state.timed("timed", TEXT, json_codec(str)).due(10)),
+        ("timed", lambda state: list(state.timed("timed", TEXT, json_codec(str)).due(10))),
         ("panes", lambda state: state.panes("panes", TEXT, json_codec(str)).pane(60_000)),
-        ("timed", lambda state: state.timed("timed", key_codec(int), NUMBER).due(10)),
+        ("timed", lambda state: list(state.timed("timed", key_codec(int), NUMBER).due(10))),
         ("panes", lambda state: state.panes("panes", key_codec(int), NUMBER).pane(60_000)),
     ],
 )

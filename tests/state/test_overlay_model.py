@@ -122,15 +122,39 @@ class OverlayMachine(RuleBasedStateMachine):
     def get_timed(self, time: int, key: str, sub: bytes) -> None:
         assert self.timed.get(time, key, sub) == self.model.timed.get((time, key, sub))
 
-    @rule(until=TIMES, consume=st.booleans())
-    def due_timed(self, until: int, consume: bool) -> None:
-        expected = [(t, k, s, v) for (t, k, s), v in self.model.timed.items() if t <= until]
-        expected.sort(key=lambda item: (item[0], item[1].encode(), item[2]))
-        due = self.timed.due(until)
-        assert due == expected
-        for time, key, sub, _ in due if consume else []:
+    @rule(until=TIMES, by_sub=st.booleans())
+    def look_at_due_timed(self, until: int, by_sub: bool) -> None:
+        """What is due is told in order, at least up to the end of the first time."""
+        expected = self.expected_due(until, by_sub)
+        due = list(self.timed.due(until, "sub" if by_sub else "key"))
+        least = sum(entry[0] == expected[0][0] for entry in expected)
+        assert due == expected[: len(due)] and len(due) >= least
+
+    @rule(until=TIMES, by_sub=st.booleans(), most=st.integers(0, 9))
+    def take_due_timed(self, until: int, by_sub: bool, most: int) -> None:
+        """Who deletes each as it comes gets all of them; who stops gets the rest when asking again."""
+        expected = self.expected_due(until, by_sub)
+        taken: list[tuple[int, str, bytes, int]] = []
+        for time, key, sub, value in self.timed.due(until, "sub" if by_sub else "key"):
+            if len(taken) == most < 9:
+                break
             self.timed.delete(time, key, sub)
+            taken.append((time, key, sub, value))
             del self.model.timed[time, key, sub]
+        assert taken == (expected if most == 9 else expected[:most])
+
+    @rule(until=TIMES)
+    def take_due_timed_in_any_order(self, until: int) -> None:
+        taken: list[tuple[int, str, bytes, int]] = []
+        for entry in self.timed.due(until, "any"):
+            self.timed.delete(*entry[:3])
+            taken.append(entry)
+        assert sorted(taken) == sorted(self.expected_due(until)) and [entry[0] for entry in taken] == sorted(entry[0] for entry in taken)
+        self.model.timed = {entry: value for entry, value in self.model.timed.items() if entry[0] > until}
+
+    def expected_due(self, until: int, by_sub: bool = False) -> list[tuple[int, str, bytes, int]]:
+        expected = [(t, k, s, v) for (t, k, s), v in self.model.timed.items() if t <= until]
+        return sorted(expected, key=lambda item: (item[0], item[2], item[1].encode()) if by_sub else (item[0], item[1].encode(), item[2]))
 
     @rule()
     def next_timed(self) -> None:
@@ -242,7 +266,9 @@ RULES: dict[str, list[Callable[..., None]]] = {
         OverlayMachine.put_timed,
         OverlayMachine.delete_timed,
         OverlayMachine.get_timed,
-        OverlayMachine.due_timed,
+        OverlayMachine.look_at_due_timed,
+        OverlayMachine.take_due_timed,
+        OverlayMachine.take_due_timed_in_any_order,
         OverlayMachine.next_timed,
     ],
     "panes": [
@@ -272,7 +298,8 @@ def test_overlay_long_walk_over_one_kind_agrees_with_the_model(kind: str, seed: 
         "value": lambda: random.randrange(100),
         "values": lambda: {key: random.randrange(100) for key in random.sample("abc€", random.randrange(5))},
         "places": lambda: [(random.randrange(-1, 3), random.choice("abc€")) for _ in range(random.randrange(5))],
-        "consume": lambda: random.random() < 0.5,
+        "by_sub": lambda: random.random() < 0.5,
+        "most": lambda: random.randrange(10),
         "back": lambda: random.randrange(1, 4),
     }
     rules = RULES[kind] * 4 + [OverlayMachine.mark] * 4 + [OverlayMachine.rollback] * 3 + [OverlayMachine.forget]
