@@ -97,10 +97,15 @@ def detect_operator(
             deadline_pane_ms=pane_ms,
             panes_a_step=max(within_ms // 16 // pane_ms, 1),
             history=history,
-            within_ms=automaton.within_ms or 0,
+            within_ms=automaton.within_ms or sum(state.limit_ms or 0 for state in automaton.states),
         )
 
     return make
+
+
+def _places(time_ms: int, match: Any) -> tuple[int, ...]:
+    """Return where the trace of a match is looked for; a row that SQL made tells only when it came out."""
+    return (match.end_ms, time_ms, match.start_ms) if isinstance(match, Match) else (time_ms,)
 
 
 class Detect(Operator):
@@ -123,7 +128,7 @@ class Detect(Operator):
     ) -> None:
         super().__init__(context)
         self._matcher = matcher
-        self.reach = Reach(lambda time_ms, value: time_ms, lambda time_ms, match: (match.end_ms,), within_ms, by_time=True)
+        self.reach = Reach(lambda time_ms, value: time_ms, _places, within_ms, by_time=True)
         self._timeouts_to = timeouts_to
         self._pane_ms = deadline_pane_ms
         self._history = History(context, key_codec(key_type), history)

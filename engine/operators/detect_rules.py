@@ -59,6 +59,7 @@ class DetectRules(Operator):
         self._timeouts_to = timeouts_to
         self.reach = own_time(by_time=True)
         self._key = key_codec(key_type)
+        self.reach = own_time(by_time=True)
         self._arrivals = Arrivals(context, self._key, frame.value_type, late_to=late_to, ties=None)
         self._installed = context.state.panes(context.state_name("rules"), key_codec(int), json_codec(Installed))
         self._history = History(context, self._key, history)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from engine.block import MAX_TIME
 from engine.errors import ConfigError
 from engine.operators.base import Operator, OperatorContext, Reach, own_time
 from engine.operators.window_count import CountWindows
@@ -70,6 +71,8 @@ def _kind(spec: WindowSpec, plan: WindowPlan) -> Callable[[OperatorContext, Wind
 def _reach(spec: WindowSpec) -> Reach:
     """Return where the traces of results come from."""
     window, lateness_ms = spec.window, spec.lateness_ms
+    if isinstance(window, EverythingWindow):
+        return Reach(lambda time_ms, value: MAX_TIME, lambda time_ms, value: (MAX_TIME,))
     if isinstance(window, FixedWindow):
         return window_reach(window, lateness_ms)
     if isinstance(window, SessionWindow) and window.ends_with is not None:

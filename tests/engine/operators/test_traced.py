@@ -111,7 +111,9 @@ def test_changes_of_tables_have_the_trace_of_the_record_that_led_to_them() -> No
 def test_sliding_count_and_everything() -> None:
     assert traces(window(windows.sliding("1m")), (0, "a"), (10, ""), (20, "c")) == ["a", "", "c"]
     assert traces(window(windows.count(2)), (0, "a"), (10, "b"), (20, "c"), (30, "")) == ["b", ""]
-    assert traces(window(windows.everything()), (0, "a"), (10, "b")) == [""]
+    assert traces(window(windows.everything()), (0, "a"), (10, "b"), (20, "")) == ["b"]
+    assert traces(window(windows.everything()), (20, "a"), (10, "b"), delay="1m") == ["a"]
+    assert traces(window(windows.everything(), emit="update"), (0, "a"), (10, ""), ends=False) == ["a"]
 
 
 def test_firing_that_a_record_leads_to_has_its_trace() -> None:
@@ -162,7 +164,48 @@ def test_records_held_back_keep_their_own() -> None:
 def test_matches_have_the_trace_of_their_last_record() -> None:
     two = cep.begin("first", lambda order: True).next("second", lambda order: True).within("1m")
     found = lambda orders: orders.detect(two, skip=cep.skip.past_last).select(str)  # noqa: E731
-    assert traces(found, (0, "a"), (10, "b"), (20, "c"), (30, "")) == ["b", ""]
+    assert traces(found, (0, "a"), (10, "b"), (20, "c"), (30, "")) == ["b", "c"]  # the last one has none
+
+
+def test_match_that_waits_longer_than_its_pattern_says_has_the_trace_of_the_record_that_made_it_come_out() -> None:
+    rows = cep.match_recognize(
+        "MATCH_RECOGNIZE (PARTITION BY user_id ORDER BY ts MEASURES LAST(A.ts) AS ts AFTER MATCH SKIP PAST LAST ROW "
+        "PATTERN (A+ B?) DEFINE A AS A.ts < 100000, B AS B.ts < 50000)"
+    )
+    assert traces(lambda orders: orders.detect(rows), (0, "a"), (70, "b"), (500, "c"), (600, ""), ends=False) == ["c"]
+
+
+def test_rows_of_sql_have_the_trace_of_the_record_that_made_them_come_out() -> None:
+    rows = cep.match_recognize(
+        "MATCH_RECOGNIZE (PARTITION BY user_id ORDER BY ts MEASURES A.ts AS one ONE ROW PER MATCH AFTER MATCH SKIP PAST LAST ROW "
+        "PATTERN (A B) DEFINE A AS A.ts >= 0, B AS B.ts >= 0)"
+    )
+    assert traces(lambda orders: orders.detect(rows), (0, "a"), (70, "b"), (500, "c"), (600, "")) == ["b", ""]
+
+
+def test_matches_of_live_rules_have_the_trace_of_the_record_that_made_them_come_out() -> None:
+    topology = Topology("app", partitions=1)
+    source = topology.source("orders", Order, key="user_id", time="ts", watermark=bounded("0s"))
+    rules = topology.rules("rules")
+    topology.pipeline(source, name="work")(lambda orders: orders.detect(rules=rules).to("out"))
+    with TestDriver(topology) as driver:
+        clause = "MEASURES A.ts AS one AFTER MATCH SKIP PAST LAST ROW PATTERN (A B) DEFINE A AS A.ts >= 0, B AS B.ts >= 0"
+        driver.send("rules", msgspec.json.encode({"id": "two", "version": 1, "match_recognize": clause}), key="two")
+        for number, name in enumerate("abcd"):
+            driver.send("orders", order(number, ts=number * S), headers=trace(name))
+        driver.finish()
+        assert [tuple(record.headers) for record in driver.read("out")] == [trace("b"), trace("d")]
+        assert not driver.read("app-dlq")
+
+
+def test_match_that_an_absence_ends_has_the_trace_of_its_first_record() -> None:
+    unpaid = cep.begin("first", lambda order: order.order_id == "o0").not_followed_by("paid", lambda order: False).within("1m")
+    found = lambda orders: orders.detect(unpaid).select(str)  # noqa: E731
+    assert traces(found, (0, "a"), (10, "b"), (200, "c")) == ["a"]
+    stepwise = cep.begin("first", lambda order: order.order_id == "o0")
+    stepwise = stepwise.not_followed_by("paid", lambda order: False).within("1m", between="previous_and_current")
+    found = lambda orders: orders.detect(stepwise).select(str)  # noqa: E731
+    assert traces(found, (0, "a"), (10, "b"), (200, "c")) == ["a"]
 
 
 def test_process_and_its_side_output_go_on_with_the_record() -> None:
