@@ -44,7 +44,7 @@ class EndedSessions(Operator):
         self._hold(block)
         fired: list[SpanResult] = []
         self._release(block.watermark, fired)
-        for time_ms, key, sub, _ in self._closes.due(block.watermark):
+        for time_ms, key, sub, _ in self._closes.due(block.watermark, "any"):
             self._closes.delete(time_ms, key, sub)
             _, session = self._sessions.get(key) or (0, None)
             if session is None:
@@ -69,12 +69,15 @@ class EndedSessions(Operator):
         """Keep the records of a block until the watermark reaches them."""
         if self._plan.spec.value_type is Any:
             refuse_structs(block.values, "is held back by a session with ends_with=")
+        self._folding.records(block.values)  # what raises for a record raises as it comes, not when its turn comes
         arrival = self._arrivals.get("") or 0
         held, late = 0, []
         for key, value, timestamp_ms, reached in zip(block.keys, block.values, block.timestamps, block.before, strict=True):
             if timestamp_ms <= reached:
                 late.append((key, value, timestamp_ms, Span(timestamp_ms, timestamp_ms + self._window.gap_of(value)), reached))
                 continue
+            self._ends(value)
+            self._window.gap_of(value)
             self._held.put(timestamp_ms, key, value, (arrival + held).to_bytes(8, "big"))
             held += 1
         if held:
@@ -83,31 +86,44 @@ class EndedSessions(Operator):
 
     def _release(self, until: int, fired: list[SpanResult]) -> None:
         """Take the records up to a time into sessions, in order of event time and arrival."""
-        ends_with = self._window.ends_with
-        assert ends_with is not None
+        careful = self.context.careful
         for timestamp_ms, key, arrival, value in self._held.due(until):
             self._held.delete(timestamp_ms, key, arrival)
-            end = timestamp_ms + self._window.gap_of(value)
-            ends = bool(ends_with(value))
-            record = self._folding.records((value,))[0]
-            indexed, session = self._sessions.get(key) or (None, None)
-            if session is not None and timestamp_ms > _due_ms(session):
-                self._fire(key, session, fired)
-                session = None
-            if session is None:
-                session = (timestamp_ms, end, False, self._folding.create(timestamp_ms, record))
-            else:
-                accumulators = self._folding.add(session[3], timestamp_ms, record)
-                session = (session[0], session[1] if session[2] else max(end, session[1]), session[2], accumulators)
-            if ends and not session[2]:
-                session = (session[0], timestamp_ms + 1, True, session[3])
-            due_ms = _due_ms(session)
-            if indexed is None or due_ms < indexed:
-                if indexed is not None:
-                    self._closes.delete(indexed, key)
-                indexed = due_ms
-                self._closes.put(indexed, key, True)
-            self._sessions.put(key, (indexed, session))
+            if not careful:
+                self._take(key, timestamp_ms, value, fired)
+                continue
+            with self.context.firing(key, timestamp_ms, "record"):
+                due: list[SpanResult] = []
+                self._take(key, timestamp_ms, value, due)
+                fired += due
+
+    def _take(self, key: Any, timestamp_ms: int, value: Any, fired: list[SpanResult]) -> None:
+        """Take one record whose turn it is."""
+        end = timestamp_ms + self._window.gap_of(value)
+        ends = self._ends(value)
+        record = self._folding.records((value,))[0]
+        indexed, session = self._sessions.get(key) or (None, None)
+        if session is not None and timestamp_ms > _due_ms(session):
+            self._fire(key, session, fired)
+            session = None
+        if session is None:
+            session = (timestamp_ms, end, False, self._folding.create(timestamp_ms, record))
+        else:
+            accumulators = self._folding.add(session[3], timestamp_ms, record)
+            session = (session[0], session[1] if session[2] else max(end, session[1]), session[2], accumulators)
+        if ends and not session[2]:
+            session = (session[0], timestamp_ms + 1, True, session[3])
+        due_ms = _due_ms(session)
+        if indexed is None or due_ms < indexed:
+            if indexed is not None:
+                self._closes.delete(indexed, key)
+            indexed = due_ms
+            self._closes.put(indexed, key, True)
+        self._sessions.put(key, (indexed, session))
+
+    def _ends(self, value: Any) -> bool:
+        assert self._window.ends_with is not None
+        return bool(self._window.ends_with(value))
 
     def _fire(self, key: Any, session: _Session, fired: list[SpanResult]) -> None:
         start, end, _, accumulators = session

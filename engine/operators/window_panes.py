@@ -13,6 +13,7 @@ reaches that time are the watermarks before single records looked at.
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from functools import reduce
 from itertools import compress
 from math import gcd
 from typing import Any
@@ -22,7 +23,7 @@ from engine.block import MAX_TIME, Block
 from engine.operators.base import Operator, OperatorContext
 from engine.operators.window_plan import Results, WindowPlan, send_late
 from engine.windows import FixedWindow, Span
-from state.overlay import Pane
+from state.overlay import Pane, PaneCells
 from state.values import unit_codec
 
 _Item = tuple[Any, Accumulators]
@@ -67,7 +68,7 @@ class PaneWindows(Operator):
         block = Block((), (), (), self._watermark, self._watermark, ())
         results = Results(self, block)
         for start in self._changed_windows():
-            self._emit(start, self._changed_items(start), results)
+            self._emit(start, results)
         for time_ms in self._changed.times(MAX_TIME):
             self._changed.pane(time_ms).drop()
         if results.keys:
@@ -148,7 +149,7 @@ class PaneWindows(Operator):
         panes, window = self._panes, self._window
         if self._tumbling:
             for start in panes.times(until - self._delay_ms):
-                self._emit(start, self._items(start), results)
+                self._emit(start, results)
                 self._drop(panes.pane(start))
             return
         start = self._open_start(reached)
@@ -157,37 +158,55 @@ class PaneWindows(Operator):
             start = max(start, window.next_start(first - window.size_ms + 1))
             if start + self._delay_ms > until:
                 return
-            self._emit(start, self._items(start), results)
+            self._emit(start, results)
             start += window.every_ms
             for time_ms in panes.times(start - 1):
                 self._drop(panes.pane(time_ms))
             first = panes.next_time()
 
-    def _emit(self, start: int, items: Sequence[_Item], results: Results) -> None:
-        if not items:
-            return
+    def _emit(self, start: int, results: Results) -> None:
+        """Tell of a window: of everything, or (update) of what has changed since the last commit."""
         end = start + self._window.size_ms
         rows = self._plan.rows.rows
-        results.add(
-            [key for key, _ in items],
-            lambda low, high: rows(items[low:high], start, end),
-            due_ms=start + self._delay_ms,
-            timestamp_ms=end - 1,
-        )
+        items: Sequence[_Item] = ()
+        if self.context.careful:
+            keys = self._keys(start)
+        else:
+            items = self._window_items(start) if self._changed is None else self._changed_items(start)
+            keys = [key for key, _ in items]
+
+        def make(low: int, high: int) -> Sequence[Any]:
+            # To join panes may raise, where the merge= is a user's own: in careful mode that is the firing of one key.
+            return rows(items[low:high] or self._joined(start, keys[low:high]), start, end)
+
+        if keys:
+            results.add(keys, make, due_ms=start + self._delay_ms, timestamp_ms=end - 1)
 
     def _drop(self, pane: Pane[Any, Accumulators]) -> None:
         if self._changed is not None:
             self._changed.pane(pane.time).drop()
         pane.drop()
 
-    def _items(self, start: int) -> Sequence[_Item]:
-        """Return what a window that fires has to say, by key: everything, or (update) what has changed since the last commit."""
-        return self._window_items(start) if self._changed is None else self._changed_items(start)
+    def _times_of(self, panes: PaneCells[Any, Any], start: int) -> list[int]:
+        """Return the times of the panes of a window."""
+        return [time_ms for time_ms in panes.times(start + self._window.size_ms - 1) if time_ms >= start]
+
+    def _keys(self, start: int) -> list[Any]:
+        """Return the keys that a window has to tell of, in order."""
+        told: PaneCells[Any, Any] = self._panes if self._changed is None else self._changed
+        keys = dict.fromkeys(key for time_ms in self._times_of(told, start) for key, _ in told.pane(time_ms).items())
+        return sorted(keys, key=self._plan.key.wire)
+
+    def _joined(self, start: int, keys: Sequence[Any]) -> list[_Item]:
+        """Return what a window holds of some keys, which it has."""
+        panes = [self._panes.pane(time_ms) for time_ms in self._times_of(self._panes, start)]
+        merge = self._folding.merge
+        return [(key, reduce(merge, [part for pane in panes if (part := pane.get(key)) is not None])) for key in keys]
 
     def _window_items(self, start: int) -> Sequence[_Item]:
         if self._tumbling:
             return self._panes.pane(start).items()
-        times = [time_ms for time_ms in self._panes.times(start + self._window.size_ms - 1) if time_ms >= start]
+        times = self._times_of(self._panes, start)
         if len(times) == 1:
             return self._panes.pane(times[0]).items()
         merge = self._folding.merge
@@ -206,20 +225,7 @@ class PaneWindows(Operator):
         return sorted(total.items(), key=lambda item: wire(item[0]))
 
     def _changed_items(self, start: int) -> Sequence[_Item]:
-        assert self._changed is not None
-        keys: dict[Any, None] = {}
-        times = [time_ms for time_ms in self._changed.times(start + self._window.size_ms - 1) if time_ms >= start]
-        for time_ms in times:
-            keys |= dict.fromkeys(key for key, _ in self._changed.pane(time_ms).items())
-        found = []
-        panes = [self._panes.pane(time_ms) for time_ms in self._panes.times(start + self._window.size_ms - 1) if time_ms >= start]
-        for key in sorted(keys, key=self._plan.key.wire):
-            parts = [part for pane in panes if (part := pane.get(key)) is not None]
-            total = parts[0]
-            for part in parts[1:]:
-                total = self._folding.merge(total, part)
-            found.append((key, total))
-        return found
+        return self._joined(start, self._keys(start))
 
     def _changed_windows(self) -> list[int]:
         """Return the starts of the open windows in which anything has changed since the last commit."""

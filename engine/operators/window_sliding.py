@@ -76,16 +76,16 @@ class SlidingWindows(Operator):
             for due_ms, key, sub, _ in self._fires.due(until):
                 self._fires.delete(due_ms, key, sub)
                 time_ms = due_ms - self._lateness_ms
-                start, total = time_ms + 1 - self._size_ms, self._total(key, time_ms)
+                start = time_ms + 1 - self._size_ms
                 results.add(
                     (key,),
-                    lambda low, high, key=key, total=total, start=start: [row(key, total, start, start + self._size_ms)],  # type: ignore[misc]
+                    lambda low, high, key=key, at=time_ms, start=start: [row(key, self._total(key, at), start, at + 1)],  # type: ignore[misc]
                     due_ms=due_ms,
                     timestamp_ms=time_ms,
                 )
         first = self._drops.next_time()
         if first is not None and first <= until:
-            for due_ms, key, sub, _ in self._drops.due(until):
+            for due_ms, key, sub, _ in self._drops.due(until, "any"):
                 self._drops.delete(due_ms, key, sub)
                 self._cells.delete(key, due_ms - self._lateness_ms - self._size_ms + 1)
 
