@@ -3,7 +3,7 @@
 A partition is quiet when the latest fetch answer shows that there is nothing more to read, and the task has taken everything
 that was read. Idle time starts again at open, resume and error (the transport forgets the answer then) and after a gap of the
 event loop, because nothing is known about the time in which the process stood still; after a jump of the wall clock too, because
-idle time is counted by it, and that time has not passed.
+idle time is counted by it, and that time has not passed. An answer from before the idle time began does not count either.
 
     answer at 10.0 s: position 5, end 5    → quiet
     loop stands still from 10.1 to 12.4 s  → not quiet until an answer later than 12.4 s
@@ -11,12 +11,15 @@ idle time is counted by it, and that time has not passed.
 
 from collections.abc import Mapping
 
+from engine.graph import SourceSpec
 from engine.records import TopicPartition
 from engine.runtime.metrics import TaskMetrics
 from engine.runtime.transport.protocol import FetchState, Transport
 
 GAP_S = 1.0
 STALE_S = 5.0
+FRESH_S = 2.0
+"""However short the idle time is: a busy broker may take that long to answer."""
 
 
 class Pulse:
@@ -52,7 +55,7 @@ class Steadiness:
         return now_s if is_anew else 0.0
 
 
-def is_quiet(state: FetchState | None, position: int, since_s: float, now_s: float) -> bool:
+def is_quiet(state: FetchState | None, position: int, since_s: float, now_s: float, idle_s: float = STALE_S) -> bool:
     """Return whether a partition has nothing to read, as far as is known.
 
     Args:
@@ -61,11 +64,12 @@ def is_quiet(state: FetchState | None, position: int, since_s: float, now_s: flo
         since_s: When the loop last began anew after a gap, or the task last processed a record of the partition, whichever is
             later; an older answer says nothing.
         now_s: Monotonic clock; an answer older than a few seconds (the broker does not answer) counts no more.
+        idle_s: The idle time of the partition: an older answer is from before that began.
     """
     return (
         state is not None
         and state.received_s >= since_s
-        and now_s - state.received_s <= STALE_S
+        and now_s - state.received_s <= min(STALE_S, max(FRESH_S, idle_s))
         and state.position >= state.high_watermark
         and position == state.position
     )
@@ -73,6 +77,7 @@ def is_quiet(state: FetchState | None, position: int, since_s: float, now_s: flo
 
 def observe(
     transport: Transport,
+    sources: Mapping[str, SourceSpec],
     positions: Mapping[TopicPartition, int],
     active_s: Mapping[TopicPartition, float],
     restarted_s: float,
@@ -82,13 +87,16 @@ def observe(
     """Return for each input topic of a task whether it is quiet, and put its lag into the metrics.
 
     Args:
+        sources: Those of the topics that have an idle time.
         active_s: When each input last brought records.
         restarted_s: Quiet time before this does not count.
     """
     quiet = {}
     for partition, position in positions.items():
         state = transport.fetch_state(partition)
-        quiet[partition.topic] = is_quiet(state, position, max(restarted_s, active_s.get(partition, 0.0)), now_s)
+        idle_ms = sources[partition.topic].watermark.idle_ms if partition.topic in sources else None
+        idle_s = STALE_S if idle_ms is None else idle_ms / 1_000
+        quiet[partition.topic] = is_quiet(state, position, max(restarted_s, active_s.get(partition, 0.0)), now_s, idle_s)
         if state is not None:
             lag = max(0, state.high_watermark - position)
             metrics.lag[partition.topic] = lag

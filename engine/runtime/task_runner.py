@@ -357,7 +357,7 @@ class TaskRunner:
             return
         now_ms = shell.clock.now_ms()
         restarted_s = max(shell.pulse.restarted_s, self._steadiness.restarted_s(now_s, now_ms))
-        quiet = observe(shell.transport, self.positions, self._active_s, restarted_s, now_s, self._metrics)
+        quiet = observe(shell.transport, shell.plan.sources, self.positions, self._active_s, restarted_s, now_s, self._metrics)
         self._opened.task.advance_clock(now_ms, quiet)
 
     # -- committing

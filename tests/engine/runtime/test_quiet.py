@@ -5,12 +5,13 @@ import asyncio
 import pytest
 
 from engine import Sink, Stream, bounded
-from engine.runtime.quiet import GAP_S, STALE_S, Pulse, Steadiness, is_quiet
+from engine.records import TopicPartition
+from engine.runtime.quiet import FRESH_S, GAP_S, STALE_S, Pulse, Steadiness, is_quiet
 from engine.runtime.transport.memory_connection import NO_FAULT, Fault, Request
 from engine.runtime.transport.protocol import FetchState
 from engine.testing.clock import virtual_time
 from engine.topology import Topology
-from tests.engine.runtime.worker_world import Click, Farewell, World, numbering
+from tests.engine.runtime.worker_world import Click, Farewell, World, eventually, numbering
 
 CAUGHT_UP = FetchState(position=5, high_watermark=5, received_s=10.0)
 
@@ -33,6 +34,12 @@ def test_is_quiet_only_if_nothing_can_be_left(
     assert is_quiet(state, position, since_s, now_s) is expected
 
 
+@pytest.mark.parametrize(("idle_s", "longest_s"), [(0.2, FRESH_S), (1.0, FRESH_S), (3.0, 3.0), (60.0, STALE_S)])
+def test_is_quiet_only_by_an_answer_that_came_in_the_idle_time(idle_s: float, longest_s: float) -> None:
+    assert is_quiet(CAUGHT_UP, 5, 9.0, 9.99 + longest_s, idle_s)
+    assert not is_quiet(CAUGHT_UP, 5, 9.0, 10.01 + longest_s, idle_s)
+
+
 def test_pulse_gap_of_the_loop_starts_anew() -> None:
     pulse = Pulse(0.0)
     pulse.beat(0.5)
@@ -48,6 +55,41 @@ def test_steadiness_ends_with_a_jump_of_the_wall_clock_or_an_interruption() -> N
     assert steadiness.restarted_s(15.2, 1_007_100) == 0.0
     steadiness.interrupt()
     assert [steadiness.restarted_s(15.3, 1_007_200), steadiness.restarted_s(15.4, 1_007_300)] == [15.3, 0.0]
+
+
+class SlowFetches:
+    """Answers to fetches take so long."""
+
+    def __init__(self) -> None:
+        self.delay_s = 0.0
+
+    def on_request(self, request: Request, client_id: str) -> Fault:
+        """Delay the answer."""
+        return Fault(delay_s=self.delay_s) if request == "fetch" else NO_FAULT
+
+
+@virtual_time
+async def test_input_does_not_become_idle_by_an_answer_from_before_its_idle_time() -> None:
+    topology, line = Topology("app", partitions=1), SlowFetches()
+    clicks = topology.source("clicks", Click, key="user", time="ts", watermark=bounded("0s", idle="2500ms"))
+    topology.pipeline(clicks, name="number")(lambda clicks: clicks.process(Farewell).to("numbers"))
+    world = World(topology)
+    worker = world.worker(faults=line)
+    await worker.until_running(0)
+    world.click("ann")
+    await eventually(lambda: worker.runner.tasks[0].positions[TopicPartition("clicks", 0)] == 1)
+    task = worker.runner.tasks[0].questions.task
+    assert task is not None
+    line.delay_s = 4.0  # what is sent now is seen in four seconds at the earliest
+    await asyncio.sleep(0.5)
+    world.click("ann")
+    for _ in range(70):
+        await asyncio.sleep(0.05)
+        assert not task.sources["clicks"].idle
+    line.delay_s = 0.0
+    await eventually(lambda: task.sources["clicks"].idle, 20.0)
+    assert worker.runner.tasks[0].positions[TopicPartition("clicks", 0)] == 2
+    await worker.stop()
 
 
 class SlowCommits:
