@@ -140,15 +140,11 @@ class Slot:
         screen = self.compiled.screen
         if screen is None or found.story is not None or self.installed.end_ms != NEVER:
             return None
-        fitting = due.fitting(screen)
-        if fitting is not None and screen.goes_on is None:
-            pane = self._partials.pane(0)
-            pane.read(due.by_key)
-            cells, by_key = pane.cells, due.by_key
-            for key in cells if len(cells) < len(by_key) else by_key:
-                if key in cells and key in by_key:
-                    fitting[key] = by_key[key]
-        return fitting
+        pane = self._partials.pane(0)
+        pane.read(due.by_key)
+        cells, by_key = pane.cells, due.by_key
+        standing = (key for key in by_key if key in cells) if len(by_key) < len(cells) else (key for key in cells if key in by_key)
+        return due.fitting(screen, standing)
 
     def goes_on(self, watermark: int) -> bool:
         """Say whether there is still something to do; at the end of a version its idle states go."""

@@ -12,7 +12,7 @@ screen only leaves out what cannot matter: the matcher still decides about the r
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import compress
+from itertools import accumulate, compress
 from typing import Any
 
 from engine.cep.conditions import Condition as StageCondition
@@ -61,18 +61,36 @@ class Due:
         self._keys = [key for key, pairs in due.items() for _ in pairs]
         self._records = Records([value for _, value in self._pairs])
         self._known: dict[str, Sequence[Any] | None] = {}
-        self._first: dict[Any, int] = {}
+        self._starts = dict(zip(due, accumulate(map(len, due.values()), initial=0), strict=False))
 
-    def fitting(self, screen: Screen) -> dict[Any, list[Pair]] | None:
-        """Return the records of each key that a rule has to look at if the key has no partial match; None for all.
+    def fitting(self, screen: Screen, standing: Iterable[Any]) -> dict[Any, list[Pair]] | None:
+        """Return what a rule has to look at; None for everything.
 
-        Where the screen knows what partial matches go on with, they need no others.
+        Args:
+            standing: Those keys that have a partial match.
+        Returns:
+            The records of a key from the first on that may begin a match, of one that has a partial match all of them. Where the screen
+            knows what partial matches go on with, only those of them that fit.
         """
-        answers = [self._answers(asked) for asked in (*screen.begins, *(screen.goes_on or ()))]
-        if None in answers or None in map(self._answers, screen.also):
+        begins, goes_on = ([self._answers(asked) for asked in some] for some in (screen.begins, screen.goes_on or ()))
+        if None in begins or None in goes_on or None in map(self._answers, screen.also):
             return None
-        rows = self._rows([answer for answer in answers if answer is not None])
-        return self._picked(rows) if screen.goes_on is not None else self._from_first(rows)
+        keys, starts, by_key = self._keys, self._starts, self.by_key
+        first: dict[Any, int] = {}
+        for row in compress(range(len(keys)), _either(begins)):
+            first.setdefault(keys[row], row)
+        for key in standing:
+            first[key] = starts[key]
+        if screen.goes_on is None:
+            return {key: by_key[key][row - starts[key] :] for key, row in first.items()}
+        found: dict[Any, list[Pair]] = {}
+        for key, row in first.items():
+            start, pairs = starts[key], by_key[key]
+            end = start + len(pairs)
+            fits = _either([answers[row:end] for answers in (*begins, *goes_on) if answers is not None])
+            if picked := list(compress(pairs[row - start :], fits)):
+                found[key] = picked
+        return found
 
     def _answers(self, asked: Asked) -> Sequence[Any] | None:
         if asked.text not in self._known:
@@ -82,36 +100,13 @@ class Due:
                 self._known[asked.text] = None
         return self._known[asked.text]
 
-    def _rows(self, answers: list[Sequence[Any]]) -> Iterable[int]:
-        places = range(len(self._pairs))
-        if len(answers) == 1:
-            return compress(places, answers[0])
-        return compress(places, map(any, zip(*answers, strict=True)))
 
-    def _picked(self, rows: Iterable[int]) -> dict[Any, list[Pair]]:
-        keys, pairs = self._keys, self._pairs
-        found: dict[Any, list[Pair]] = {}
-        for row in rows:
-            key = keys[row]
-            if key in found:
-                found[key].append(pairs[row])
-            else:
-                found[key] = [pairs[row]]
-        return found
-
-    def _from_first(self, rows: Iterable[int]) -> dict[Any, list[Pair]]:
-        """Return the records of each key from its first row on."""
-        if not self._first:
-            at = 0
-            for key, of_key in self.by_key.items():
-                self._first[key] = at
-                at += len(of_key)
-        found: dict[Any, list[Pair]] = {}
-        for row in rows:
-            key = self._keys[row]
-            if key not in found:
-                found[key] = self.by_key[key][row - self._first[key] :]
-        return found
+def _either(answers: Sequence[Sequence[Any] | None]) -> Sequence[Any]:
+    """Return for each record whether one of some conditions holds."""
+    found, *others = answers
+    for other in others:
+        found = [first or second for first, second in zip(found or (), other or (), strict=True)]
+    return found or ()
 
 
 def screen_of_pattern(pattern: Pattern, matcher: Matcher, known: Mapping[Any, Asked]) -> Screen | None:

@@ -149,7 +149,7 @@ def test_keys_without_a_record_that_fits_are_not_handed_to_the_matcher(raw: byte
     records["rich"] = [(1, Event("a", 5, 0)), (2, Event("a", 150, 1)), (3, Event("a", 5, 2))]
     compiled = compile_rule(parse_rule(raw), FRAME)
     assert compiled is not None and compiled.screen is not None
-    fitting = Due(records).fitting(compiled.screen)
+    fitting = Due(records).fitting(compiled.screen, [])
     assert fitting is not None
     assert {key: [value.number for _, value in pairs] for key, pairs in fitting.items()} in ({"rich": [1]}, {"rich": [1, 2]})
 
@@ -175,4 +175,4 @@ def test_rule_that_any_record_may_matter_to_has_no_screen(raw: bytes) -> None:
 def test_a_condition_that_raises_lets_the_rule_look_at_everything() -> None:
     compiled = compile_rule(parse_rule(rule("r", 1, stage("a", "cents > 100"))), FRAME)
     assert compiled is not None and compiled.screen is not None
-    assert Due({"u": [(1, Event("a", "many", 1))]}).fitting(compiled.screen) is None
+    assert Due({"u": [(1, Event("a", "many", 1))]}).fitting(compiled.screen, []) is None
