@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from engine.errors import ConfigError, StateError, StoredTypeError
+from engine.errors import ConfigError, RecordError, StateError, StoredTypeError
 from engine.functions import check_function
 from engine.keys import KeyCodec, key_codec
 from engine.operators.base import OperatorContext
@@ -52,7 +52,7 @@ class Kind:
 
     def __init__(self, value_type: Any, what: str, upgrade: Callable[[Any], Any] | None = None) -> None:
         self.type = value_type
-        self.encode = msgspec.msgpack.Encoder().encode
+        self._encode = msgspec.msgpack.Encoder().encode
         self._what, self._upgrade = what, upgrade
         if upgrade is not None:
             check_function(upgrade, f"upgrade of {what}", f"a function that makes a {value_type!r} of plain data")
@@ -64,6 +64,28 @@ class Kind:
     def named(self, name: str) -> "Kind":
         """Return the same for the state of an operator."""
         return Kind(self.type, name, self._upgrade)
+
+    def encode(self, value: Any) -> bytes:
+        """Return the bytes of a value.
+
+        Raises:
+            RecordError: It is not of the type: kept, it could never be read again.
+        """
+        payload = self._encode(value)
+        try:
+            self._decode(payload)
+        except msgspec.ValidationError as error:
+            more = "; clear() deletes a value" if value is None else ""
+            raise RecordError(f"state {self._what!r} takes {self._type_name()}, not {value!r}: {error}{more}") from error
+        return payload
+
+    def check_default(self, default: Any) -> None:
+        """Refuse a default that is no value of the type (None says that there is none) with a ConfigError."""
+        if default is not None:
+            try:
+                self.encode(default)
+            except (RecordError, TypeError) as error:
+                raise ConfigError(f"default={default!r} of {self._what} is not of the type {self._type_name()}: {error}") from error
 
     def decode(self, payload: bytes) -> Any:
         """Return a value.
@@ -77,7 +99,7 @@ class Kind:
             return self._upgraded(payload, error)
 
     def _upgraded(self, payload: bytes, error: msgspec.ValidationError) -> Any:
-        name = getattr(self.type, "__name__", repr(self.type))
+        name = self._type_name()
         if self._upgrade is None:
             raise StoredTypeError(
                 f"state {self._what!r}: a stored value does not fit {name}: {error}. Give what was added a default, or pass "
@@ -85,9 +107,12 @@ class Kind:
             ) from error
         plain = msgspec.msgpack.decode(payload)
         try:
-            return self._decode(self.encode(self._upgrade(plain)))
+            return self._decode(self._encode(self._upgrade(plain)))
         except Exception as failure:
             raise StoredTypeError(f"state {self._what!r}: upgrade= made no {name} of the stored {plain!r}: {failure}") from failure
+
+    def _type_name(self) -> str:
+        return getattr(self.type, "__name__", repr(self.type))
 
 
 @dataclass(frozen=True, slots=True)

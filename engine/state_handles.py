@@ -6,6 +6,7 @@ it could be changed in place: a change counts only when it is set again. How val
 """
 
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from copy import deepcopy
 from typing import Any, Generic, TypeVar
 
 from engine.durations import Duration, duration_ms
@@ -18,6 +19,8 @@ from state.values import msgpack_codec
 T = TypeVar("T")
 MK = TypeVar("MK")
 MV = TypeVar("MV")
+
+_UNCHANGING = (int, float, str, bytes, type(None))
 
 
 class KeyScope:
@@ -68,7 +71,7 @@ class ValueState(StateHandle, Generic[T]):
 
     Args:
         value_type: Type of the value: a Struct, a plain type, or a container of them.
-        default: What `get` gives when nothing is set.
+        default: What `get` gives when nothing is set: a copy, where it could be changed in place.
         ttl: How long, in event time, a value lives after its last write; it may be set, changed and left out over existing state.
         upgrade: Makes a value of the type out of a stored one that does not fit it, given as plain data (dict, list, str, …).
     """
@@ -82,8 +85,10 @@ class ValueState(StateHandle, Generic[T]):
         upgrade: Callable[[Any], T] | None = None,
     ) -> None:
         self._default = default
+        self._copied = not isinstance(default, _UNCHANGING)
         self._ttl_ms = _ttl_ms(ttl, "ValueState")
         self._kind = Kind(value_type, "ValueState", upgrade)
+        self._kind.check_default(default)
         self._cells: KeptCells | None = None
         self._scope = KeyScope()
 
@@ -101,7 +106,9 @@ class ValueState(StateHandle, Generic[T]):
         if self._cells is None:
             raise self._unbound()
         payload = self._cells.get(self._scope.key, 0)
-        return self._default if payload is None else self._kind.decode(payload)  # type: ignore[return-value]  # None only without a default
+        if payload is None:
+            return deepcopy(self._default) if self._copied else self._default  # type: ignore[return-value]  # None only without a default
+        return self._kind.decode(payload)  # type: ignore[no-any-return]
 
     def set(self, value: T) -> None:
         """Set the value of the present key."""

@@ -262,7 +262,8 @@ class Process(Operator):
         user = self._user
         before = max(start, timer.timestamp_ms - 1) if timer.clock == "event_time" else start
         self._scope.key, user.timestamp_ms, user.record = timer.key, timer.timestamp_ms, None
-        user.watermark_ms = self._watermark = max(before, self._watermark) if timer.clock == "wall_clock" else timer.timestamp_ms
+        reached = before if timer.clock == "wall_clock" else timer.timestamp_ms
+        user.watermark_ms = self._watermark = max(reached, self._watermark)  # a timer that was set for the past does not turn time back
         assert self._on_timer is not None
         results = self._on_timer(timer, user)
         if results is not None:

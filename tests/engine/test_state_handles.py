@@ -307,3 +307,85 @@ def test_wall_clock_timer_that_came_due_while_nothing_ran_fires_at_the_start() -
         driver.restart()
         driver.advance("1ms")
         assert [row[0] for row in out(driver)] == ["wall_clock"]
+
+
+# -- what user code can do wrong
+
+
+class Shared:
+    """Changes a default in place."""
+
+    seen = ValueState(dict[str, int], default={})
+
+    def on_record(self, record: Record[str, Visit], ctx: Context) -> Iterator[dict[str, int]]:
+        seen = self.seen.get()
+        seen[ctx.key] = seen.get(ctx.key, 0) + 1
+        if record.value.do == "set":
+            self.seen.set(seen)
+        yield seen
+
+
+def test_default_that_is_changed_in_place_is_that_of_one_key_and_only_when_it_is_set() -> None:
+    with TestDriver(app(Shared)) as driver:
+        for user, do in [("ann", "look"), ("ann", "set"), ("bob", "set"), ("ann", "set")]:
+            driver.send("visits", Visit(user, do, 1))
+        assert [record.value for record in driver.read("out")] == [{"ann": 1}, {"ann": 1}, {"bob": 1}, {"ann": 2}]
+    assert Shared.seen.__dict__["_default"] == {}
+
+
+@pytest.mark.parametrize(("value_type", "default"), [(int, "x"), (list[int], ["x"]), (Old, {"name": "ann"})])
+def test_default_of_another_type_is_refused(value_type: Any, default: Any) -> None:
+    with pytest.raises(ConfigError, match=r"default=.* of ValueState is not of the type"):
+        ValueState(value_type, default=default)
+
+
+class Careless:
+    """Puts what it is told into state of whole numbers."""
+
+    value = ValueState(int, default=0)
+    each = ListState(int)
+    by = MapState(str, int)
+
+    def on_record(self, record: Record[str, Visit], ctx: Context) -> Iterator[tuple[int, list[int], dict[str, int]]]:
+        wrong: Any = {"none": None, "text": "x"}.get(record.value.do, 1)
+        if record.value.do == "none":
+            self.value.set(wrong)
+        self.each.append(wrong)
+        self.by["k"] = wrong
+        self.value.set(wrong)
+        yield self.value.get(), list(self.each), dict(self.by)
+
+
+def test_value_of_another_type_is_a_bad_record_and_leaves_no_state_that_cannot_be_read() -> None:
+    with TestDriver(app(Careless)) as driver:
+        for do in ("good", "text", "none", "good"):
+            driver.send("visits", Visit("ann", do, 1))
+            driver.commit()
+        driver.restart()
+        assert [record.value for record in driver.read("out")] == [[1, [1], {"k": 1}], [1, [1, 1], {"k": 1}]]
+        text, none = (str(dict(letter.headers)["error"]) for letter in driver.read("shop-dlq"))
+    assert "state 'work/keep/each' takes int, not 'x'" in text
+    assert "state 'work/keep/value' takes int, not None" in none and "clear() deletes a value" in none
+
+
+class Overdue:
+    """Sets a timer for long ago, beside a value that has ended."""
+
+    value = ValueState(int, default=0, ttl="10ms")
+
+    def on_record(self, record: Record[str, Visit], ctx: Context) -> None:
+        if record.value.do == "set":
+            self.value.set(1)
+        else:
+            ctx.timers.event_time(5)
+
+    def on_timer(self, timer: Timer, ctx: Context) -> Iterator[tuple[int, int, int]]:
+        yield timer.timestamp_ms, ctx.watermark_ms, self.value.get()
+
+
+def test_timer_for_the_past_does_not_turn_time_back() -> None:
+    with TestDriver(app(Overdue)) as driver:
+        for do, ts in [("set", 1), ("look", 100), ("look", 200)]:
+            driver.send("visits", Visit("ann", do, ts))
+        # The first is set as the watermark is 0 (it had passed no more), and fires on its way to 99; the second one when it is 99.
+        assert [record.value for record in driver.read("out")] == [[5, 5, 1], [5, 99, 0]]
