@@ -24,7 +24,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -45,7 +45,7 @@ from engine.task import Commit, Task
 from state.rocks import RocksMemory, RocksStore
 from state.store import Position
 from tests.bench.jobs import JOBS, topology
-from tests.bench.workload import FLUSH_MS, PARTITIONS, flush_orders, orders, partition_of
+from tests.bench.workload import FLUSH_MS, PARTITIONS, Order, flush_orders, orders, partition_of
 
 FETCH_RECORDS = 5_500
 PIECE_RECORDS = 4_096
@@ -83,11 +83,16 @@ class Fetch:
 
 def fetches(number: int, of: int) -> list[Fetch]:
     """Return the first orders of so many, and those that close every window, as fetches of the partitions in turn."""
+    keyed = ((partition_of(str(order["user_id"]).encode()), order) for order in islice(orders(of), number))
+    return list(fetches_of(chain(keyed, flush_orders())))
+
+
+def fetches_of(placed: Iterable[tuple[int, Order]]) -> Iterator[Fetch]:
+    """Yield (partition, order) as fetches: one whenever a partition has enough of them, and what is left at the end."""
     rows = [OutputColumns() for _ in range(PARTITIONS)]
-    found: list[Fetch] = []
     begins = [0] * PARTITIONS
 
-    def flush(partition: int) -> None:
+    def fetch(partition: int) -> Fetch:
         taken, rows[partition] = rows[partition], OutputColumns()
         begin, message_set = begins[partition], bytearray()
         for batch in build_batches(_Driver(), taken):
@@ -95,17 +100,15 @@ def fetches(number: int, of: int) -> list[Fetch]:
             encoded[:8] = begins[partition].to_bytes(8, "big")  # the broker numbers the records; the checksum leaves the number out
             begins[partition] += batch.record_count()
             message_set += encoded
-        found.append(Fetch(partition, begin, bytes(message_set)))
+        return Fetch(partition, begin, bytes(message_set))
 
-    keyed = ((partition_of(str(order["user_id"]).encode()), order) for order in islice(orders(of), number))
-    for partition, order in chain(keyed, flush_orders()):
+    for partition, order in placed:
         rows[partition].append(int(order["ts"]), str(order["user_id"]).encode(), orjson.dumps(order))
         if len(rows[partition]) == FETCH_RECORDS:
-            flush(partition)
+            yield fetch(partition)
     for partition in range(PARTITIONS):
         if len(rows[partition]):
-            flush(partition)
-    return found
+            yield fetch(partition)
 
 
 def pieces(batch: RecordBatch, size: int) -> Iterator[RecordBatch]:
@@ -117,10 +120,22 @@ def pieces(batch: RecordBatch, size: int) -> Iterator[RecordBatch]:
 class Run:
     """A job over all partitions, timed by stage."""
 
-    def __init__(self, job: str, folder: Path, *, piece_records: int = PIECE_RECORDS, commit_records: int = COMMIT_RECORDS) -> None:
-        memory = RocksMemory()
+    def __init__(
+        self,
+        job: str,
+        folder: Path,
+        *,
+        piece_records: int = PIECE_RECORDS,
+        commit_records: int = COMMIT_RECORDS,
+        memory: RocksMemory | None = None,
+        cache_entries_max: int = 200_000,
+    ) -> None:
+        memory = memory or RocksMemory()
         plan = topology(job).plan()
-        self.tasks = [Task(plan, number, RocksStore(folder / str(number), memory=memory), now_ms=FLUSH_MS) for number in range(PARTITIONS)]
+        self.tasks = [
+            Task(plan, number, RocksStore(folder / str(number), memory=memory), now_ms=FLUSH_MS, cache_entries_max=cache_entries_max)
+            for number in range(PARTITIONS)
+        ]
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self.control_s = 0.0
         self.results = self.changes = 0
