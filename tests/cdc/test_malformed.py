@@ -20,6 +20,8 @@ from tests.cdc.captures import lines, schemas
 from tests.cdc.test_debezium_codec import TypesAll
 from tests.effort import examples
 
+pytestmark = pytest.mark.thorough
+
 CAPTURES = ("core.json", "types-default.jsonschema", "types-alt1.jsonschema", "types-alt2.jsonschema", "txn.json", "unwrap.jsonschema")
 AVRO = ("core.avro", "types-default.avro", "txn.avro", "unwrap.avro", "outbox.avro")
 CUT = object()

@@ -19,6 +19,8 @@ from engine.errors import ConfigError, RecordError, UnavailableError
 from engine.records import RecordBatch
 from tests.cdc.captures import batch, lines, schemas
 
+pytestmark = pytest.mark.thorough
+
 
 class Payment(msgspec.Struct, frozen=True):
     id: int

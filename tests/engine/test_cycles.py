@@ -17,6 +17,8 @@ from state.memory import MemoryStore
 from state.store import Position
 from tests.bench.jobs import JOBS, topology
 
+pytestmark = pytest.mark.thorough
+
 SIZE = 5
 
 

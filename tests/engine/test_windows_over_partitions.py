@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
@@ -17,6 +18,8 @@ from engine.testing.driver import TestDriver
 from engine.topology import Topology
 from engine.windows import Window
 from tests.effort import examples
+
+pytestmark = pytest.mark.thorough
 
 PARTITIONS, BOUND_MS = 3, 20
 ENDS = 3  # the number that ends a session

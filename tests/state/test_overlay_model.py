@@ -22,6 +22,8 @@ from state.store import Change, Position
 from state.values import json_codec
 from tests.effort import examples
 
+pytestmark = pytest.mark.thorough
+
 KEYS = st.sampled_from(["a", "b", "c", "€", "user-1"])
 SUBS = st.sampled_from([b"", b"x", b"y"])
 TIMES = st.integers(-3, 6)

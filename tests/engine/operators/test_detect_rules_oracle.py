@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,8 @@ from engine.testing.driver import TestDriver
 from engine.topology import Topology
 from tests.effort import examples
 from tests.engine.cep.rules_world import Event, errors, feed, pair, put, rule, stage, world
+
+pytestmark = pytest.mark.thorough
 
 # -- against the same pattern in the program
 

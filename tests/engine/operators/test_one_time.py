@@ -26,6 +26,8 @@ from engine.testing.harness import OperatorHarness, Out
 from state.store import Store
 from tests.engine.table_world import Purchase, set_user, world
 
+pytestmark = pytest.mark.thorough
+
 KEYS = 300
 
 

@@ -23,6 +23,8 @@ from state.rocks import RocksStore
 from state.store import Position
 from tests.engine.runtime.worker_world import FAST, Worker, World, eventually, numbering
 
+pytestmark = pytest.mark.thorough
+
 LIMITS = replace(FAST, checkpoint_interval_ms=1_000)
 
 

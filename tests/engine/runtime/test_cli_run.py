@@ -12,6 +12,8 @@ from click.testing import CliRunner, Result
 
 from engine.runtime.cli import main
 
+pytestmark = pytest.mark.thorough
+
 APP = """
 from engine import App, Sink, Stream, Struct, agg, bounded, windows
 

@@ -7,6 +7,8 @@ import pytest
 
 from engine.runtime.collector import OLDER_EVERY, UNCOMMITTED_MAX, YOUNG_MAX, collect_young, tune_collector
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture
 def collector() -> Iterator[None]:

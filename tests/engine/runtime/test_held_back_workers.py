@@ -12,6 +12,8 @@ from tests.engine.runtime.test_alignment import P0, P1, apps, count, send
 from tests.engine.runtime.test_skew_reports import FAR, held, two_workers
 from tests.engine.runtime.worker_world import FAST, World, eventually
 
+pytestmark = pytest.mark.thorough
+
 LIMITS = replace(FAST, stall_ms=6_000)
 
 

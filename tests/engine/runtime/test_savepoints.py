@@ -25,6 +25,8 @@ from state.remote import open_folder
 from state.savepoint import Manifest, read_entries, verify_savepoint
 from tests.engine.runtime.worker_world import Worker, World, eventually, numbering
 
+pytestmark = pytest.mark.thorough
+
 
 async def take(world: World, folder: Path, name: str = "one", **options: Any) -> Manifest:
     """Take a savepoint with a client of its own."""

@@ -20,6 +20,8 @@ from tests.engine.runtime.test_alignment import P0, P1, apps, count, send
 from tests.engine.runtime.test_savepoints import restore, take
 from tests.engine.runtime.worker_world import FAST, Click, Worker, World, eventually
 
+pytestmark = pytest.mark.thorough
+
 FAR = range(1_000)
 
 

@@ -19,6 +19,8 @@ from engine.topology import Topology
 from state.hashing import partition_of
 from tests.engine.runtime.worker_world import FAST, Numbering, Worker, World, eventually
 
+pytestmark = pytest.mark.thorough
+
 PARTITIONS = 4
 USERS = [f"user-{number:02}" for number in range(40)]
 
