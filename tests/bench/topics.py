@@ -12,19 +12,30 @@ from tests.bench.workload import PARTITIONS, Order, flush_orders, orders, partit
 
 _BATCH_BYTES = 256 * 1024
 _UNSENT_MAX = 32
+_TRIES, _TRIES_APART = 1_200, 100
+"""A minute; a topic is asked for every five seconds."""
 
 
 async def make_topics(bootstrap: str, names: Sequence[str]) -> None:
-    """Create topics that keep what they get, and wait until they can be used."""
+    """Create topics that keep what they get, and wait until they can be used.
+
+    The driver's call does not raise what a broker answers, such as that it was too busy just now: what is missing is asked for again.
+    """
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
+    answer: object = None
     try:
         config = {"retention.ms": "-1"}
-        await admin.create_topics([NewTopic(name, PARTITIONS, 1, topic_configs=config) for name in names])
-        while not set(names) <= set(await admin.list_topics()):
+        for attempt in range(_TRIES):
+            missing = set(names) - set(await admin.list_topics())
+            if not missing:
+                return
+            if attempt % _TRIES_APART == 0:
+                answer = await admin.create_topics([NewTopic(name, PARTITIONS, 1, topic_configs=config) for name in sorted(missing)])
             await asyncio.sleep(0.05)
     finally:
         await admin.close()
+    raise RuntimeError(f"the broker did not make the topics {', '.join(names)}: {answer}")
 
 
 async def send_orders(bootstrap: str, topic: str, number: int) -> None:
