@@ -86,9 +86,11 @@ class KeyedCells(Generic[K, V]):
         if not unknown:
             return
         parts.learn(unknown)
-        raws, ordered = zip(*sorted([(low + parts[key], key) for key in unknown], key=KEY_OF), strict=True)
-        for key, raw in zip(ordered, section.store.get_many(raws), strict=True):
-            cache[key] = None if raw is None else decode(raw)
+        key_of = dict(zip(map(low.__add__, map(parts.__getitem__, unknown)), unknown, strict=True))
+        ordered = sorted(key_of)
+        found = section.store.get_many(ordered)
+        values = [None if raw is None else decode(raw) for raw in found]
+        cache.update(zip(map(key_of.__getitem__, ordered), values, strict=True))
 
     def items(self, decode_key: Callable[[bytes], K]) -> Iterator[tuple[K, V]]:
         """Yield every entry there is, those of the store first, without keeping them in memory; nothing may be put meanwhile."""
@@ -160,7 +162,7 @@ class KeyedCells(Generic[K, V]):
 
     def evict(self, number: int) -> None:
         """Drop about that many clean entries, those first that came first."""
-        cache = self._cache
-        for key in list(islice(cache, number)):
-            if key not in self._dirty:
-                del cache[key]
+        cache, dirty = self._cache, self._dirty
+        oldest = list(islice(cache, number))
+        for key in oldest if not dirty else [key for key in oldest if key not in dirty]:
+            del cache[key]

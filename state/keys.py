@@ -15,7 +15,7 @@
 All integers are big-endian. The varint is LEB128, as in protocol buffers.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from struct import Struct
 from typing import Generic, Protocol, TypeVar
 from zlib import crc32
@@ -31,6 +31,7 @@ TIME_BYTES = 8
 _HASH_BYTES = 4
 _SIGN = 1 << 63
 _SHORT = Struct(">IB").pack
+_SHORT_MAX = 0x7F
 _FEW = 8
 """Fewer keys are faster one by one."""
 _BETWEEN_COMMITS = 50_000
@@ -83,7 +84,7 @@ def encode_key(wire: bytes, encoded: bytes) -> bytes:
 
 def _part(number: int, encoded: bytes) -> bytes:
     length = len(encoded)
-    if length <= 0x7F:
+    if length <= _SHORT_MAX:
         return _SHORT(number, length) + encoded
     size = bytearray()
     while length > 0x7F:
@@ -91,6 +92,14 @@ def _part(number: int, encoded: bytes) -> bytes:
         length >>= 7
     size.append(length)
     return number.to_bytes(_HASH_BYTES, "big") + size + encoded
+
+
+def _parts(numbers: Sequence[int], encoded: Sequence[bytes]) -> list[bytes]:
+    """Return hash, length and key of each: `_part`, and for short keys without a call for each."""
+    lengths = list(map(len, encoded))
+    if max(lengths) > _SHORT_MAX:
+        return list(map(_part, numbers, encoded))
+    return [_SHORT(number, length) + key for number, length, key in zip(numbers, lengths, encoded, strict=True)]
 
 
 def split_key(raw: bytes, start: int) -> tuple[bytes, bytes]:
@@ -154,8 +163,8 @@ class KeyParts(dict[K, bytes], Generic[K]):
             self.clear()
             unknown = keys
         wires = list(map(self._wire, unknown))
-        stored = wires if self._wire is self._encode else map(self._encode, unknown)
-        self.update(zip(unknown, map(_part, key_hashes(wires), stored), strict=True))
+        stored = wires if self._wire is self._encode else list(map(self._encode, unknown))
+        self.update(zip(unknown, _parts(key_hashes(wires), stored), strict=True))
 
     def trim(self) -> None:
         """Forget all keys if there are too many."""

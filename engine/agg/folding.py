@@ -283,8 +283,15 @@ def payload_codec(stored: Any) -> PayloadCodec[Any]:
             return pack_wide(value) if is_declared else _WIDE + untyped.encode_wide(value)
 
     def decode(raw: bytes) -> Any:
-        first = raw[:1]
-        return unpack_wide(raw) if first == b"[" else unpack_widest(raw[1:]) if first == _WIDE else unpack(raw)
+        try:
+            return unpack(raw)  # what the other forms begin with is no tuple
+        except msgspec.MsgspecError:
+            first = raw[:1]
+            if first == b"[":
+                return unpack_wide(raw)
+            if first == _WIDE:
+                return unpack_widest(raw[1:])
+            raise
 
     return PayloadCodec(encode, decode, stored)
 

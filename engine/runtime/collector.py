@@ -8,11 +8,14 @@ The good moment is behind a commit, when what was made for its records has been 
 
     young containers   ▁▃▅▇▁▃▅▇▁▃▅▇▁     records come, a commit lets them go
                            ▲   ▲   ▲     looked at here, if many are left: 6 collections instead of 19 with large state
+
+Many means: more than the entries of state, which come and go, are above their mean at any time (some 100,000 with 64 MiB). With 50,000
+the collector looked at each entry once in its life and found nothing, 2.7 of 31 µs an order with large state.
 """
 
 import gc
 
-YOUNG_MAX = 50_000
+YOUNG_MAX = 250_000
 UNCOMMITTED_MAX = 500_000
 OLDER_EVERY = 20
 

@@ -180,5 +180,7 @@ async def _follow(
 
 def changelog_columns(commit: Commit, now_ms: int) -> OutputColumns:
     """Return the changes of a commit as changelog records."""
-    keys, values = [key for key, _ in commit.changes], [value for _, value in commit.changes]
-    return OutputColumns([now_ms] * len(keys), list[bytes | None](keys), values)
+    if not commit.changes:
+        return OutputColumns()
+    keys, values = zip(*commit.changes, strict=True)
+    return OutputColumns([now_ms] * len(keys), list(keys), list(values))

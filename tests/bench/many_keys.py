@@ -11,6 +11,7 @@ import resource
 import shutil
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,10 +48,13 @@ def measure(keys: int, number: int, memory_mib: int) -> ManyKeys:
     memory = RocksMemory(cache_bytes=quarter, write_buffers_bytes=quarter)
     entries = max(1, memory_mib * _MIB // 2 // ENTRY_BYTES // PARTITIONS)
     try:
+        collecting_s = 0.0
         run = Run("latency", folder, commit_records=COMMIT_RECORDS, memory=memory, cache_entries_max=entries)
         for fetch in fetches_of(totals_orders(number, keys)):
             run.feed(fetch)
+            begun = time.process_time()
             collect_young()
+            collecting_s += time.process_time() - begun
         for partition in range(PARTITIONS):
             run.commit(partition)
         disk = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
@@ -58,7 +62,7 @@ def measure(keys: int, number: int, memory_mib: int) -> ManyKeys:
             task.store.close()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return ManyKeys(number, run.results, run.seconds, disk // _MIB)
+    return ManyKeys(number, run.results, run.seconds | {"collector": collecting_s}, disk // _MIB)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -71,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     number = chosen.n or chosen.keys * 3 // 2
     tune_collector()
     done = measure(chosen.keys, number, chosen.memory)
-    parts = "  ".join(f"{stage} {done.seconds[stage] / number * 1e6:.2f}" for stage in STAGES)
+    parts = "  ".join(f"{stage} {done.seconds[stage] / number * 1e6:.2f}" for stage in (*STAGES, "collector"))
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(f"{chosen.keys:,} keys  {number:,} orders  {done.per_second:,.0f}/s  {1e6 / done.per_second:.2f} us/order: {parts}")
     print(f"{done.results:,} results; at most {peak_mib} MiB in memory, {done.disk_mib} MiB on disk")

@@ -59,18 +59,19 @@ def test_cycles_are_freed_after_a_commit(collector: None) -> None:
     assert gc.get_count()[0] < 1_000
 
 
-def test_older_containers_are_looked_at_in_turn(collector: None) -> None:
+def test_older_containers_are_looked_at_in_turn(collector: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.runtime.collector.YOUNG_MAX", 5_000)
     tune_collector()
     kept = []
     for _ in range(OLDER_EVERY + 1):
-        kept.append([[number] for number in range(YOUNG_MAX)])
+        kept.append([[number] for number in range(5_000)])
         collect_young()
     assert gc.get_count()[1] <= 1
     assert gc.get_count()[2] >= 1
 
 
 def test_process_that_is_not_a_worker_is_left_alone(collector: None) -> None:
-    gc.set_threshold(YOUNG_MAX * 4, 10, 10)
+    gc.set_threshold(YOUNG_MAX * 3, 10, 10)
     kept = [[number] for number in range(YOUNG_MAX)]
     collect_young()
     assert gc.get_count()[0] >= len(kept)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from engine.errors import FencedError
 from engine.records import OutputColumns, TopicPartition
 from engine.runtime.transport.memory import MemoryTransport
+from engine.runtime.transport.open_transactions import OpenTransaction
 from engine.testing.clock import virtual_time
 from tests.engine.runtime.worker_world import World, numbering
 
@@ -38,3 +39,25 @@ async def test_owner_before_commits_nothing_while_the_next_one_opens() -> None:
     await world.until(ann=3)
     assert outcomes == ["fenced"]
     await second.stop()
+
+
+@virtual_time
+async def test_changelog_and_every_output_are_looked_at_for_what_hangs() -> None:
+    world = World(numbering(partitions=2))
+    worker = world.worker()
+    looks = worker.transport.open_transactions
+    looked: dict[int, set[TopicPartition]] = {}
+
+    async def noting(partitions: Sequence[TopicPartition], producer_id: int | None = None) -> list[OpenTransaction]:
+        number = next(partition.partition for partition in partitions if partition.topic == world.plan.changelog_topic)
+        looked.setdefault(number, set()).update(partitions)
+        return await looks(partitions, producer_id)
+
+    worker.transport.open_transactions = noting  # type: ignore[method-assign]
+    world.click("ann")
+    await world.until(ann=1)
+    await worker.stop()
+    outputs = {TopicPartition(topic, number) for topic in ("numbers", world.plan.dead_letter_topic) for number in range(2)}
+    assert set(looked) == {0, 1}
+    for number, partitions in looked.items():
+        assert outputs | {TopicPartition(world.plan.changelog_topic, number)} <= partitions
