@@ -96,11 +96,17 @@ class RunningTotals(Operator):
         if not keys:
             return
         pane.drop()
-        totals = [total for key in keys if (total := self._totals.get(key)) is not None]
-        rows = self._rows.rows([(key, accumulators) for key, (_, accumulators) in zip(keys, totals, strict=True)])
-        timestamps = [timestamp_ms for timestamp_ms, _ in totals]
         watermark = self._watermark
-        self.emit(Block(keys, rows, timestamps, watermark, watermark, [watermark] * len(keys)))
+        totals = [total for key in keys if (total := self._totals.get(key)) is not None]
+        timestamps = [timestamp_ms for timestamp_ms, _ in totals]
+        results = [(key, accumulators) for key, (_, accumulators) in zip(keys, totals, strict=True)]
+        if self.context.careful:
+            for result, timestamp_ms in zip(results, timestamps, strict=True):
+                with self.context.firing(result[0], timestamp_ms, "aggregate"):
+                    row = self._rows.rows((result,))
+                    self.emit(Block((result[0],), row, (timestamp_ms,), watermark, watermark, (watermark,)))
+            return
+        self.emit(Block(keys, self._rows.rows(results), timestamps, watermark, watermark, [watermark] * len(keys)))
 
     def inspect(self, key: Any) -> Iterator[tuple[str, Any]]:
         total = self._totals.get(key)
