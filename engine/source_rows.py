@@ -24,6 +24,8 @@ C = TypeVar("C")
 ROWS = "rows"
 """Where a batch keeps what has been read of it ahead of time."""
 
+_WHOLE = {int}
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
@@ -90,8 +92,9 @@ class RowReader:
         keys = self._keys(raw_keys, values)
         if time is not None:
             timestamps = list(map(time.get, values))
-            if time.type is not int:
-                require_times(timestamps)
+            if time.type is not int or time.field is None:  # the codec has seen to an int field; nobody to what a callable returns
+                require_whole(timestamps)
+        require_bounds(timestamps)
         return Rows(keys, values, timestamps, numbers, {}, decoded.skipped)
 
     def _keys(self, raw_keys: Sequence[bytes | None], values: list[Any]) -> list[Any]:
@@ -132,15 +135,24 @@ class RowReader:
         else:
             key = None if raw_key is None else self._decode_key(raw_key)
         timestamp_ms = batch.timestamps[row] if spec.time is None or deletes else spec.time.get(value)
-        require_times((timestamp_ms,))
+        require_whole((timestamp_ms,))
+        require_bounds((timestamp_ms,))
         return key, timestamp_ms
 
 
-def require_times(timestamps: Sequence[Any]) -> None:
-    """Raise `RecordError` for what is no time in milliseconds."""
-    for timestamp_ms in timestamps:
-        if type(timestamp_ms) is not int:
-            raise RecordError(f"the event time must be a whole number of milliseconds, not {timestamp_ms!r}")
+def require_whole(timestamps: Sequence[Any]) -> None:
+    """Raise `RecordError` for what is no whole number."""
+    if set(map(type, timestamps)) <= _WHOLE:
+        return
+    wrong = next(timestamp_ms for timestamp_ms in timestamps if type(timestamp_ms) is not int)
+    raise RecordError(f"the event time must be a whole number of milliseconds, not {wrong!r}")
+
+
+def require_bounds(timestamps: Sequence[int]) -> None:
+    """Raise `RecordError` for a time that is too far away: JSON knows no largest int, and Kafka's timestamps are any 64 bits."""
+    if not len(timestamps):
+        return
+    for timestamp_ms in (min(timestamps), max(timestamps)):
         if not -(2**62) < timestamp_ms < MAX_TIME // 2:
             raise RecordError(f"the event time {timestamp_ms} is beyond what 64 bits leave room for")
 

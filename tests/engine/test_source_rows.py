@@ -4,12 +4,14 @@ import json
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.records import RecordBatch
 from engine.runtime.cutting import cut_piece
 from engine.source_rows import RowReader, Rows
+from engine.testing.driver import TestDriver
 from engine.topology import Topology
 from tests.effort import examples
 
@@ -53,6 +55,56 @@ def test_rows_that_are_bad_are_named_with_the_reason_and_have_the_time_before_th
     }
     assert "truncated" in str(rows.errors[0])
     assert rows.all_times(batch) == [1_000, 7, 7, 7, 9]
+
+
+class Timed(msgspec.Struct, frozen=True):
+    """A record whose time is declared as an int: whether it is one is the codec's business, how large it may be is not."""
+
+    user: str
+    ts: int
+
+
+def as_float(timed: Timed) -> int:
+    return timed.ts / 2  # type: ignore[return-value]  # annotations of user code need not be true
+
+
+LAST = 2**62 - 2
+
+
+@pytest.mark.parametrize("beside", [[], [b"{"]], ids=["alone", "beside a bad record"])
+@pytest.mark.parametrize("time_ms", [10**30, 2**64 - 1, 2**63 + 5, LAST + 1, -(2**62), -(2**63), -(10**30)])
+def test_rows_with_a_time_beyond_the_bounds_are_bad_also_of_an_int_field(time_ms: int, beside: list[bytes | None]) -> None:
+    declared = Topology("app").source("orders", Timed, key="user", time="ts")
+    rows = RowReader(declared.spec).read(batch_of([order("ann", LAST), order("bob", time_ms), order("eve", -LAST), *beside]))
+    assert (rows.keys, rows.timestamps, rows.numbers) == (["ann", "eve"], [LAST, -LAST], [0, 2])
+    assert str(rows.errors[1]) == f"the event time {time_ms} is beyond what 64 bits leave room for"
+    assert set(rows.errors) == ({1, 3} if beside else {1})
+
+
+def test_rows_with_a_timestamp_of_kafka_beyond_the_bounds_are_bad() -> None:
+    batch = batch_of([order("ann", 1), order("bob", 1)])
+    batch.timestamps[1] = 2**63 - 1  # type: ignore[index]  # it is the list that was given
+    rows = reader(timed=False).read(batch)
+    assert (rows.keys, list(rows.errors)) == (["ann"], [1])
+
+
+def test_rows_of_a_callable_that_is_annotated_as_int_must_still_have_whole_times() -> None:
+    declared = Topology("app").source("orders", Timed, key="user", time=as_float)
+    rows = RowReader(declared.spec).read(batch_of([order("ann", 4)]))
+    assert str(rows.errors[0]) == "the event time must be a whole number of milliseconds, not 2.0"
+
+
+@pytest.mark.parametrize("max_ahead", [None, "1h"])
+def test_time_beyond_the_bounds_is_a_dead_letter_and_the_commit_goes_through(max_ahead: str | None) -> None:
+    topology = Topology("app", partitions=1)
+    timed = topology.source("orders", Timed, key="user", time="ts")
+    topology.pipeline(timed, name="copy")(lambda orders: orders.to("out"))
+    with TestDriver(topology, max_ahead=max_ahead) as driver:
+        driver.send("orders", Timed("ann", 5))
+        driver.send("orders", Timed("bob", 2**64 - 1))
+        driver.commit()
+        assert [record.key for record in driver.read("out")] == ["ann"]
+        assert [letter.value["user"] for letter in driver.read("app-dlq")] == ["bob"]
 
 
 def test_rows_of_a_table_delete_by_key_at_the_time_of_the_record() -> None:
