@@ -50,10 +50,22 @@ class Put(_Command, frozen=True, kw_only=True, tag="put"):
 
 
 class Delete(_Command, frozen=True, kw_only=True, tag="delete"):
-    """Delete a key, given as its bytes on the wire, from one state, or from all (None)."""
+    """Delete a key from one state, or from all (None).
+
+    Attributes:
+        key: Its bytes on the wire.
+        is_text: Those bytes are what a person wrote, and mean in each state what `state put --key` takes them for: in one with numbers
+            as keys `007` is 7, and a Struct's fields may stand in any order.
+    """
 
     key: bytes
     state: str | None = None
+    is_text: bool = False
+
+    @property
+    def sought(self) -> bytes | str:
+        """The key as what looks for it takes it: bytes on the wire, or text."""
+        return self.key.decode(errors="surrogateescape") if self.is_text else self.key
 
 
 class TakeSavepoint(_Command, frozen=True, kw_only=True, tag="savepoint"):
@@ -186,7 +198,7 @@ class ControlInput:
             if isinstance(command, Put):
                 kind, entries = "put", put_entry(task, command.state, command.key, command.value, command.time_ms, command.sub)
             else:
-                kind, entries = "delete", delete_key(task, command.key, command.state)
+                kind, entries = "delete", delete_key(task, command.sought, command.state)
         except (StateError, StoredTypeError) as error:
             task.rollback(mark)
             self.report(command, "refused", state=command.state or "", error=str(error))

@@ -10,7 +10,7 @@ found.
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import StateError
-from state.catalog import Catalog, Entry, StateSpec, entries_of, read_value
+from state.catalog import Catalog, Entry, StateSpec, entries_of, read_value, wire_of
 from state.hashing import key_hash
 from state.keys import hash_of, prefix_end, store_id
 
@@ -46,20 +46,16 @@ def put_entry(task: "Task", state: str, key: Any, value: Any, time_ms: int | Non
     return 1
 
 
-def delete_key(task: "Task", wire: bytes, state: str | None) -> int:
+def delete_key(task: "Task", key: bytes | str, state: str | None) -> int:
     """Delete everything of a key, in one state or in all; return how many entries that were.
 
+    Args:
+        key: Its bytes on the wire, or a text, which in each state is the key that it means there.
     Raises:
         StateError: There is no such state, or it cannot be edited.
     """
     catalog = task.catalog()
-    specs = [spec for spec in catalog.specs.values() if not spec.is_of_task and not catalog.is_whole(spec)]
-    if state is not None:
-        check_editable(catalog, catalog.spec(state))
-        if whole := catalog.spec(state).part_of:
-            raise StateError(f"state {state!r} holds parts of {whole!r}: delete the key from that, and they go with it")
-        specs = [spec for spec in specs if state in (spec.name, spec.part_of)]
-    found = [entry for spec in specs for entry in _find(task, catalog, spec, wire)]
+    found = [entry for spec in states_to_delete_from(catalog, state) for entry in _find(task, catalog, spec, wire_of(spec, key))]
     for entry in found:
         cells = task.state.cells(store_id(entry.spec.name))
         if entry.spec.kind == "keyed":
@@ -82,6 +78,21 @@ def _find(task: "Task", catalog: Catalog, spec: StateSpec, wire: bytes) -> list[
     present = {**stored, **changed}
     entries = iter(sorted((key, value) for key, value in present.items() if value is not None))
     return list(entries_of(catalog, entries, wire))
+
+
+def states_to_delete_from(catalog: Catalog, state: str | None) -> list[StateSpec]:
+    """Return the states that a key is deleted from: all of keys, or one with those that hold parts of its values.
+
+    Raises:
+        StateError: There is no such state, it cannot be edited, or it holds parts of another, which would be incomplete without them.
+    """
+    specs = [spec for spec in catalog.specs.values() if not spec.is_of_task and not catalog.is_whole(spec)]
+    if state is None:
+        return specs
+    check_editable(catalog, catalog.spec(state))
+    if whole := catalog.spec(state).part_of:
+        raise StateError(f"state {state!r} holds parts of {whole!r}: delete the key from that, and they go with it")
+    return [spec for spec in specs if state in (spec.name, spec.part_of)]
 
 
 def check_editable(catalog: Catalog, spec: StateSpec) -> None:

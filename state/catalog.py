@@ -264,30 +264,60 @@ def encode_value(spec: StateSpec, plain: Any, old: bytes | None) -> bytes:
 
 
 def parse_key(spec: StateSpec, text: str) -> Any:
-    """Return the key that a text on a command line means: as it is for str, a number for int, JSON for a Struct.
+    """Return the key that a text on a command line means: as it is for str or an undeclared type, a number for int, JSON for a Struct.
 
     Raises:
         StateError: It is none.
     """
+    wanted, raw = getattr(spec.key, "type", None), _text_bytes(text)
     try:
-        return spec.key.decode(text.encode())
-    except DECODE_ERRORS:
-        try:  # of undeclared type: text
-            return spec.key.decode(spec.key.encode(text))
-        except DECODE_ERRORS as error:
-            raise StateError(f"state {spec.name!r}: {text!r} is no key of its type: {error}") from error
+        if wanted is Any:  # its stored form has a letter in front, which nobody writes
+            spec.key.encode(text)
+            return text
+        try:
+            return spec.key.decode(raw)
+        except DECODE_ERRORS:  # in another way than this engine writes such keys: 1.50, a moment of another zone
+            is_json = isinstance(wanted, type) and issubclass(wanted, msgspec.Struct)
+            key = msgspec.json.decode(raw, type=wanted) if is_json else msgspec.convert(text, wanted)
+            spec.key.encode(key)
+            return key
+    except (*DECODE_ERRORS, AttributeError, OverflowError) as error:
+        raise StateError(f"state {spec.name!r}: {text!r} is no key of its type: {error}") from error
 
 
-def entries_of(catalog: Catalog, entries: Iterator[tuple[bytes, bytes]], wire: bytes | None = None) -> Iterator[Entry]:
-    """Yield the entries that keys own, those of one key (by its bytes on the wire) if it is given."""
-    wanted = None if wire is None else key_hash(wire)
+def wire_of(spec: StateSpec, key: bytes | str) -> bytes:
+    """Return a key's bytes on the wire in a state: of a text those of the key that it means there, else as it is."""
+    if isinstance(key, bytes):
+        return key
+    try:
+        return spec.key.wire(parse_key(spec, key))
+    except (*DECODE_ERRORS, AttributeError, OverflowError):
+        return _text_bytes(key)  # no key of this state: nothing has it
+
+
+def entries_of(catalog: Catalog, entries: Iterator[tuple[bytes, bytes]], key: bytes | str | None = None) -> Iterator[Entry]:
+    """Yield the entries that keys own; those of one key if it is given, by its bytes on the wire or as text (`wire_of`)."""
+    wires: dict[str, tuple[bytes, int]] = {}
     for raw_key, raw_value in entries:
         spec = catalog.specs.get(raw_key[:ID_BYTES])
-        if spec is None or spec.is_of_task or (wanted is not None and hash_of(raw_key, spec.hash_at()) != wanted):
+        if spec is None or spec.is_of_task:
             continue
+        wire = None
+        if key is not None:
+            if spec.name not in wires:
+                found = wire_of(spec, key)
+                wires[spec.name] = found, key_hash(found)
+            wire, wanted = wires[spec.name]
+            if hash_of(raw_key, spec.hash_at()) != wanted:
+                continue
         entry = catalog.entry(raw_key, raw_value)
         if entry is not None and wire in (None, entry.wire):
             yield entry
+
+
+def _text_bytes(text: str) -> bytes:
+    """Return what a command line holds of a text: bytes that are no UTF-8 come as surrogates."""
+    return text.encode(errors="surrogateescape")
 
 
 def _plain(value: Any) -> Any:

@@ -10,20 +10,20 @@ so there entries may be put, deleted and imported: that writes a new savepoint, 
 Limit: an edit holds the entries of one task in memory at a time.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from engine.edits import check_editable
+from engine.edits import check_editable, states_to_delete_from
 from engine.errors import ConfigError, StateError
 from engine.plan import Plan
 from engine.task import catalog_of
-from state.catalog import Catalog, Entry, entries_of
+from state.catalog import Catalog, Entry, entries_of, wire_of
 from state.hashing import partition_of
-from state.keys import hash_of
+from state.keys import ID_BYTES, hash_of
 from state.remote import Folder
 from state.rocks import RocksStore
 from state.savepoint import EntriesWriter, Manifest, Part, read_entries, read_manifest, verify_savepoint, write_manifest
@@ -40,18 +40,20 @@ class StatePlace:
     partitions: int
     tasks: Mapping[int, Entries]
 
-    def entries(self, wire: bytes | None = None, state: str | None = None) -> Iterator[Entry]:
-        """Yield what keys have, task by task, in key order; of one key (by its bytes on the wire), or of one state.
+    def entries(self, key: bytes | str | None = None, state: str | None = None) -> Iterator[Entry]:
+        """Yield what keys have, task by task, in key order; of one key (by its bytes on the wire, or as text), or of one state.
 
         Raises:
             StateError: There is no such state, or an entry does not fit its type.
         """
         if state is not None:
             self.catalog.spec(state)
-        home = None if wire is None else partition_of(wire, self.partitions)
+        homes = set(self.tasks)
+        if key is not None and not self.catalog.whole:
+            homes = {partition_of(wire_of(spec, key), self.partitions) for spec in self.catalog.specs.values() if not spec.is_of_task}
         for number, entries in sorted(self.tasks.items()):
-            if home is None or number == home or self.catalog.whole:
-                yield from (entry for entry in entries_of(self.catalog, entries(), wire) if state in (None, entry.spec.name))
+            if number in homes:
+                yield from (entry for entry in entries_of(self.catalog, entries(), key) if state in (None, entry.spec.name))
 
 
 def of_savepoint(folder: Folder, plan: Plan) -> StatePlace:
@@ -95,7 +97,7 @@ def edited_savepoint(
     plan: Plan,
     *,
     put: Iterable[Mapping[str, Any]] = (),
-    delete: Iterable[bytes] = (),
+    delete: Iterable[bytes | str] = (),
     only: str | None = None,
     who: str = "",
     why: str = "",
@@ -105,18 +107,18 @@ def edited_savepoint(
 
     Args:
         put: Lines as `Entry.line` makes them; for an entry by name of a state that may be put by hand (see `engine.edits`).
-        delete: Keys, by their bytes on the wire, to be taken out of all states, or out of `only`.
+        delete: Keys to be taken out of all states, or out of `only` with what holds parts of it: by their bytes on the wire, or as
+            texts, which in each state are the keys that they mean there.
     Raises:
         ConfigError: The target exists.
-        StateError: An entry does not fit, or the savepoint is damaged: no savepoint was written.
+        StateError: An entry does not fit, nothing is there of a key to be deleted, or the savepoint is damaged: no savepoint was
+            written.
     """
     if target.names():
         raise ConfigError(f"{target.url} exists already: give the savepoint another name")
     manifest = verify_savepoint(folder)
     place = of_savepoint(folder, plan)
-    deleted = frozenset(delete)
-    if only is not None:
-        check_editable(place.catalog, place.catalog.spec(only))
+    deletion = _Deletion(place.catalog, tuple(delete), only)
     rows: dict[int, list[Mapping[str, Any]]] = {}
     for row in put:
         rows.setdefault(_home(place, row), []).append(row)
@@ -125,7 +127,7 @@ def edited_savepoint(
         for part in manifest.parts:
             entries = dict(read_entries(folder, part))
             before = dict(entries)
-            for raw_key in [key for key in entries if _is_deleted(place.catalog, key, entries[key], deleted, only)]:
+            for raw_key in [key for key, value in entries.items() if deletion.takes(key, value)]:
                 del entries[raw_key]
             for row in rows.get(part.number, ()):
                 raw_key, _ = place.catalog.raw_entry({**row, "v": ""} if "v" not in row else row)
@@ -135,6 +137,7 @@ def edited_savepoint(
                 writer = EntriesWriter(file)
                 writer.add(sorted(entries.items()))
             parts.append(msgspec.structs.replace(part, entries=writer.entries, file_bytes=writer.file_bytes, sha256=writer.digest()))
+        deletion.check_found()
         by = who or manifest.who
         again = msgspec.structs.replace(
             manifest, name=target.url.rstrip("/").rpartition("/")[2], who=by, why=why, created_ms=now_ms, parts=parts
@@ -159,10 +162,35 @@ def _home(place: StatePlace, row: Mapping[str, Any]) -> int:
     return hash_of(raw_key, entry.spec.hash_at()) % place.partitions
 
 
-def _is_deleted(catalog: Catalog, raw_key: bytes, raw_value: bytes, keys: frozenset[bytes], only: str | None) -> bool:
-    if not keys:
-        return False
-    entry = catalog.entry(raw_key, raw_value)
-    if entry is None or entry.spec.is_of_task or catalog.is_whole(entry.spec):
-        return False
-    return entry.wire in keys and only in (None, entry.spec.name)
+class _Deletion:
+    """Keys that are taken out of states, and which of them there were."""
+
+    def __init__(self, catalog: Catalog, keys: Sequence[bytes | str], state: str | None) -> None:
+        self._catalog = catalog
+        self._left = set(keys)
+        self._keys: dict[str, dict[bytes, set[bytes | str]]] = {}
+        for spec in states_to_delete_from(catalog, state):
+            mine: dict[bytes, set[bytes | str]] = {}
+            for key in keys:
+                mine.setdefault(wire_of(spec, key), set()).add(key)
+            self._keys[spec.name] = mine
+
+    def takes(self, raw_key: bytes, raw_value: bytes) -> bool:
+        """Return whether an entry goes."""
+        spec = self._catalog.specs.get(raw_key[:ID_BYTES])
+        keys = None if spec is None else self._keys.get(spec.name)
+        entry = self._catalog.entry(raw_key, raw_value) if keys else None
+        if not keys or entry is None or entry.wire not in keys:
+            return False
+        self._left -= keys[entry.wire]
+        return True
+
+    def check_found(self) -> None:
+        """Raise a StateError for a key of which nothing was there: it would look deleted, and might be spelt in another way."""
+        if self._left:
+            raise nothing_of(*sorted(self._left, key=repr))
+
+
+def nothing_of(*keys: bytes | str) -> StateError:
+    """Return the error that says that there is nothing of keys."""
+    return StateError(f"there is nothing of key {', '.join(map(repr, keys))}")

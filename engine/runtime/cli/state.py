@@ -21,7 +21,7 @@ from engine.runtime.clock import SystemClock
 from engine.runtime.epochs import read_epoch
 from engine.runtime.loading import load_app
 from engine.runtime.savepoint_taking import obey_everywhere
-from engine.runtime.state_files import StatePlace, edited_savepoint, of_savepoint, of_stores
+from engine.runtime.state_files import StatePlace, edited_savepoint, nothing_of, of_savepoint, of_stores
 from engine.task import catalog_of
 from state.catalog import parse_key
 from state.parquet import lines_to_parquet, parquet_to_lines
@@ -63,9 +63,9 @@ def _options(*wanted: str) -> Callable[[Any], Any]:
 def get(key: str, pipelines: str, store: Path | None, savepoint: str | None, name: str | None) -> None:
     """Print everything that the states have of KEY, an entry a line, as JSON."""
     place = _place(_plan(pipelines), store, savepoint)
-    found = [entry.line() for entry in place.entries(key.encode(), name)]
+    found = [entry.line() for entry in place.entries(key, name)]
     if not found:
-        raise ConfigError(f"there is nothing of key {key!r}")
+        raise nothing_of(key)
     for line in found:
         click.echo(msgspec.json.encode(line))
 
@@ -151,9 +151,10 @@ def delete(
         raise ConfigError("say either --everywhere or --state PIPELINE/OPERATOR/STATE")
     plan = _plan(pipelines)
     if savepoint is not None or store is not None:
-        _edit_files(plan, store, savepoint, to, delete=[key.encode()], only=name, who=who, why=why)
+        _edit_files(plan, store, savepoint, to, delete=[key], only=name, who=who, why=why)
         return
-    _live(pipelines, Delete(**_said(who, why), key=key.encode(), state=name))
+    if not _live(pipelines, Delete(**_said(who, why), key=key.encode(errors="surrogateescape"), state=name, is_text=True)):
+        raise nothing_of(key)
 
 
 @state.command("import")
@@ -203,7 +204,7 @@ def _edit_files(
     to: str | None,
     *,
     put: Iterable[Mapping[str, Any]] = (),
-    delete: Iterable[bytes] = (),
+    delete: Iterable[bytes | str] = (),
     only: str | None = None,
     who: str,
     why: str,
@@ -231,8 +232,8 @@ def _json(text: str | None) -> Any:
         raise ConfigError(f"{text!r} is not JSON: {error}") from error
 
 
-def _live(pipelines: str, command: Command) -> None:
-    """Send an edit to the running app, and say what became of it."""
+def _live(pipelines: str, command: Command) -> int:
+    """Send an edit to the running app, and say what became of it; return how many entries it was."""
     target = find_target("state", pipelines, None)
     reports = asyncio.run(_tell(target, command))
     refused = [report.error for report in reports if report.kind == "refused"]
@@ -241,6 +242,7 @@ def _live(pipelines: str, command: Command) -> None:
     entries = sum(report.entries for report in reports)
     tasks = ", ".join(str(report.task) for report in sorted(reports, key=lambda report: report.task) if report.entries)
     click.echo(f"{entries} entries{f' in task {tasks}' if tasks else ''}; committed, and noted in the audit topic as {command.id}")
+    return entries
 
 
 async def _tell(target: Target, command: Command) -> list[Report]:

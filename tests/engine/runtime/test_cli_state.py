@@ -9,6 +9,7 @@ import duckdb
 import pytest
 from click.testing import CliRunner
 
+from engine.control import Delete, Report
 from engine.runtime.app import App
 from engine.runtime.cli.root import main
 from engine.runtime.loading import load_app
@@ -112,6 +113,34 @@ async def test_edited_savepoint_is_a_new_one_and_restores_with_the_edits(tmp_pat
         world.click(user)
     await eventually(lambda: [world.numbers()[user][-1] for user in ("ann", "bob", "eve")] == [2, 1, 3])
     await worker.stop()
+
+
+@virtual_time
+async def test_delete_of_what_is_not_there_fails(tmp_path: Path, run: Run) -> None:
+    await savepoint(tmp_path, ann=3)
+    to = ["--savepoint", str(tmp_path / "one"), "--as", str(tmp_path / "two")]
+    for where in (["--everywhere"], ["--state", "number/numbering/count"]):
+        assert "Error: there is nothing of key 'eve'" in run("delete", "--key", "eve", *where, *to)
+        assert not (tmp_path / "two").exists()
+    assert "Error: there is nothing of key '\\udcff'" in run("get", "\udcff", *to[:2])
+
+
+def test_delete_from_a_running_app_takes_the_text_along_and_fails_for_nothing(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "numbering_app.py"
+    program.write_text(PROGRAM.replace("memory://", "kafka://localhost:1"))
+    told: list[Delete] = []
+
+    async def tell(_target: object, command: Delete) -> list[Report]:
+        told.append(command)
+        return [Report(id=command.id, kind="delete", task=task, done_ms=1, entries=int(command.key == b"007")) for task in (0, 1)]
+
+    monkeypatch.setattr("engine.runtime.cli.state._tell", tell)
+    delete = ["delete", "--everywhere", "--who", "eve", "--key"]
+    assert "2 entries in task 0, 1; committed" in run(*delete, "007")
+    assert "Error: there is nothing of key 'ann'" in run(*delete, "ann")
+    assert [(command.key, command.is_text) for command in told] == [(b"007", True), (b"ann", True)]
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
