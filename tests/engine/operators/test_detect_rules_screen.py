@@ -154,6 +154,16 @@ def test_keys_without_a_record_that_fits_are_not_handed_to_the_matcher(raw: byte
     assert {key: [value.number for _, value in pairs] for key, pairs in fitting.items()} in ({"rich": [1]}, {"rich": [1, 2]})
 
 
+def test_key_with_a_partial_match_is_looked_at_from_its_first_record_on() -> None:
+    """What goes on with the match comes before what begins another."""
+    raw = rule("r", 1, stage("a", "kind = 'a'"), stage("b", "kind = 'b'"), output={"first": "FIRST(a.number)", "last": "b.number"})
+    taken: Batches = [([("u", Event("a", 0, 1), 1_000)], 1_000), ([("u", Event("b", 0, 2), 2_000), ("u", Event("a", 0, 3), 3_000)], 9_000)]
+    for how in ("screens", "everything", "careful"):
+        found, failed = run([raw], taken, how)
+        assert [(key, match.fields) for key, match, _ in found] == [("u", {"first": 1, "last": 2})]
+        assert not failed
+
+
 @pytest.mark.parametrize(
     "raw",
     [

@@ -358,6 +358,28 @@ async def test_edits_before_a_savepoint_are_not_made_again_behind_it(tmp_path: P
 
 
 @virtual_time
+async def test_edits_behind_a_savepoint_are_made_again_behind_its_restore(tmp_path: Path) -> None:
+    world = World(numbering(2))
+    worker = world.worker()
+    world.click("ann")
+    await world.until(ann=1)
+    await take(world, tmp_path)
+    transport = MemoryTransport(world.broker, group_id="", client_id="cli", clock=world.clock)
+    await transport.start()
+    put = Put(id="e1", state="number/numbering/count", key="ann", value=41)
+    await obey_everywhere(transport, world.plan, put, [partition_of(b"ann", 2)], world.clock)
+    await worker.stop()
+    await restore(world, tmp_path, numbering(2))
+    again = world.worker("w2")
+    await again.until_running(0, 1)
+    await asyncio.sleep(1)
+    world.click("ann")
+    await eventually(lambda: sorted(world.numbers()["ann"]) == [1, 42])
+    await again.stop()
+    await transport.stop()
+
+
+@virtual_time
 async def test_edits_of_a_running_app_take_effect_and_are_reported(tmp_path: Path) -> None:
     world = World(numbering(3))
     worker = world.worker()
