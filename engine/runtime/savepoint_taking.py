@@ -4,18 +4,21 @@
 
 Whoever takes it is no part of the app: if it dies, the tasks go on by themselves after the timeout, and what is in the folder is no
 savepoint, since `_metadata.json` comes last. See `engine.runtime.savepointing` for the tasks' half, and why cuts fit together.
+
+Once `_metadata.json` stands there, nothing is taken back: with `stop` the tasks are told that it is the end, and what goes wrong from
+then on (a worker that dies, a broker that is away, Ctrl-C) leaves a savepoint that the app can be restored from.
 """
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from engine.control import Abort, Command, End, Report, Resume, TakeSavepoint, encode_command
-from engine.errors import ConfigError, UnavailableError
+from engine.errors import ConfigError, StreamForgeError, UnavailableError
 from engine.plan import Plan
 from engine.records import OutputColumns, TopicPartition
 from engine.runtime.clock import Clock
@@ -57,7 +60,8 @@ async def take_savepoint(transport: Transport, plan: Plan, wish: Wish, clock: Cl
 
     Raises:
         ConfigError: The name cannot be used, or is taken.
-        UnavailableError: It did not work this time: the app goes on, and what was written is removed.
+        UnavailableError: It did not work this time: the app goes on, and what was written is removed. Only if the message says that the
+            savepoint is complete, it is kept: not every task could be told that it is the end.
     """
     epoch = await read_epoch(transport, plan)
     plan = plan if epoch is None else plan.in_epoch(epoch.epoch)
@@ -72,7 +76,8 @@ async def take_savepoint(transport: Transport, plan: Plan, wish: Wish, clock: Cl
     try:
         return await taking.run(say)
     except BaseException:
-        await asyncio.shield(taking.abort())
+        if not taking.is_complete:
+            await asyncio.shield(taking.abort())
         raise
     finally:
         await reader.close()
@@ -80,7 +85,11 @@ async def take_savepoint(transport: Transport, plan: Plan, wish: Wish, clock: Cl
 
 @dataclass(slots=True)
 class _Taking:
-    """One attempt."""
+    """One attempt.
+
+    Attributes:
+        is_complete: The savepoint stands in the folder: from now on nothing is taken back.
+    """
 
     transport: Transport
     plan: Plan
@@ -89,6 +98,7 @@ class _Taking:
     reader: PartitionReader
     folder: Folder
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:16])
+    is_complete: bool = False
     _early: list[Report] = field(default_factory=list)
 
     async def run(self, say: Say) -> Manifest:
@@ -120,16 +130,43 @@ class _Taking:
             states=[StateNote(name, kind) for name, kind in sorted(kinds.items())],
             parts=[_part(number, cuts[number], written[number]) for number in range(plan.partitions)],
         )
-        await in_thread(write_manifest, self.folder, manifest)
+        await _whole(self._complete(manifest))
         if wish.stop:
-            await self._tell(End(**self._said(created_ms), name=wish.name))
-            await self._reports("ended", wish.cut_timeout_s)
+            say(f"savepoint {wish.name!r} is complete, and every task is told that it is the end")
+            await self._until_ended(say)
         return manifest
 
     async def abort(self) -> None:
         """Let the tasks go on, and remove what they have written."""
-        await self._tell(Abort(**self._said(self.clock.now_ms())))
-        await in_thread(self.folder.remove)
+        try:
+            await self._tell(Abort(**self._said(self.clock.now_ms())))
+        finally:
+            await in_thread(self.folder.remove)
+
+    async def _complete(self, manifest: Manifest) -> None:
+        """Make a savepoint of what was written; with `stop` it is the end."""
+        await in_thread(write_manifest, self.folder, manifest)
+        self.is_complete = True
+        if not self.wish.stop:
+            return
+        try:
+            await self._tell(End(**self._said(manifest.created_ms), name=manifest.name))
+        except StreamForgeError as error:
+            raise UnavailableError(
+                f"savepoint {manifest.name!r} is complete and stays in {self.folder.url}, but not every task could be told that it is the "
+                f"end ({error}): stop the workers and restore it"
+            ) from error
+
+    async def _until_ended(self, say: Say) -> None:
+        """Wait until every task has stopped for good. One that was opened anew meanwhile finds `end` in its control topic and obeys."""
+        wish, ended = self.wish, dict[int, Report]()
+        why = f"within {wish.cut_timeout_s:.0f} s"
+        try:
+            ended = await self._collect("ended", wish.cut_timeout_s)
+        except StreamForgeError as error:
+            why = f"yet ({error})"
+        if len(ended) < self.plan.partitions:
+            say(f"tasks {self._missing(ended)} have not said {why} that they ended: they will when they run; the savepoint is complete")
 
     def _said(self, at_ms: int) -> dict[str, Any]:
         return {"id": self.id, "who": self.wish.who, "why": self.wish.why, "at_ms": at_ms}
@@ -145,22 +182,32 @@ class _Taking:
 
     async def _reports(self, kind: str, timeout_s: float) -> dict[int, Report]:
         """Wait until every task has reported; a failure before the last of them counts for all."""
+        found = await self._collect(kind, timeout_s)
+        if len(found) < self.plan.partitions:
+            missing = self._missing(found)
+            raise UnavailableError(f"no savepoint was taken: tasks {missing} said nothing within {timeout_s:.0f} s; do they run?")
+        return found
+
+    async def _collect(self, kind: str, timeout_s: float) -> dict[int, Report]:
+        """Return what the tasks have reported: all of them, or those that have in time."""
         found: dict[int, Report] = {}
         deadline_s = self.clock.monotonic_s() + timeout_s
         early, self._early = self._early, []
         while len(found) < self.plan.partitions:
             reports, early = early or await self._next(), []
             for report in reports:
-                if report.kind in ("failed", "refused"):
+                if report.kind in ("failed", "refused") and not self.is_complete:
                     raise UnavailableError(f"no savepoint was taken: {report.error}")
                 if report.kind == kind:
                     found[report.task] = report
                 else:
                     self._early.append(report)
-            if self.clock.monotonic_s() >= deadline_s and len(found) < self.plan.partitions:
-                missing = ", ".join(str(number) for number in range(self.plan.partitions) if number not in found)
-                raise UnavailableError(f"no savepoint was taken: tasks {missing} said nothing within {timeout_s:.0f} s; do they run?")
+            if self.clock.monotonic_s() >= deadline_s:
+                break
         return found
+
+    def _missing(self, found: Mapping[int, Report]) -> str:
+        return ", ".join(str(number) for number in range(self.plan.partitions) if number not in found)
 
     async def _next(self) -> list[Report]:
         """Return the next reports of this savepoint, in order."""
@@ -168,6 +215,18 @@ class _Taking:
         values = () if batch is None else batch.values
         reports = [msgspec.json.decode(value or b"", type=Report) for value in values]
         return [report for report in reports if report.id == self.id]
+
+
+async def _whole(work: Coroutine[Any, Any, None]) -> None:
+    """Do something wholly: whoever is cancelled meanwhile ends when it is done."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # looked at: what ends the caller is that it was cancelled
+        raise
 
 
 async def tell(transport: Transport, plan: Plan, command: Command, numbers: range | list[int], now_ms: int) -> None:

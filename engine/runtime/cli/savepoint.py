@@ -61,7 +61,7 @@ def create(name: str, pipelines: str, folder: str, stop: bool, timeout: float, w
     if as_json:
         click.echo(msgspec.json.encode(_row(manifest)))
     else:
-        end = "the epoch has ended" if stop else f"the longest pause was {manifest.pause_ms} ms"
+        end = "the epoch ends with it" if stop else f"the longest pause was {manifest.pause_ms} ms"
         click.echo(f"{describe(manifest)}; {end}")
 
 
@@ -167,7 +167,7 @@ async def _create(target: Target, wish: Wish, *, quiet: bool) -> Manifest:
     assert target.app is not None
     async with target.connect() as transport:
         plan = target.app.topology.plan()
-        return await take_savepoint(transport, plan, wish, SystemClock(), lambda line: None if quiet else click.echo(line))
+        return await take_savepoint(transport, plan, wish, SystemClock(), lambda line: click.echo(line, err=quiet))
 
 
 async def _restore(target: Target, folder: str, name: str, words: Words, grow: bool, who: str, why: str, *, quiet: bool) -> Restored:

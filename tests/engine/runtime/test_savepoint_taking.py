@@ -1,0 +1,95 @@
+"""Taking a savepoint when something goes wrong at a bad moment: what is complete stays, what is not leaves nothing behind."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.control import Command, End
+from engine.errors import UnavailableError
+from engine.runtime import savepoint_taking
+from engine.testing.clock import virtual_time
+from state.remote import open_folder
+from state.savepoint import verify_savepoint
+from tests.engine.runtime.test_savepoints import failures, restore, take
+from tests.engine.runtime.worker_world import Worker, World, eventually, numbering
+
+pytestmark = pytest.mark.thorough
+
+
+async def clicked(world: World) -> None:
+    """Send some clicks, and wait until they have been numbered."""
+    world.click("ann", times=3)
+    world.click("bob", times=5)
+    await world.until(ann=3, bob=5)
+
+
+async def ends_and_is_restored(world: World, folder: Path, workers: list[Worker]) -> None:
+    """Check that the epoch is over for every task, and that the app goes on from the savepoint."""
+    await eventually(lambda: sum(len(failures(worker)) for worker in workers) >= 2)
+    assert all("ended with savepoint 'one': restore it" in failure for worker in workers for failure in failures(worker))
+    for worker in workers:
+        await worker.stop()
+    verify_savepoint(open_folder(folder / "one"))
+    await restore(world, folder, numbering(2))
+    again = world.worker("again")
+    world.click("ann")
+    await eventually(lambda: world.numbers()["ann"] == [1, 2, 3, 4])
+    await again.stop()
+
+
+@pytest.mark.parametrize("what", ["ctrl-c", "killed", "late"])
+@virtual_time
+async def test_savepoint_that_is_the_end_stays_whatever_happens_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    world = World(numbering(2))
+    workers = [world.worker("w1"), world.worker("w2")]
+    await eventually(lambda: all(len(worker.running_numbers()) == 1 for worker in workers))
+    await clicked(world)
+    tell = savepoint_taking.tell
+
+    async def told(transport: Any, plan: Any, command: Command, numbers: Any, now_ms: int) -> None:
+        if isinstance(command, End):
+            assert (tmp_path / "one" / "_metadata.json").exists()
+            if what != "ctrl-c":
+                await workers.pop().kill()  # its task is opened anew by the other worker, and says `failed` there
+        await tell(transport, plan, command, numbers, now_ms)
+        if what == "ctrl-c" and isinstance(command, End):
+            taking.cancel()
+
+    monkeypatch.setattr(savepoint_taking, "tell", told)
+    taking = asyncio.create_task(take(world, tmp_path, stop=True, cut_timeout_s=1.0 if what == "late" else 60.0))
+    if what == "ctrl-c":
+        with pytest.raises(asyncio.CancelledError):
+            await taking
+    else:
+        assert (await taking).name == "one"
+    await ends_and_is_restored(world, tmp_path, workers)
+
+
+@virtual_time
+async def test_savepoint_whose_end_cannot_be_told_says_that_it_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(numbering(2))
+    worker = world.worker()
+    await clicked(world)
+    tell = savepoint_taking.tell
+
+    async def told(transport: Any, plan: Any, command: Command, numbers: Any, now_ms: int) -> None:
+        if isinstance(command, End):
+            await tell(transport, plan, command, [0], now_ms)
+            raise UnavailableError("the broker is away")
+        await tell(transport, plan, command, numbers, now_ms)
+
+    monkeypatch.setattr(savepoint_taking, "tell", told)
+    with pytest.raises(UnavailableError, match=r"'one' is complete and stays in .*one, but .* \(the broker is away\): stop the workers"):
+        await take(world, tmp_path, stop=True)
+    await eventually(lambda: len(failures(worker)) == 1)
+    await worker.stop()
+    await restore(world, tmp_path, numbering(2))
+    again = world.worker("again")
+    world.click("ann")
+    world.click("bob")
+    await eventually(lambda: world.numbers() == {"ann": [1, 2, 3, 4], "bob": [1, 2, 3, 4, 5, 6]})
+    await again.stop()
