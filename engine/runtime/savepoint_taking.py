@@ -23,9 +23,10 @@ from engine.plan import Plan
 from engine.records import OutputColumns, TopicPartition
 from engine.runtime.clock import Clock
 from engine.runtime.epochs import read_epoch
+from engine.runtime.savepoint_places import open_savepoint
 from engine.runtime.threads import in_thread
 from engine.runtime.transport.protocol import PartitionReader, Transport
-from state.remote import Folder, open_folder
+from state.remote import Folder
 from state.savepoint import FORMAT, Manifest, Part, StateNote, write_manifest
 
 _READ_TIMEOUT_S = 0.5
@@ -65,9 +66,7 @@ async def take_savepoint(transport: Transport, plan: Plan, wish: Wish, clock: Cl
     """
     epoch = await read_epoch(transport, plan)
     plan = plan if epoch is None else plan.in_epoch(epoch.epoch)
-    if not wish.name or wish.name.startswith(".") or "/" in wish.name:
-        raise ConfigError(f"savepoint name {wish.name!r} cannot be used: it names a folder")
-    folder = (await in_thread(open_folder, wish.folder)).child(wish.name)
+    folder = await in_thread(open_savepoint, wish.folder, wish.name)
     if await in_thread(folder.names):
         raise ConfigError(f"{folder.url} exists already: give the savepoint another name, or delete that one")
     audit = TopicPartition(plan.audit_topic, 0)

@@ -13,6 +13,7 @@ from engine.restoring import Words
 from engine.runtime.cli.connection import Target, find_target
 from engine.runtime.clock import SystemClock
 from engine.runtime.epochs import read_epoch
+from engine.runtime.savepoint_places import delete_savepoint, open_savepoint
 from engine.runtime.savepoint_restoring import Restored, restore_savepoint
 from engine.runtime.savepoint_taking import Wish, take_savepoint, tell
 from state.remote import open_folder
@@ -84,7 +85,7 @@ def list_all(folder: str, as_json: bool) -> None:
 @_json_option
 def verify(name: str, folder: str, as_json: bool) -> None:
     """Read all files of the savepoint NAME and compare their checksums."""
-    manifest = verify_savepoint(open_folder(folder).child(name))
+    manifest = verify_savepoint(open_savepoint(folder, name))
     click.echo(msgspec.json.encode(_row(manifest)) if as_json else f"{describe(manifest)}; all checksums are right")
 
 
@@ -133,11 +134,9 @@ def restore(
 @_folder_option
 @click.confirmation_option("--yes", prompt="Delete the savepoint for good?")
 def delete(name: str, folder: str) -> None:
-    """Delete the savepoint NAME."""
-    child = open_folder(folder).child(name)
-    if not child.names():
-        raise ConfigError(f"there is no savepoint {child.url}")
-    child.remove()
+    """Delete the savepoint NAME, or what is left of one that was not completed; a folder with anything else in it stays."""
+    child = open_savepoint(folder, name)
+    delete_savepoint(child)
     click.echo(f"{child.url} is deleted")
 
 
@@ -176,7 +175,7 @@ async def _restore(target: Target, folder: str, name: str, words: Words, grow: b
         return await restore_savepoint(
             transport,
             target.app.topology.plan(),
-            open_folder(folder).child(name),
+            open_savepoint(folder, name),
             SystemClock(),
             words=words,
             grow=grow,

@@ -61,6 +61,10 @@ async def savepoint(folder: Path, **clicks: int) -> World:
     return world
 
 
+def everything(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*"))
+
+
 def lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
@@ -174,3 +178,30 @@ async def test_savepoint_commands_list_verify_and_delete(tmp_path: Path, run: Ru
     assert "is deleted" in run("delete", "one", *at, "--yes", group="savepoint", app=False)
     assert "there is no savepoint" in run("delete", "one", *at, "--yes", group="savepoint", app=False)
     assert "memory:// lives inside one process" in run("create", "one", *at, group="savepoint")
+
+
+@virtual_time
+async def test_savepoint_commands_take_names_and_delete_nothing_but_savepoints(tmp_path: Path, run: Run) -> None:
+    await savepoint(tmp_path / "kept", ann=3)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("precious")
+    (tmp_path / "kept" / "notes").mkdir()
+    for name in ("mine.part", "0.entries"):
+        (tmp_path / "kept" / "notes" / name).write_text("precious")
+    (tmp_path / "kept" / "link").symlink_to(tmp_path / "kept" / "one")
+    (tmp_path / "kept" / "deep" / "sub").mkdir(parents=True)
+    (tmp_path / "kept" / "torn").mkdir()
+    (tmp_path / "kept" / "torn" / ".0.entries.part").write_bytes(b"SFSP")
+    before = everything(tmp_path)
+    at = ["--from", str(tmp_path / "kept")]
+    for name in ("", ".", "..", "../other", str(tmp_path / "other"), "one/", "on\ne"):
+        assert "cannot be used: it names a folder" in run("delete", name, *at, "--yes", group="savepoint", app=False)
+        assert "cannot be used: it names a folder" in run("verify", name, *at, group="savepoint", app=False)
+    for name, shown in (("notes", "mine.part"), ("link", "a link to"), ("deep", "sub/")):
+        refused = run("delete", name, *at, "--yes", group="savepoint", app=False)
+        assert "is no savepoint, nothing was deleted: it holds" in refused and shown in refused
+    assert "there is no savepoint" in run("delete", "none", *at, "--yes", group="savepoint", app=False)
+    assert everything(tmp_path) == before
+    for name in ("torn", "one"):
+        assert "is deleted" in run("delete", name, *at, "--yes", group="savepoint", app=False)
+        assert not (tmp_path / "kept" / name).exists()
