@@ -191,7 +191,9 @@ class Runner:
 
     def _bystander_failure(self) -> BaseException | None:
         """Return what is no task's fault and ends the worker all the same."""
-        failure = None if self._watchdog is None else self._watchdog.failure
+        failure: BaseException | None = None if self._watchdog is None else self._watchdog.failure
+        if failure is None and self._watching is not None and self._watching.done() and not self._watching.cancelled():
+            failure = self._watching.exception()
         return failure or (None if self._skew_reports is None else self._skew_reports.failure())
 
     async def _look_for_gaps(self, error: StateError) -> None:

@@ -27,7 +27,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import FrameType
 from typing import Any
 
-from engine.errors import StateError, UnavailableError
+from engine.errors import StateError, StreamForgeError, UnavailableError
 from engine.records import TopicPartition
 from engine.runtime.held_back import TimeWatch
 from engine.runtime.lifecycle import Phase
@@ -73,6 +73,7 @@ class Watchdog:
         self._opening: dict[int, tuple[tuple[int, ...], float]] = {}
         self._time = TimeWatch(shell, self._stall_s)
         self._time_strikes: dict[int, int] = {}
+        self._refusal = ""
 
     def reasons(self) -> list[str]:
         """Return why the worker is not ready: which tasks, or which times, stand still; nothing if all move."""
@@ -80,10 +81,13 @@ class Watchdog:
         return still + [f"time does not move in task {number}: {held.reason}" for (number, _), held in sorted(self._time.standing.items())]
 
     async def run(self) -> None:
-        """Look, again and again."""
+        """Look, again and again, whatever comes of a look: who watches must not be what stands still in silence."""
         while True:
             await asyncio.sleep(self._stall_s / _LOOKS)
-            await self.look()
+            try:
+                await self.look()
+            except Exception:
+                log.exception("the watchdog could not look at the tasks; it looks again in %.1f s", self._stall_s / _LOOKS)
 
     async def look(self) -> None:
         """Look once; open again what stands still for too long."""
@@ -130,8 +134,8 @@ class Watchdog:
         try:
             async with asyncio.timeout(_ASK_S):
                 found = await self._time.look(tasks, frozenset(self._tasks()), ends, now_s)
-        except (UnavailableError, TimeoutError):
-            self._time.restart()
+        except (StreamForgeError, TimeoutError) as error:
+            self._cannot_ask(error)
             return
         standing = {number for number, _ in self._time.standing}
         self._time_strikes = {number: strikes for number, strikes in self._time_strikes.items() if number in standing}
@@ -167,9 +171,16 @@ class Watchdog:
         try:
             async with asyncio.timeout(_ASK_S):
                 return await self._shell.transport.end_offsets(inputs)
-        except (UnavailableError, TimeoutError):
-            self._time.restart()
+        except (StreamForgeError, TimeoutError) as error:
+            self._cannot_ask(error)
             return {}
+
+    def _cannot_ask(self, error: Exception) -> None:
+        """Go on without an answer of the broker: one that is away says so elsewhere, a refusal (rights were taken away) is said here."""
+        self._time.restart()
+        if not isinstance(error, UnavailableError | TimeoutError) and str(error) != self._refusal:
+            self._refusal = str(error)
+            log.warning("the watchdog cannot ask how far the tasks are behind, and looks only at what they have in hand: %s", error)
 
     def _behind(self, tasks: Mapping[int, TaskRunner], ends: Mapping[TopicPartition, int]) -> dict[int, str]:
         """Return what each task has not read although it is there."""

@@ -10,12 +10,12 @@ import pytest
 
 from engine import Sink, Stream
 from engine.codecs import Decoded
-from engine.errors import UnavailableError
+from engine.errors import ConfigError, UnavailableError
 from engine.records import RecordBatch, TopicPartition
 from engine.runtime.lifecycle import Phase
 from engine.runtime.transport.memory import MemoryTransport
 from engine.runtime.transport.protocol import TransactionalProducer
-from engine.runtime.watchdog import EXIT_STATUS, LoopGuard, StalledError
+from engine.runtime.watchdog import EXIT_STATUS, LoopGuard, StalledError, Watchdog
 from engine.task import Task
 from engine.testing.clock import virtual_time
 from engine.topology import Topology
@@ -133,6 +133,71 @@ async def test_watchdog_worker_without_input_or_with_a_steady_one_is_left_alone(
     await asyncio.sleep(60.0)
     assert worker.runner.metrics.task(0).stalls == 0
     await worker.stop()
+
+
+@virtual_time
+async def test_watchdog_whose_questions_are_refused_still_sees_a_task_that_hangs(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(numbering(1))
+    hanging = Hanging(0)
+    worker = world.worker(limits=LIMITS, deliver=hanging.deliver)
+    await worker.until_running(0)
+
+    end_offsets, refusals = worker.transport.end_offsets, 0
+
+    async def refuse(partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        nonlocal refusals
+        if hanging.left == 0 and worker.runner.metrics.task(0).stalls:  # noticed: it is opened again, which asks as well
+            return await end_offsets(partitions)
+        refusals += 1
+        raise ConfigError("Kafka refused to list offsets: TopicAuthorizationFailedError")
+
+    with monkeypatch.context() as refused:
+        refused.setattr(worker.transport, "end_offsets", refuse)
+        await asyncio.sleep(5.0)
+        assert refusals > 5  # asked again and again
+        hanging.left = 1
+        world.click("ann", times=3)
+        await world.until(ann=3)
+    assert worker.runner.metrics.task(0).stalls == 1
+    assert caplog.text.count("the watchdog cannot ask how far the tasks are behind") == 1
+    assert "TopicAuthorizationFailedError" in caplog.text
+    await worker.stop()
+
+
+@virtual_time
+async def test_watchdog_goes_on_after_a_bug_of_its_own(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(numbering(1))
+    hanging = Hanging(0)
+    worker = world.worker(limits=LIMITS, deliver=hanging.deliver)
+    await worker.until_running(0)
+
+    def break_down(_watchdog: Watchdog, _task: object) -> tuple[object, ...]:
+        raise LookupError("a bug")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Watchdog, "_signs", break_down)
+        await asyncio.sleep(1.0)
+    assert "the watchdog could not look at the tasks" in caplog.text and "LookupError: a bug" in caplog.text
+    hanging.left = 1
+    world.click("ann", times=3)
+    await world.until(ann=3)
+    assert worker.runner.metrics.task(0).stalls == 1
+    await worker.stop()
+
+
+@virtual_time
+async def test_watchdog_that_ends_takes_the_worker_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def end(_watchdog: Watchdog) -> None:
+        await asyncio.sleep(1.0)
+        raise LookupError("a bug")
+
+    monkeypatch.setattr(Watchdog, "run", end)
+    worker = World(numbering(1)).worker(limits=LIMITS)
+    with pytest.raises(LookupError, match="a bug"):
+        async with asyncio.timeout(30.0):
+            await worker.running
 
 
 class DownFor:
