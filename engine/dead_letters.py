@@ -19,7 +19,6 @@ from engine.records import Headers
 
 _TRACEBACK_MAX = 8_000
 _ERROR_MAX = 8_000
-_ADDED = frozenset({"topic", "partition", "offset", "pipeline", "operator", "error", "traceback"})
 
 
 def record_headers(
@@ -35,11 +34,10 @@ def firing_headers(*, name: str, timestamp_ms: int, pipeline: str, operator: str
     return [("timer", name.encode()), ("timer_ms", b"%d" % timestamp_ms), *_reason(pipeline, operator, error)]
 
 
-def without_payload(key: bytes | None, value: bytes | None, headers: Headers) -> tuple[None, None, Headers]:
-    """Return a record's dead letter that only says where the record is and why it came here."""
-    own = [(name, content) for name, content in headers if name not in _ADDED]
-    size = len(key or b"") + len(value or b"") + sum(len(name) + len(content or b"") for name, content in own)
-    return None, None, [*(header for header in headers if header[0] in _ADDED), ("left_out", b"%d" % size)]
+def without_payload(key: bytes | None, value: bytes | None, headers: Headers, own: int) -> tuple[None, None, Headers]:
+    """Return a dead letter that only says where its record or firing is and why it came here; the first `own` headers are the record's."""
+    size = len(key or b"") + len(value or b"") + sum(len(name) + len(content or b"") for name, content in headers[:own])
+    return None, None, [*headers[own:], ("left_out", b"%d" % size)]
 
 
 def _reason(pipeline: str, operator: str, error: BaseException) -> list[tuple[str, bytes]]:

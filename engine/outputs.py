@@ -69,7 +69,8 @@ class Outputs:
             RecordError: One is larger than its topic takes; nothing was added.
         """
         sizes = list(map(len, filter(None, values)))
-        if headers is not None or (sizes and max(sizes) > self._bytes_max.get(topic, RECORD_BYTES_MAX) // 2):
+        half = self._bytes_max.get(topic, RECORD_BYTES_MAX) // 2
+        if headers is not None or (sizes and max(sizes) > half) or _any_longer(keys, half):
             self._check_sizes(topic, keys, values, headers)
         partitions = self._columns(topic)
         count = len(partitions)
@@ -168,6 +169,15 @@ class Outputs:
     def _learn(self, places: Sequence[Any]) -> None:
         different = list(dict.fromkeys(places))
         self._hashes.update(zip(different, self._key_hashes(different), strict=True))
+
+
+def _any_longer(keys: Sequence[bytes | None], length: int) -> bool:
+    """Return whether one of the keys is longer; mostly all of them together are not, and that is known at once."""
+    try:
+        together = len(b"".join(keys))  # type: ignore[arg-type]  # a None raises
+    except TypeError:
+        together = len(b"".join(filter(None, keys)))
+    return together > length and max(map(len, filter(None, keys))) > length
 
 
 def _record_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> int:

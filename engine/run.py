@@ -198,7 +198,7 @@ class PipelineRun:
             self.task.rollback(mark)
             headers = firing_headers(name=name, timestamp_ms=timestamp_ms, pipeline=self.name, operator=context.name, error=error)
             context.count("dead_letters")
-            self.task.outputs.add(self.task.plan.dead_letter_topic, [context.key_bytes(key)], [None], [timestamp_ms], [headers])
+            self.task.add_dead_letter(context.key_bytes(key), None, timestamp_ms, headers)
 
     # -- wiring
 

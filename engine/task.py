@@ -28,7 +28,7 @@ from engine.key_types import check_key_types
 from engine.keys import key_codec
 from engine.outputs import OutputMark, Outputs
 from engine.plan import Plan
-from engine.records import OutputColumns, RecordBatch, TopicPartition
+from engine.records import Headers, OutputColumns, RecordBatch, TopicPartition
 from engine.run import PipelineRun
 from engine.topics import OWN_RECORD_BYTES_MAX
 from state.catalog import Catalog
@@ -254,10 +254,14 @@ class Task:
             operator=operator,
             error=error,
         )
+        self.add_dead_letter(key, value, batch.timestamps[row], headers, own=len(batch.headers[row]))
+
+    def add_dead_letter(self, key: bytes | None, value: bytes | None, timestamp_ms: int, headers: Headers, own: int = 0) -> None:
+        """Produce a dead letter, of which `own` headers are the record's; it may be too large, or from before Kafka's time."""
         topic = self.plan.dead_letter_topic
         if not self.outputs.fits(topic, key, value, headers):
-            key, value, headers = without_payload(key, value, headers)
-        self.outputs.add(topic, [key], [value], [batch.timestamps[row]], [headers])
+            key, value, headers = without_payload(key, value, headers, own)
+        self.outputs.add(topic, [key], [value], [max(0, timestamp_ms)], [headers])
 
     # -- looking in
 

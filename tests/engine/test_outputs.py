@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.errors import RecordError
 from engine.outputs import Outputs
 from engine.records import Headers, OutputColumns, TopicPartition
 from state.hashing import key_hash, key_hashes
@@ -59,6 +60,23 @@ def test_add_behind_records_with_headers_gives_each_its_own() -> None:
     columns = made.take()[TopicPartition("narrow", 0)]
     assert columns.headers == [(("name", b"value"),), (), ()]
     assert columns.values == [b"1", b"2", None]
+
+
+@pytest.mark.parametrize(
+    "others", [[], [b"a"] * 400, [b"a", None], [b"k" * 9_000] * 90], ids=["alone", "few bytes", "no key", "many bytes"]
+)
+@pytest.mark.parametrize(("length", "taken"), [(1_048_000, True), (1_049_000, False), (1_500_000, False)])
+def test_add_looks_at_the_keys_too(others: list[bytes | None], length: int, taken: bool) -> None:
+    made = outputs()
+    keys = [*others, b"x" * length, *others]
+    values, times = [b"1"] * len(keys), [1] * len(keys)
+    if taken:
+        made.add("narrow", keys, values, times)
+        assert made.records == len(keys)
+        return
+    with pytest.raises(RecordError, match=f"a record of {length + 101:,} bytes is more than topic 'narrow' takes"):
+        made.add("narrow", keys, values, times)
+    assert made.take() == {}
 
 
 def test_add_places_by_other_bytes_than_the_key() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine import agg, windows
 from engine.errors import ConfigError
 from engine.operators.process import Context, Timer
 from engine.state_handles import ValueState
@@ -89,6 +90,45 @@ def test_record_that_is_larger_than_the_dead_letters_take_is_named_there() -> No
     assert letters.values == [b"x" * 20_000, None]
     assert [dict(headers).get("left_out") for headers in letters.headers or []] == [None, b"60001"]
     assert [dict(headers)["offset"] for headers in letters.headers or []] == [b"0", b"1"]
+
+
+def test_key_that_is_larger_than_its_topic_takes_is_a_bad_record() -> None:
+    topology = through(lambda stream: stream.key_by(lambda o: "k" * o.amount_cents).map(lambda o: o.ts))
+    with TestDriver(topology) as driver:
+        for number, amount in enumerate([3, 1_500_000, 4]):
+            driver.send("orders", order(number, amount=amount))
+        assert sorted(r.key for r in driver.read("out")) == ["kkk", "kkkk"]
+        (letter,) = driver.read("shop-dlq")
+        assert "a record of 1,500,1" in header(letter, "error")
+
+
+def test_dead_letters_from_before_1970_have_the_first_time_that_kafka_knows() -> None:
+    def fail(row: Any) -> Any:
+        raise ValueError("no")
+
+    topology, orders = shop()
+    topology.pipeline(orders, name="one")(lambda stream: stream.window(windows.tumbling("1s")).aggregate(n=agg.count()).map(fail).to("out"))
+    task = Task(topology.plan(partitions=1), 0, MemoryStore(), now_ms=START_MS)
+    batch = batch_of([b"{", *(msgspec.json.encode(order(number, ts=ts)) for number, ts in enumerate([-5_000, 60_000]))])
+    batch.timestamps[0] = -1  # type: ignore[index]  # a record without a timestamp
+    feed(task, batch)
+    commit = task.prepare_commit(START_MS)
+    assert commit is not None
+    (letters,) = commit.outputs.values()
+    assert letters.timestamps == [0, 0]
+    assert [dict(headers).get("timer_ms") for headers in letters.headers or []] == [None, b"-4001"]
+
+
+def test_firing_with_a_key_larger_than_the_dead_letters_take_is_named_there() -> None:
+    topology = through(lambda stream: stream.aggregate(n=agg.count()).map(lambda row: 1 // 0))
+    plan = topology.plan(partitions=1)
+    task = Task(plan, 0, MemoryStore(), now_ms=START_MS, record_bytes_max={plan.dead_letter_topic: 50_000})
+    feed(task, batch_of([msgspec.json.encode(order(1, user="u" * 60_000))]))
+    commit = task.prepare_commit(START_MS)
+    assert commit is not None
+    (letters,) = commit.outputs.values()
+    (headers,) = map(dict, letters.headers or [])
+    assert (letters.keys, headers["timer"], headers["left_out"]) == ([None], b"aggregate", b"60000")
 
 
 def test_bad_record_still_moves_time() -> None:
