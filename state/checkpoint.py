@@ -4,7 +4,8 @@
     place/shop/3/files/9f86d081…                           the files, each under its sha256: those that did not change are kept once
 
 - **Written last.** A checkpoint is there when its manifest is; files come before. A process that is killed in between leaves files
-  that no manifest names, and the next checkpoint of a newly opened task removes them.
+  that no manifest names, or half of one, and the next checkpoint of a newly opened task removes them. If another worker is just
+  writing one (see below), its checkpoint fails, and it tries again.
 - **Trusted only as far as it can be checked** (design rule 4). A manifest ends with its own sha256; each file is compared with the
   manifest's sha256 and size as it is fetched; the store that comes out must say that it is where the manifest says. Whatever does
   not fit is refused, and the checkpoint before it is tried. Identity, log bounds and age are judged as those of a store are.
@@ -32,7 +33,7 @@ from state.store import Position
 
 FORMAT = 1
 _PREFIX, _SUFFIX, _FILES = "checkpoint-", ".json", "files/"
-_TABLE = ".sst"
+_TABLE, _NEW = ".sst", ".new"
 _CHUNK = 1 << 20
 
 
@@ -117,6 +118,10 @@ class Place(Protocol):
 
     def delete(self, name: str) -> None:
         """Remove a file; one that is not there is no error."""
+        ...
+
+    def sweep(self, folder: str) -> None:
+        """Remove what killed processes have left half written in a folder; `sizes` does not show it everywhere."""
         ...
 
 
@@ -216,6 +221,7 @@ class Shelf:
             self._place.delete(self._prefix + name)
         if not self._is_swept:  # what a killed process has left behind; later on only what this one knows of
             unneeded |= self._place.sizes(self._prefix + _FILES).keys()
+            self._place.sweep(self._prefix)
             self._is_swept = True
         for digest in sorted(unneeded - needed):
             self._place.delete(self._prefix + _FILES + digest)
@@ -245,7 +251,7 @@ class FolderPlace:
         target = self.path / name
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            written = target.with_name(target.name + ".new")
+            written = target.with_name(target.name + _NEW)
             with written.open("wb") as file:
                 file.write(content)
                 file.flush()
@@ -275,6 +281,10 @@ class FolderPlace:
             (self.path / name).unlink(missing_ok=True)
         except OSError as error:
             raise StateError(f"{self.path / name} cannot be deleted: {error}") from error
+
+    def sweep(self, folder: str) -> None:
+        for left in (self.path / folder).glob(f"{_PREFIX}*{_NEW}"):
+            self.delete(f"{folder.rstrip('/')}/{left.name}")
 
 
 class RemotePlace:
@@ -306,6 +316,10 @@ class RemotePlace:
     def delete(self, name: str) -> None:
         with self._translated():
             self._folder.delete(name)
+
+    def sweep(self, folder: str) -> None:
+        with self._translated():
+            self._folder.sweep(folder.strip("/"))
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -22,6 +22,9 @@ from typing import Any, BinaryIO, Protocol
 
 from state.errors import StateError, StreamForgeError, UnavailableError
 
+_PART = ".part"
+"""How the name of a file ends that is being written."""
+
 
 class Folder(Protocol):
     """A folder. Everything here blocks: call it from a thread where others wait.
@@ -64,6 +67,10 @@ class Folder(Protocol):
         """Delete a file; nothing happens if it is not there."""
         ...
 
+    def sweep(self, below: str) -> None:
+        """Delete what killed processes left half written below a folder inside this one; what this object is writing stays."""
+        ...
+
     def remove(self) -> None:
         """Delete the folder and everything in it."""
         ...
@@ -98,12 +105,14 @@ class LocalFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.url = str(path)
+        self._written: set[Path] = set()
 
     @contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:
         target = self.path / name
-        made = target.with_name(f".{target.name}.part")
+        made = target.with_name(f".{target.name}{_PART}")
         target.parent.mkdir(parents=True, exist_ok=True)
+        self._written.add(made)
         try:
             with made.open("wb") as file:
                 yield file
@@ -114,6 +123,8 @@ class LocalFolder:
             with suppress(OSError):
                 made.unlink()
             raise
+        finally:
+            self._written.discard(made)
         _sync(target.parent)
 
     def write(self, name: str, content: bytes) -> None:
@@ -137,7 +148,7 @@ class LocalFolder:
         return sorted(self.sizes())
 
     def sizes(self) -> dict[str, int]:
-        found = (path for path in self.path.rglob("*") if path.is_file() and not path.name.endswith(".part"))
+        found = (path for path in self.path.rglob("*") if path.is_file() and not path.name.endswith(_PART))
         return {path.relative_to(self.path).as_posix(): path.stat().st_size for path in found}
 
     def child(self, name: str) -> "LocalFolder":
@@ -145,6 +156,11 @@ class LocalFolder:
 
     def delete(self, name: str) -> None:
         (self.path / name).unlink(missing_ok=True)
+
+    def sweep(self, below: str) -> None:
+        for path in sorted((self.path / below).rglob(f".*{_PART}")):
+            if path not in self._written:
+                path.unlink(missing_ok=True)
 
     def remove(self) -> None:
         if self.path.exists():
@@ -200,6 +216,9 @@ class RemoteFolder:
     def delete(self, name: str) -> None:
         with self._translated(), suppress(FileNotFoundError):
             self._filesystem.rm_file(self._at(name))
+
+    def sweep(self, below: str) -> None:
+        """Leave it as it is: a file is sent as a whole, and parts of one that never came to an end are the service's to show and delete."""
 
     def remove(self) -> None:
         with self._translated(), suppress(FileNotFoundError):

@@ -16,6 +16,7 @@ import logging
 import shutil
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from engine.errors import StateError
@@ -53,6 +54,7 @@ class Checkpoints:
         self._kept = kept
         self._uploads = asyncio.Semaphore(_AT_ONCE)
         self._under_way: set[asyncio.Task[None]] = set()
+        self._staged: set[Path] = set()
 
     def shelves(self, number: int) -> list[Shelf]:
         """Return where the checkpoints of a task are, the nearest first."""
@@ -62,14 +64,22 @@ class Checkpoints:
         return [near, Shelf(self._remote, f"{self._app_id}/{number}", kept=self._kept, say=log.warning)]
 
     def staging(self, number: int, purpose: str) -> Path:
-        """Return a folder for a task that does not exist yet, on the file system of the stores."""
-        return self._folder / str(number) / f"{purpose}-{uuid.uuid4().hex}"
+        """Return a folder for a task that does not exist yet, on the file system of the stores; `unstage` it in the end."""
+        folder = self._folder / str(number) / f"{purpose}-{uuid.uuid4().hex}"
+        self._staged.add(folder)
+        return folder
+
+    def unstage(self, folder: Path) -> None:
+        """Delete such a folder, if it is still there."""
+        shutil.rmtree(folder, ignore_errors=True)
+        self._staged.discard(folder)
 
     def clean(self, number: int) -> None:
-        """Delete what a killed process has left half done."""
+        """Delete what a killed process has left half done; what this one is at work on stays (an upload outlives its task)."""
         with contextlib.suppress(OSError):
             for left in (self._folder / str(number)).glob("*-" + "[0-9a-f]" * 32):
-                shutil.rmtree(left, ignore_errors=True)
+                if left not in self._staged:
+                    shutil.rmtree(left, ignore_errors=True)
 
     def start(self, work: Callable[[], None], name: str) -> "asyncio.Task[None]":
         """Do something slow in a thread, two at a time at most."""
@@ -139,25 +149,29 @@ class TaskCheckpoints:
             await in_thread(store.flush)
             self._is_dirty, self._good_s = False, self._clock.monotonic_s()
             return
-        folder, position = self._checkpoints.staging(self._number, "taken"), store.position
+        checkpoints, position = self._checkpoints, store.position
+        folder = checkpoints.staging(self._number, "taken")
         try:
             await in_thread(_copy, store, folder)
-        except StateError as error:
+        except BaseException as error:
+            await in_thread(checkpoints.unstage, folder)
+            if not isinstance(error, StateError):
+                raise
             self._failed(error)
-            await in_thread(shutil.rmtree, folder, True)
             return
         finally:
             pause_s = self._clock.monotonic_s() - begun_s
             self._metrics.checkpoint_pause_seconds += pause_s
             self._metrics.checkpoint_pause_longest_s = max(self._metrics.checkpoint_pause_longest_s, pause_s)
         self._is_dirty = False
-        self._keeping = self._checkpoints.start(lambda: self._keep(folder, position, begun_s), f"checkpoint of task {self._number}")
+        keep = partial(self._keep, checkpoints, folder, position, begun_s)
+        self._keeping = checkpoints.start(keep, f"checkpoint of task {self._number}")
 
     def stop(self) -> None:
         """Take no more; one that is being sent ends with the file that is under way. What it may still finish is right, only old."""
         self._is_stopped = True
 
-    def _keep(self, folder: Path, position: Position, begun_s: float) -> None:
+    def _keep(self, checkpoints: Checkpoints, folder: Path, position: Position, begun_s: float) -> None:
         """Keep the copy in a folder wherever it shall be; runs in a thread beside the task, and does not touch its store."""
         try:
             manifest = self._digests.describe(folder, self._number, position)
@@ -174,7 +188,7 @@ class TaskCheckpoints:
             if not self._is_stopped:
                 self._failed(error)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            checkpoints.unstage(folder)
 
     def _count(self, kept: Kept) -> None:
         self._metrics.checkpoint_files += kept.files
@@ -212,9 +226,10 @@ async def begin_from_checkpoint(checkpoints: Checkpoints, store: Store, changelo
                 raise StateError(f"its store says it is at {store.position}, the manifest at {manifest.position}")
         except (StateError, OSError) as error:
             log.warning("%s-%d: checkpoint %s is refused: %s", *changelog, manifest.name, error)
-            await in_thread(shutil.rmtree, folder, True)
             await in_thread(store.clear)
             continue
+        finally:
+            await in_thread(checkpoints.unstage, folder)
         log.info("%s-%d: begun from checkpoint %s", *changelog, manifest.name)
         return verdict
     return None

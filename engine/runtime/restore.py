@@ -70,6 +70,8 @@ async def restore(
         ConfigError: The topic holds records that this engine did not write.
     """
     started_s = clock.monotonic_s()
+    if checkpoints is not None:
+        await in_thread(checkpoints.clean, changelog.partition)
     begin = (await transport.begin_offsets([changelog]))[changelog]
     end = await settled_end(transport, changelog, clock)
     identity = await find_identity(transport, changelog, begin, end)

@@ -151,6 +151,9 @@ class SimulatedPlace:
     def delete(self, name: str) -> None:
         self._files().pop(name, None)
 
+    def sweep(self, folder: str) -> None:
+        """Do nothing: files are there whole or not at all."""
+
     def _files(self) -> dict[str, bytes]:
         if not self._owner.alive:
             raise StateError("the process is dead")

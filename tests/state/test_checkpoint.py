@@ -93,6 +93,30 @@ def test_checkpoint_of_another_changelog_goes_and_what_a_killed_process_left(tmp
     assert [path.read_bytes() for path in (tmp_path / "place/shop/3/files").iterdir()] == [b"new"]
 
 
+def test_checkpoint_sweeps_what_a_killed_process_left_half_written_and_not_what_is_being_written(tmp_path: Path) -> None:
+    place = RemotePlace(open_folder(f"file://{tmp_path}/far"))
+    files = write(tmp_path / "far/shop/3/files", _half_part=b"half an upload")
+    write(tmp_path / "far/shop/4/files", _other_part=b"of another task")
+    (files.parent / ".checkpoint-1.json.part").write_bytes(b"{")
+    copy = write(tmp_path / "c", a_sst=b"new")
+    with place._folder.create("shop/3/files/mine") as file:
+        file.write(b"m")
+        Shelf(place, "shop/3", kept=1, say=print).keep(copy, describe(copy, 7))
+    digest = describe(copy, 7).files[0].sha256
+    found = {path.relative_to(tmp_path / "far").as_posix() for path in (tmp_path / "far").rglob("*") if path.is_file()}
+    manifest = f"shop/3/{describe(copy, 7).name}"
+    assert found == {f"shop/3/files/{digest}", "shop/3/files/mine", manifest, "shop/4/files/.other.part"}
+
+
+def test_checkpoint_sweeps_a_half_written_manifest_beside_the_stores(tmp_path: Path) -> None:
+    left = write(tmp_path / "place/shop/3") / "checkpoint-1.json.new"
+    left.write_bytes(b"{")
+    shelf, _ = shelf_in(tmp_path / "place")
+    copy = write(tmp_path / "c", a_sst=b"new")
+    shelf.keep(copy, describe(copy, 7))
+    assert not left.exists() and len(list(shelf.manifests())) == 1
+
+
 def test_checkpoint_stopped_before_its_manifest_is_not_there(tmp_path: Path) -> None:
     shelf, _ = shelf_in(tmp_path / "place")
     copy = write(tmp_path / "c", a_sst=b"1", b_sst=b"2")

@@ -225,8 +225,27 @@ async def test_checkpoint_nothing_changed_nothing_taken_and_not_overdue(tmp_path
 
 @virtual_time
 async def test_checkpoint_left_half_done_by_a_killed_process_is_removed(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, "app")
-    left = checkpoints.staging(0, "taken")
-    left.mkdir(parents=True)
+    left, checkpoints = Checkpoints(tmp_path, "app").staging(0, "taken"), Checkpoints(tmp_path, "app")
+    mine = checkpoints.staging(0, "taken")
+    for folder in (left, mine):
+        folder.mkdir(parents=True)
     checkpoints.clean(0)
+    assert not left.exists() and mine.exists()  # what this process is at work on stays
+    checkpoints.unstage(mine)
+    assert not mine.exists()
+
+
+@virtual_time
+async def test_checkpoint_left_half_done_is_removed_although_the_store_is_sound(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    site = Site(tmp_path)
+    await three_checkpoints(site)
+    left = Checkpoints(site.disk, "app").staging(0, "taken")
+    left.mkdir(parents=True)
+    (left / "1.sst").write_bytes(b"table")
+    caplog.clear()
+    worker = site.start("w2")
+    await worker.until_running(0)
+    assert "begun from checkpoint" not in caplog.text and worker.runner.metrics.task(0).rebuilds == 0
     assert not left.exists()
+    await worker.stop()
