@@ -104,6 +104,8 @@ class StateSpec:
             sub = self.view.only_sub
         if (self.kind == "mapped") != (sub is not None):
             raise StateError(f"state {self.name!r}: an entry {'needs' if self.kind == 'mapped' else 'has no'} sub key")
+        if time_ms is not None and not (isinstance(time_ms, int) and -(1 << 63) <= time_ms < 1 << 63):
+            raise StateError(f"state {self.name!r}: {time_ms!r} is no time in milliseconds of 64 bits")
         try:
             below = b"" if self.sub is None else self.sub.encode(_read(self.sub, sub))
             key = _read(self.key, key)
@@ -224,7 +226,7 @@ class Catalog:
             StateError: The line does not fit the state that it names.
         """
         if "k" in row:
-            raw_key = b64decode(row["k"], validate=True)
+            raw_key = _unwrapped(row, "k")
             spec = self.specs.get(raw_key[:ID_BYTES])
             if spec is None:
                 raise StateError(f"the store key {row['k']} belongs to no state that the app declares")
@@ -235,7 +237,7 @@ class Catalog:
             spec = self.spec(f"{row['pipeline']}/{row['operator']}/{row['state']}")
             raw_key = spec.store_key(row["key"], time_ms=row.get("time_ms"), sub=row.get("sub"))
         if "v" in row:
-            return raw_key, b64decode(row["v"], validate=True)
+            return raw_key, _unwrapped(row, "v")
         if "value" not in row:
             raise StateError(f"state {spec.name!r}: an entry needs a value")
         return raw_key, encode_value(spec, row["value"], old)
@@ -318,6 +320,14 @@ def entries_of(catalog: Catalog, entries: Iterator[tuple[bytes, bytes]], key: by
 def _text_bytes(text: str) -> bytes:
     """Return what a command line holds of a text: bytes that are no UTF-8 come as surrogates."""
     return text.encode(errors="surrogateescape")
+
+
+def _unwrapped(row: Mapping[str, Any], name: str) -> bytes:
+    """Return the bytes that a line holds in base64."""
+    try:
+        return b64decode(row[name], validate=True)
+    except (ValueError, TypeError) as error:
+        raise StateError(f"{name} of an entry must be base64, not {row[name]!r}: {error}") from error
 
 
 def _plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ What is said by `--broker` counts, also with an app (its credentials are used th
 STREAMFORGE_BROKER.
 """
 
+import getpass
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -64,6 +65,14 @@ def find_target(command: str, pipelines: str | None, broker: str | None) -> Targ
         raise ConfigError(f"{command}: which broker? Give --app PIPELINES, --broker kafka://host:9092, or set STREAMFORGE_BROKER")
     refuse_memory(command, address)
     return Target(address, app)
+
+
+def user_name() -> str:
+    """Return who gives a command, for the record: the number of a user without a name (of a container, say)."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return str(os.getuid())
 
 
 def refuse_memory(command: str, broker: str) -> None:

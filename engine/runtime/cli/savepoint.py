@@ -1,7 +1,6 @@
 """`streamforge savepoint`: everything that an app knows, by name: taken while it runs, restored into the same app or a changed one."""
 
 import asyncio
-import getpass
 from typing import Any
 
 import click
@@ -10,7 +9,7 @@ import msgspec
 from engine.control import Abort
 from engine.errors import ConfigError
 from engine.restoring import Words
-from engine.runtime.cli.connection import Target, find_target
+from engine.runtime.cli.connection import Target, find_target, user_name
 from engine.runtime.clock import SystemClock
 from engine.runtime.epochs import read_epoch
 from engine.runtime.savepoint_places import delete_savepoint, open_savepoint
@@ -39,7 +38,7 @@ def _json_option(command: Any) -> Any:
 
 
 def _who_options(command: Any) -> Any:
-    who = click.option("--who", default=getpass.getuser, show_default="you", help="Who does it, for the record.")
+    who = click.option("--who", default=user_name, show_default="you", help="Who does it, for the record.")
     return who(click.option("--why", default="", help="Why, for the record.")(command))
 
 

@@ -1,7 +1,6 @@
 """`streamforge state`: what an app knows of a key; in the stores of a stopped worker, in a savepoint; and edits, of a savepoint or live."""
 
 import asyncio
-import getpass
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -16,7 +15,7 @@ from engine.control import Command, Delete, Put, Report, partitions_for
 from engine.errors import ConfigError, UnavailableError
 from engine.plan import Plan
 from engine.runtime.app import App
-from engine.runtime.cli.connection import Target, find_target
+from engine.runtime.cli.connection import Target, find_target, user_name
 from engine.runtime.clock import SystemClock
 from engine.runtime.epochs import read_epoch
 from engine.runtime.loading import load_app
@@ -45,7 +44,7 @@ def _options(*wanted: str) -> Callable[[Any], Any]:
         "savepoint": click.option("--savepoint", help="A savepoint: a folder or URL."),
         "state": click.option("--state", "name", metavar="PIPELINE/OPERATOR/STATE", help="One state; all without it."),
         "to": click.option("--as", "to", help="Folder or URL of the savepoint with the edit; the other one stays as it is."),
-        "who": click.option("--who", default=getpass.getuser, show_default="you", help="Who edits, for the record."),
+        "who": click.option("--who", default=user_name, show_default="you", help="Who edits, for the record."),
         "why": click.option("--why", default="", help="Why, for the record."),
     }
 

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from engine.control import Delete, Report
 from engine.runtime.app import App
+from engine.runtime.cli.connection import user_name
 from engine.runtime.cli.root import main
 from engine.runtime.loading import load_app
 from engine.testing import TestDriver
@@ -127,6 +128,15 @@ async def test_delete_of_what_is_not_there_fails(tmp_path: Path, run: Run) -> No
         assert "Error: there is nothing of key 'eve'" in run("delete", "--key", "eve", *where, *to)
         assert not (tmp_path / "two").exists()
     assert "Error: there is nothing of key '\\udcff'" in run("get", "\udcff", *to[:2])
+
+
+def test_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    monkeypatch.setattr("os.getuid", lambda: 12345)
+    assert user_name() == "12345"
 
 
 def test_delete_from_a_running_app_takes_the_text_along_and_fails_for_nothing(

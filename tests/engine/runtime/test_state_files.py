@@ -187,6 +187,24 @@ def test_key_that_nothing_has_is_said_and_no_savepoint_is_made(savepoint: Path, 
     assert not (tmp_path / "two").exists()
 
 
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"k": "!!!", "value": 1}, "k of an entry must be base64, not '!!!'"),
+        ({"k": 5, "value": 1}, "k of an entry must be base64, not 5"),
+        ({"key": "ann", "v": "%%"}, "v of an entry must be base64, not '%%'"),
+        ({"key": "ann", "v": ["x"]}, "v of an entry must be base64"),
+        ({"operator": "detect", "state": "deadlines", "key": "ann", "time_ms": "x", "value": 1}, "'x' is no time in milliseconds"),
+        ({"operator": "detect", "state": "deadlines", "key": "ann", "time_ms": 1 << 63, "value": 1}, f"{1 << 63} is no time"),
+    ],
+)
+def test_line_that_is_no_entry_is_refused_in_a_sentence(savepoint: Path, tmp_path: Path, row: dict[str, Any], reason: str) -> None:
+    names = {"pipeline": "found" if row.get("operator") else "users", "operator": "count", "state": "views"}
+    with pytest.raises(StateError, match=reason):
+        edited_savepoint(open_folder(savepoint), open_folder(tmp_path / "two"), PLAN, put=[names | row])
+    assert not (tmp_path / "two").exists()
+
+
 def state(name: str) -> StateSpec:
     return catalog_of(PLAN).spec(name)
 
