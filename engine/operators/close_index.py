@@ -22,6 +22,7 @@ from state.overlay import PaneCells
 
 _WIDTH_MAX_MS = 15_000
 _WIDTH_UNKNOWN_MS = 5_000
+_HEAP_SPARE = 1_000
 
 
 class CloseIndex:
@@ -38,12 +39,14 @@ class CloseIndex:
         self._panes, self._read = panes, read
         self.width_ms = width_ms
         self._reached: int | None = None  # the pane that time has reached, if its keys are in the heap
-        self._heap: list[tuple[int, int, Any]] = []  # when to look at a key, which may be early
+        self._heap: list[tuple[int, int, Any]] = []  # when to look at a key, which may be early, and may be said more than once
+        self._heap_max = 0  # beyond it the heap is made anew: while time stands still nothing else takes out what is said twice
         self._ties = count()
 
     def forget(self) -> None:
         """Drop what is not state; after a roll-back."""
         self._reached = None
+        self._heap = []
 
     def pane_of(self, time_ms: int) -> int:
         """Return the place of an entry for a time."""
@@ -99,12 +102,13 @@ class CloseIndex:
     def _take_reached(self, time_ms: int, until: int, close_of: Callable[[Any], int], found: dict[Any, None]) -> None:
         """Take those who are due out of the pane that time has reached."""
         pane, ties = self._panes.pane(time_ms), self._ties
-        if self._reached != time_ms:
+        if self._reached != time_ms or len(self._heap) > self._heap_max:
             self._reached = time_ms
             keys = pane.cells if pane.complete else dict(pane.items())
             self._read(keys)
             self._heap = [(close_of(key), next(ties), key) for key in keys]
             heapify(self._heap)
+            self._heap_max = 2 * len(self._heap) + _HEAP_SPARE
         heap = self._heap
         while heap and heap[0][0] <= until:
             _, _, key = heappop(heap)

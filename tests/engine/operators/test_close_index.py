@@ -1,9 +1,11 @@
 """The index of closes gives each key when it is due, whatever was put in, moved, taken out and rolled back before."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.keys import key_codec
+from engine.operators import close_index
 from engine.operators.close_index import CloseIndex, pane_width_ms
 from state.memory import MemoryStore
 from state.overlay import TaskState
@@ -67,6 +69,53 @@ def test_take_gives_each_key_once_when_it_closes(steps: list[tuple[str, int, int
             store.apply(state.changes(), Position(b"i", 1, 0))
             state.committed()
     assert set(index.take(10_000, closes.__getitem__)) == set(places) == set(closes)
+
+
+LOOKS = st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(1, 30), st.integers(0, 3), st.integers(1, 5)), max_size=40)
+
+
+@settings(max_examples=examples(200), deadline=None)
+@given(LOOKS, st.integers(1, 20), st.sampled_from([-(10**9), 0, 10**9]))
+def test_take_does_not_depend_on_when_the_heap_is_made_anew(looks: list[tuple[str, int, int, int]], width_ms: int, spare: int) -> None:
+    """A key closes earlier, mostly at the time that is known, and is looked at again and again; time moves little or not at all."""
+    index = CloseIndex(TaskState(MemoryStore()).panes("closes", key_codec(str), unit_codec), width_ms, lambda keys: None)
+    closes: dict[str, int] = {}
+    places: dict[str, int] = {}
+    now = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(close_index, "_HEAP_SPARE", spare)
+        for key, ahead, passes, times in looks:
+            closes[key] = min(closes.get(key, now + ahead), now + ahead)
+            place = index.pane_of(closes[key])
+            if key not in places or place < places[key]:
+                if key in places:
+                    index.delete(places[key], key)
+                places[key] = place
+                index.enter({place: [key]})
+            for _ in range(times):
+                index.look_at(places[key], key, closes[key])
+            now += passes
+            due = {other for other, close_ms in closes.items() if close_ms <= now}
+            taken = set(index.take(now, closes.__getitem__))
+            assert taken == {other for other, at in places.items() if other in due or index.is_passed(at, now)}
+            for other in taken:
+                del places[other], closes[other]
+    assert set(index.take(10_000, closes.__getitem__)) == set(places)
+
+
+def test_heap_does_not_grow_while_time_stands_still() -> None:
+    index = CloseIndex(TaskState(MemoryStore()).panes("closes", key_codec(str), unit_codec), 100, lambda keys: None)
+    closes = {f"k{number}": 150 + number % 50 for number in range(100)}
+    index.enter({100: list(closes)})
+    largest = 0
+    for _ in range(1_000):
+        assert not list(index.take(120, closes.__getitem__))
+        for key, close_ms in closes.items():
+            index.look_at(100, key, close_ms)
+        largest = max(largest, len(index._heap))
+    assert 1_000 < largest <= 2 * 100 + 1_000 + 100, "at most twice the keys and what is spared, and what one block said"
+    assert set(index.take(174, closes.__getitem__)) == {key for key, close_ms in closes.items() if close_ms <= 174}
+    assert set(index.take(199, closes.__getitem__)) == {key for key, close_ms in closes.items() if close_ms > 174}
 
 
 def test_pane_width_is_a_quarter_of_the_gap_within_bounds() -> None:
