@@ -126,7 +126,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """A savepoint that a task takes part in, as it is stored: `phase` is begun, cut or ended."""
+    """A savepoint that a task takes part in, as it is stored: `phase` is begun, cut, writing (it goes on, and owes its part) or ended."""
 
     id: str
     phase: str

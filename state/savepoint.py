@@ -1,8 +1,8 @@
 """The savepoint format: a folder that holds all that an app knows, without any library's files in it.
 
     before-upgrade/
-      0.entries … 3.entries     the state of each task
-      _metadata.json            written last: a folder without it is no savepoint
+      0-5f….entries … 3-5f….entries     the state of each task, named in the metadata (the attempt's id keeps two at once apart)
+      _metadata.json                    written last: a folder without it is no savepoint
 
 `_metadata.json` is the `Manifest` below as JSON. An `.entries` file is
 

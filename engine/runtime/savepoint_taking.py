@@ -27,7 +27,7 @@ from engine.runtime.savepoint_places import open_savepoint
 from engine.runtime.threads import in_thread
 from engine.runtime.transport.protocol import PartitionReader, Transport
 from state.remote import Folder
-from state.savepoint import FORMAT, Manifest, Part, StateNote, write_manifest
+from state.savepoint import FORMAT, METADATA, Manifest, Part, StateNote, write_manifest
 
 _READ_TIMEOUT_S = 0.5
 _SLACK_S = 5.0
@@ -129,6 +129,7 @@ class _Taking:
             states=[StateNote(name, kind) for name, kind in sorted(kinds.items())],
             parts=[_part(number, cuts[number], written[number]) for number in range(plan.partitions)],
         )
+        await self._check_files(manifest)
         await _whole(self._complete(manifest))
         if wish.stop:
             say(f"savepoint {wish.name!r} is complete, and every task is told that it is the end")
@@ -136,11 +137,37 @@ class _Taking:
         return manifest
 
     async def abort(self) -> None:
-        """Let the tasks go on, and remove what they have written."""
+        """Let the tasks go on, and remove what they have written for this attempt; the folder may be another one's too."""
         try:
             await self._tell(Abort(**self._said(self.clock.now_ms())))
         finally:
-            await in_thread(self.folder.remove)
+            await in_thread(self._remove)
+
+    def _remove(self) -> None:
+        names = self.folder.names()
+        if METADATA in names and self.id.encode() in self.folder.read(METADATA):
+            self.folder.delete(METADATA)
+        for name in names:
+            if name.endswith(f"-{self.id}.entries"):
+                self.folder.delete(name)
+
+    async def _check_files(self, manifest: Manifest) -> None:
+        """Look whether all parts have come to the folder, before anybody is told that it is the end; a shared disk may need a moment."""
+        deadline_s = self.clock.monotonic_s() + _SLACK_S
+        while True:
+            sizes = await in_thread(self.folder.sizes)
+            if METADATA in sizes:
+                raise UnavailableError(f"no savepoint was taken: another one was completed in {self.folder.url} meanwhile")
+            missing = [part.number for part in manifest.parts if sizes.get(part.file) != part.file_bytes]
+            if not missing:
+                return
+            if self.clock.monotonic_s() >= deadline_s:
+                numbers = ", ".join(map(str, missing))
+                raise UnavailableError(
+                    f"no savepoint was taken: tasks {numbers} wrote elsewhere, their parts are not in {self.folder.url}: give a place that "
+                    "all workers and this machine reach"
+                )
+            await asyncio.sleep(_READ_TIMEOUT_S)
 
     async def _complete(self, manifest: Manifest) -> None:
         """Make a savepoint of what was written; with `stop` it is the end."""

@@ -136,6 +136,8 @@ class TaskSavepoints:
             return
         if isinstance(request, Abort):
             await self._drop_writing(request.id)
+            if active is None and self._writing is None:
+                control.set_mark(None)
         if active is None or request.id not in (active.command.id, "*"):
             return
         if isinstance(request, Resume | Abort):
@@ -190,7 +192,7 @@ class TaskSavepoints:
         """Take input again. What the task has reported goes out before, or with, whatever comes of it."""
         self._active = None
         active.cut.forget()
-        self.task.control.set_mark(None)
+        self.task.control.set_mark(None if self._writing is None else Mark(active.command.id, "writing"))
         for partition in self._sources:
             if self.intake.is_held(partition):
                 self.intake.let_go(partition)
@@ -208,6 +210,8 @@ class TaskSavepoints:
         if writing is None or not writing.work.done() or (self._active is not None and not writing.command.stop):
             return
         self._writing = None
+        if self._active is None:
+            self.task.control.set_mark(None)
         error = writing.work.exception()
         if error is not None:
             self.task.control.report(writing.command, "failed", error=f"task {self.task.number} could not write its part: {error}")
@@ -220,7 +224,7 @@ class TaskSavepoints:
 
     async def _write(self, command: TakeSavepoint, entries: Iterator[tuple[bytes, bytes]]) -> dict[str, Any]:
         """Write a snapshot; the store is read here, a little at a time, and the file is written in threads."""
-        name = f"{self.task.number}.entries"
+        name = f"{self.task.number}-{command.id}.entries"  # two attempts at once never write over each other's files
         try:
             folder = await in_thread(open_folder, command.folder)
             creating = folder.create(name)

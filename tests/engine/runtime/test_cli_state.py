@@ -168,8 +168,8 @@ async def test_exported_state_comes_back_as_it_was(tmp_path: Path, run: Run, suf
     assert totals == [(40, 100)]
     to = ["--savepoint", str(tmp_path / "one"), "--as", str(tmp_path / "two")]
     assert "0 entries changed" in run("import", str(file), *to)
-    for number in range(2):
-        assert (tmp_path / "two" / f"{number}.entries").read_bytes() == (tmp_path / "one" / f"{number}.entries").read_bytes()
+    for part in verify_savepoint(open_folder(tmp_path / "one")).parts:
+        assert (tmp_path / "two" / part.file).read_bytes() == (tmp_path / "one" / part.file).read_bytes()
 
 
 @virtual_time
@@ -183,8 +183,9 @@ async def test_savepoint_commands_list_verify_and_delete(tmp_path: Path, run: Ru
     assert "all checksums are right" in run("verify", "one", *at, group="savepoint", app=False)
     (row,) = [row for row in json.loads(run("list", *at, "--json", group="savepoint", app=False)) if isinstance(row, dict)]
     assert (row["name"], row["app"], row["partitions"]) == ("one", "app", 2)
-    (tmp_path / "one" / "0.entries").write_bytes(b"SFSP\x01")
-    assert "0.entries is damaged" in run("verify", "one", *at, group="savepoint", app=False)
+    file = verify_savepoint(open_folder(tmp_path / "one")).parts[0].file
+    (tmp_path / "one" / file).write_bytes(b"SFSP\x01")
+    assert f"{file} is damaged" in run("verify", "one", *at, group="savepoint", app=False)
     assert "is deleted" in run("delete", "one", *at, "--yes", group="savepoint", app=False)
     assert "there is no savepoint" in run("delete", "one", *at, "--yes", group="savepoint", app=False)
     assert "memory:// lives inside one process" in run("create", "one", *at, group="savepoint")

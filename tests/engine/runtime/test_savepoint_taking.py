@@ -8,7 +8,7 @@ import pytest
 
 from engine.control import Command, End
 from engine.errors import UnavailableError
-from engine.runtime import savepoint_taking
+from engine.runtime import savepoint_taking, savepointing
 from engine.testing.clock import virtual_time
 from state.remote import open_folder
 from state.savepoint import verify_savepoint
@@ -93,3 +93,68 @@ async def test_savepoint_whose_end_cannot_be_told_says_that_it_is_complete(tmp_p
     world.click("bob")
     await eventually(lambda: world.numbers() == {"ann": [1, 2, 3, 4], "bob": [1, 2, 3, 4, 5, 6]})
     await again.stop()
+
+
+@virtual_time
+async def test_savepoint_whose_parts_were_written_elsewhere_is_none_and_the_app_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(numbering(2))
+    worker = world.worker()
+    await clicked(world)
+    monkeypatch.setattr(savepointing, "open_folder", lambda url: open_folder(str(url).replace("here", "there")))
+    with pytest.raises(UnavailableError, match=r"tasks 0, 1 wrote elsewhere, their parts are not in .*here/one: give a place"):
+        await take(world, tmp_path / "here", stop=True)
+    world.click("ann")
+    await world.until(ann=4, bob=5)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(savepointing, "open_folder", lambda url: open_folder(url) if url == str(tmp_path / "near/one") else None)
+    await take(world, Path("near"))
+    verify_savepoint(open_folder(tmp_path / "near" / "one"))
+    await worker.stop()
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.01, 0.1, 0.2, 0.4])
+@virtual_time
+async def test_two_savepoints_of_one_name_at_once_leave_a_sound_one_or_none(tmp_path: Path, late_s: float) -> None:
+    world = World(numbering(4))
+    worker = world.worker()
+    await clicked(world)
+
+    async def second() -> Any:
+        await asyncio.sleep(late_s)
+        return await take(world, tmp_path)
+
+    results = await asyncio.gather(take(world, tmp_path), second(), return_exceptions=True)
+    taken = [one for one in results if not isinstance(one, BaseException)]
+    if taken:
+        assert verify_savepoint(open_folder(tmp_path / "one")) in taken
+    else:
+        assert open_folder(tmp_path / "one").names() == []
+    await take(world, tmp_path, name="two")
+    await worker.stop()
+
+
+@virtual_time
+async def test_savepoint_fails_at_once_when_a_worker_dies_while_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(numbering(2))
+    workers = [world.worker("w1"), world.worker("w2")]
+    await eventually(lambda: all(len(worker.running_numbers()) == 1 for worker in workers))
+    await clicked(world)
+    write = savepointing.TaskSavepoints._write
+
+    async def slow(self: Any, *arguments: Any) -> Any:
+        await asyncio.sleep(30)
+        return await write(self, *arguments)
+
+    monkeypatch.setattr(savepointing.TaskSavepoints, "_write", slow)
+    begun_s = world.clock.monotonic_s()
+    taking = asyncio.create_task(take(world, tmp_path))
+    await asyncio.sleep(5)
+    await workers.pop().kill()
+    with pytest.raises(UnavailableError, match="was opened anew meanwhile"):
+        await taking
+    assert world.clock.monotonic_s() - begun_s < 120
+    monkeypatch.undo()
+    await take(world, tmp_path, name="two")
+    await workers.pop().stop()
