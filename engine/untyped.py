@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 from uuid import UUID
 
 import msgspec
@@ -30,6 +30,7 @@ _PLAIN = frozenset((str, bool, int, float, bytes, NoneType))
 _CONTAINERS = (dict, list, tuple)
 _BUILTIN = (bytes, Decimal, datetime, date, time, timedelta, UUID)
 _pack = msgspec.msgpack.Encoder(order="deterministic").encode
+_pack_as_is = msgspec.msgpack.Encoder().encode
 
 
 def _text(value: Any) -> bytes:
@@ -50,7 +51,8 @@ EXTENSIONS: Mapping[type, tuple[int, Callable[[Any], bytes]]] = {
     UUID: (6, _text),
     int: (10, _text),
 }
-"""Code and text of each type; codes 7 to 9 are those of `cdc.packing`."""
+"""Code and text of each type; codes 7 to 9 are those of `cdc.packing`, 11 is a map with ints beyond 64 bits among its keys."""
+_PAIRS = 11
 READERS: Mapping[int, Callable[[bytes], Any]] = {
     1: lambda raw: Decimal(raw.decode()),
     2: lambda raw: datetime.fromisoformat(raw.decode()),
@@ -59,6 +61,7 @@ READERS: Mapping[int, Callable[[bytes], Any]] = {
     5: lambda raw: timedelta(microseconds=int(raw)),
     6: lambda raw: UUID(raw.decode()),
     10: int,
+    _PAIRS: lambda raw: dict(msgspec.msgpack.decode(raw, type=list[tuple[Any, Any]], ext_hook=untag)),
 }
 
 
@@ -87,9 +90,9 @@ def decoder(value_type: Any) -> Callable[[Any], Any]:
     return msgspec.msgpack.Decoder(value_type, ext_hook=untag).decode
 
 
-def encode_wide(value: Any) -> bytes:
+def encode_wide(value: Any, *, order: Literal["deterministic"] | None = "deterministic") -> bytes:
     """Return the bytes of a value with ints beyond 64 bits in any place, a declared one too; `wide_decoder` reads them."""
-    return _pack(_tag_everywhere(value))
+    return (_pack_as_is if order is None else _pack)(_tag_everywhere(value))
 
 
 def wide_decoder(value_type: Any) -> Callable[[Any], Any]:
@@ -151,10 +154,14 @@ def _tag_everywhere(value: Any) -> Any:
     if kind is list or kind is tuple:
         return list(map(_tag_everywhere, value))
     if kind is dict:
-        return {name: _tag_everywhere(part) for name, part in value.items()}
-    if isinstance(value, msgspec.Struct):
-        return _tag_everywhere(msgspec.to_builtins(value, builtin_types=_BUILTIN))
-    return tag_wide(value)
+        parts = {name: _tag_everywhere(part) for name, part in value.items()}
+        if any(type(name) is int and type(tag_wide(name)) is Ext for name in parts):
+            return Ext(_PAIRS, _pack([(tag_wide(name), part) for name, part in parts.items()]))
+        return parts
+    if kind in _PLAIN or kind in EXTENSIONS:
+        return tag_wide(value)
+    plain = msgspec.to_builtins(value, builtin_types=_BUILTIN)  # a Struct, a dataclass, a named tuple, a member of an enum
+    return plain if type(plain) is kind else _tag_everywhere(plain)
 
 
 def _of_items(inner: Tag | None, each: Callable[[Any, Tag], Any]) -> Tag | None:

@@ -29,6 +29,7 @@ import msgspec
 from engine import untyped
 from engine.agg.aggregate import KEPT, Aggregate, Fold
 from engine.errors import ConfigError
+from engine.kept import WIDE
 from engine.operators.undeclared import refuse_structs
 from engine.selectors import fields_of
 from state.values import PayloadCodec
@@ -36,7 +37,6 @@ from state.values import PayloadCodec
 Accumulators = tuple[Any, ...]
 Get = Callable[[Any], Accumulators | None]
 
-_WIDE = b"\xc1"
 _GROUPED_FROM = 8
 """Records a key from which grouping them first is faster."""
 
@@ -268,29 +268,29 @@ def _run(text: str, namespace: dict[str, Any]) -> dict[str, Any]:
 
 
 def payload_codec(stored: Any) -> PayloadCodec[Any]:
-    """Return the codec of a tuple type: MessagePack; where an int is beyond 64 bits JSON, or what keeps undeclared values too.
+    """Return the codec of a tuple type: MessagePack; where an int is beyond 64 bits what `untyped.encode_wide` makes of the value.
 
-    The first byte tells: JSON begins with a bracket, the last form with a byte that MessagePack never uses.
+    The first byte tells: the second form begins with a byte that MessagePack never uses. A bracket is that of JSON, in which values of
+    declared types were once written; it is read, but knows no infinity and no NaN.
     """
-    pack, pack_wide = untyped.encoder(stored, order="deterministic"), msgspec.json.Encoder(order="deterministic").encode
-    unpack, unpack_wide, unpack_widest = untyped.decoder(stored), msgspec.json.Decoder(stored).decode, untyped.wide_decoder(stored)
-    is_declared = untyped.tagger(stored) is None
+    pack = untyped.encoder(stored, order="deterministic")
+    unpack, unpack_json, unpack_wide = untyped.decoder(stored), msgspec.json.Decoder(stored).decode, untyped.wide_decoder(stored)
 
     def encode(value: Any) -> bytes:
         try:
             return pack(value)
         except OverflowError:
-            return pack_wide(value) if is_declared else _WIDE + untyped.encode_wide(value)
+            return WIDE + untyped.encode_wide(value)
 
     def decode(raw: bytes) -> Any:
         try:
             return unpack(raw)  # what the other forms begin with is no tuple
         except msgspec.MsgspecError:
             first = raw[:1]
+            if first == WIDE:
+                return unpack_wide(raw[1:])
             if first == b"[":
-                return unpack_wide(raw)
-            if first == _WIDE:
-                return unpack_widest(raw[1:])
+                return unpack_json(raw)
             raise
 
     return PayloadCodec(encode, decode, stored)

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from engine.cep.layout import PARTS_MIN, Parts
+from engine.kept import kept_codec, kept_functions
 from state.values import PayloadCodec, msgpack_codec
 
 Taken = tuple[int, Any]
@@ -32,16 +33,15 @@ class RunsLayout:
     parted = True
 
     def __init__(self, value_type: Any) -> None:
-        self._encode = msgspec.msgpack.Encoder().encode
-        self._decode = msgspec.msgpack.Decoder(tuple[list[tuple[int, value_type]], list[list[int]]]).decode
-        self.record_codec: PayloadCodec[Any] = msgpack_codec(tuple[int, value_type])
+        self._encode, self._decode = kept_functions(tuple[list[tuple[int, value_type]], list[list[int]]])
+        self.record_codec: PayloadCodec[Any] = kept_codec(tuple[int, value_type])
         self.run_codec: PayloadCodec[Any] = msgpack_codec(list[int])
 
     def is_large(self, state: Any) -> bool:
         return len(state) > 0 and len(state[1]) > PARTS_MIN
 
     def head(self, state: Runs) -> bytes:
-        return self._encode(state[0])
+        return msgspec.msgpack.encode(state[0])
 
     def parts(self, state: Runs) -> Parts:
         records = {taken[2]: taken for run in state[1] for taken in run}
@@ -84,16 +84,15 @@ class RepeatedLayout:
 
     def __init__(self, value_type: Any, length: int) -> None:
         self.parted = length - 1 > PARTS_MIN
-        self._encode = msgspec.msgpack.Encoder().encode
-        self._decode = msgspec.msgpack.Decoder(tuple[tuple[int, value_type], ...]).decode
-        self.record_codec: PayloadCodec[Any] = msgpack_codec(tuple[int, value_type])
+        self._encode, self._decode = kept_functions(tuple[tuple[int, value_type], ...])
+        self.record_codec: PayloadCodec[Any] = kept_codec(tuple[int, value_type])
         self.run_codec: PayloadCodec[Any] = msgpack_codec(list[int])
 
     def is_large(self, state: Any) -> bool:
         return len(state) > 0 and len(state[1]) > PARTS_MIN
 
     def head(self, state: Repeated) -> bytes:
-        return self._encode((state[0], len(state[1])))
+        return msgspec.msgpack.encode((state[0], len(state[1])))
 
     def parts(self, state: Repeated) -> Parts:
         records: dict[int, Taken] = dict(enumerate(state[1], state[0]))

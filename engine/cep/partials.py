@@ -8,6 +8,7 @@ import msgspec
 from engine.cep.conditions import Event, Node
 from engine.cep.layout import PARTS_MIN, Parts
 from engine.cep.nfa import Automaton
+from engine.kept import kept_codec, kept_functions
 from state.values import PayloadCodec, msgpack_codec
 
 
@@ -56,11 +57,10 @@ class PartialsLayout:
     def __init__(self, automaton: Automaton, value_type: Any) -> None:
         self._stages = automaton.stage_names
         self._numbers = {stage: number for number, stage in enumerate(automaton.stage_names)}
-        self._encode = msgspec.msgpack.Encoder().encode
         triples = list[tuple[int, int, int]]
         layout = tuple[int, list[tuple[int, int, value_type]], triples, triples, triples]
-        self._decode = msgspec.msgpack.Decoder(layout).decode
-        self.record_codec: PayloadCodec[Any] = msgpack_codec(tuple[int, value_type, list[StoredStep]])
+        self._encode, self._decode = kept_functions(layout)
+        self.record_codec: PayloadCodec[Any] = kept_codec(tuple[int, value_type, list[StoredStep]])
         self.run_codec: PayloadCodec[Any] = msgpack_codec(tuple[triples, triples])
 
     # -- in parts
@@ -76,7 +76,7 @@ class PartialsLayout:
         return next_number - oldest > PARTS_MIN
 
     def head(self, state: Partials) -> bytes:
-        return self._encode(state.next_number)
+        return msgspec.msgpack.encode(state.next_number)
 
     def parts(self, state: Partials) -> Parts:
         records: dict[int, Event] = {}

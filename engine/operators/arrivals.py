@@ -10,6 +10,7 @@ from operator import itemgetter
 from typing import Any
 
 from engine.block import Block
+from engine.kept import refuse_unstorable
 from engine.keys import KeyCodec
 from engine.operators.base import OperatorContext
 from engine.operators.pending import Pair, PendingRecords
@@ -24,6 +25,7 @@ class Arrivals:
     def __init__(self, context: OperatorContext, key: KeyCodec, value_type: Any, *, late_to: str | None, ties: Ties | None) -> None:
         self._context = context
         self._late_to = late_to
+        self._untyped = value_type is Any
         self._order = _TIME_OF if ties is None else lambda pair: (pair[0], ties(pair[1]))
         self._pending = PendingRecords(context, "pending", key, value_type)
 
@@ -33,6 +35,8 @@ class Arrivals:
         due = self._pending.take(watermark)
         keys, values, timestamps = block.keys, block.values, block.timestamps
         if len(keys):
+            if self._untyped:
+                refuse_unstorable(values, "is kept by a pattern")
             before = block.before
             if min(timestamps) <= before[-1]:
                 keys, values, timestamps = self._without_late(block)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from engine.block import Block
 from engine.errors import ConfigError
+from engine.kept import kept_codec, refuse_unstorable
 from engine.keys import KeyCodec, key_codec
 from engine.operators.base import OperatorContext
 from engine.operators.merge import MergedTime
-from engine.operators.undeclared import refuse_structs
 from state.keys import TIME_BYTES, decode_time, encode_time
 from state.overlay import MapCells
 from state.values import PayloadCodec, msgpack_codec
@@ -68,7 +68,7 @@ class Sides:
         types = (spec.left_type, spec.right_type)
         codec: KeyCodec = key_codec(spec.key_type)
         self.held: tuple[MapCells[Any, Place, tuple[Any, ...]], ...] = tuple(
-            context.state.mapped(context.state_name(name), codec, PLACES, msgpack_codec(tuple.__class_getitem__((value_type, *noted))))
+            context.state.mapped(context.state_name(name), codec, PLACES, kept_codec(tuple.__class_getitem__((value_type, *noted))))
             for name, value_type in zip(("left", "right"), types, strict=True)
         )
         self._untyped = tuple(value_type is Any for value_type in types)
@@ -79,7 +79,7 @@ class Sides:
     def begin(self, block: Block, port: int) -> Block:
         """Return the block of one input with the time of both; records may be put from here on."""
         if self._untyped[port]:
-            refuse_structs(block.values, "is kept by a join")
+            refuse_unstorable(block.values, "is kept by a join")
         self.arrival = self._first = self._arrivals.get("") or 0
         return self._time.merge(block, port)
 

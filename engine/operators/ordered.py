@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.block import Block
+from engine.kept import kept_codec, refuse_unstorable
 from engine.keys import key_codec
 from engine.operators.base import Operator, OperatorContext, own_time
 from state.values import msgpack_codec
@@ -25,10 +26,13 @@ class EventTimeOrder(Operator):
         super().__init__(context)
         codec = key_codec(key_type)
         self.reach = own_time(by_time=True)
-        self._held = context.state.timed(context.state_name("held"), codec, msgpack_codec(value_type))
+        self._untyped = value_type is Any
+        self._held = context.state.timed(context.state_name("held"), codec, kept_codec(value_type))
         self._arrivals = context.state.keyed(context.state_name("arrivals"), key_codec(str), msgpack_codec(int), merge=max)
 
     def process(self, block: Block, port: int = 0) -> None:
+        if self._untyped:
+            refuse_unstorable(block.values, "is held back by in_event_time_order")
         arrival = self._arrivals.get("") or 0
         held = 0
         for key, value, timestamp_ms, before in zip(block.keys, block.values, block.timestamps, block.before, strict=True):

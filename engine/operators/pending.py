@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.block import MAX_TIME
+from engine.kept import kept_codec
 from engine.keys import KeyCodec
 from engine.operators.base import OperatorContext
-from state.values import msgpack_codec
 
 Pair = tuple[int, Any]
 """Timestamp in ms, value."""
@@ -26,7 +26,7 @@ class PendingRecords:
     """Pending records of all keys of a task."""
 
     def __init__(self, context: OperatorContext, local: str, key: KeyCodec, value_type: Any) -> None:
-        codec = msgpack_codec(tuple[tuple[int, value_type], ...])
+        codec = kept_codec(tuple[tuple[int, value_type], ...])
         self._panes = context.state.panes(context.state_name(local), key, codec)
 
     def take(self, watermark: int) -> dict[Any, list[Pair]]:

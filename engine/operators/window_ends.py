@@ -15,9 +15,9 @@ from typing import Any
 from engine.agg.aggregate import tuple_type
 from engine.agg.folding import Accumulators, payload_codec
 from engine.block import Block
+from engine.kept import kept_codec, refuse_unstorable
 from engine.keys import key_codec
 from engine.operators.base import Operator, OperatorContext
-from engine.operators.undeclared import refuse_structs
 from engine.operators.window_plan import Results, SpanResult, WindowPlan, send_late
 from engine.windows import SessionWindow, Span
 from state.overlay import KeyedCells
@@ -34,7 +34,7 @@ class EndedSessions(Operator):
         window = plan.spec.window
         assert isinstance(window, SessionWindow)
         self._plan, self._window, self._folding = plan, window, plan.folding
-        self._held = context.state.timed(context.state_name("held"), plan.key, msgpack_codec(plan.spec.value_type))
+        self._held = context.state.timed(context.state_name("held"), plan.key, kept_codec(plan.spec.value_type))
         self._arrivals = context.state.keyed(context.state_name("arrivals"), key_codec(str), msgpack_codec(int), merge=max)
         stored = payload_codec(tuple_type(int, tuple_type(int, int, bool, plan.folding.stored)))
         self._sessions: KeyedCells[Any, tuple[int, _Session]] = context.state.keyed(context.state_name("sessions"), plan.key, stored)
@@ -68,7 +68,7 @@ class EndedSessions(Operator):
     def _hold(self, block: Block) -> None:
         """Keep the records of a block until the watermark reaches them."""
         if self._plan.spec.value_type is Any:
-            refuse_structs(block.values, "is held back by a session with ends_with=")
+            refuse_unstorable(block.values, "is held back by a session with ends_with=")
         self._folding.records(block.values)  # what raises for a record raises as it comes, not when its turn comes
         arrival = self._arrivals.get("") or 0
         held, late = 0, []

@@ -1,15 +1,17 @@
 """Undeclared values keep their types as bytes; declared ones are written as ever, and so is what is plain."""
 
+import math
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
 import pytest
 
 from engine.agg.folding import payload_codec
-from engine.untyped import decoder, encoder, tagger
+from engine.untyped import decoder, encode_wide, encoder, tagger, wide_decoder
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -88,3 +90,37 @@ def test_wide_ints_beside_undeclared_values_are_stored_with_them() -> None:
         back = codec.decode(codec.encode(value))
         assert back == value
         assert {name: type(part) for name, part in back[3].items()} == {name: type(part) for name, part in RICH.items()}
+
+
+@dataclass(frozen=True)
+class Point:
+    x: int
+    y: float
+
+
+class Pair(NamedTuple):
+    left: int
+    right: Decimal
+
+
+class Tagged(msgspec.Struct, frozen=True, tag="t", rename="camel", array_like=True):
+    long_name: int
+    points: dict[int, Point]
+    pairs: tuple[Pair, ...] = ()
+
+
+def test_wide_ints_in_any_declared_place_come_back() -> None:
+    value = Tagged(2**64, {2**70: Point(-(2**65), math.inf), 1: Point(3, 0.5)}, (Pair(2**64, Decimal("1.50")),))
+    assert wide_decoder(Tagged)(encode_wide(value)) == value
+    assert wide_decoder(tuple[Tagged | None, ...])(encode_wide((value, None))) == (value, None)
+
+
+def test_accumulators_keep_infinity_and_nan_beside_wide_ints() -> None:
+    codec = payload_codec(tuple[int, float, tuple[float, ...], Order])
+    value = (2**70, math.inf, (-math.inf, math.nan, 0.1), Order(1, Decimal("2.50")))
+    assert repr(codec.decode(codec.encode(value))) == repr(value)
+
+
+def test_accumulators_written_as_json_can_be_read() -> None:
+    raw = b'[1180591620717411303424,0.5,{"id":1,"amount":"2.50"}]'
+    assert payload_codec(tuple[int, float, Order]).decode(raw) == (2**70, 0.5, Order(1, Decimal("2.50")))

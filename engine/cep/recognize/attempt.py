@@ -8,6 +8,7 @@ import msgspec
 from engine.cep.layout import PARTS_MIN, Parts
 from engine.cep.recognize.automaton import START
 from engine.cep.recognize.view import Fold, Row, View, initial_accs, next_accs
+from engine.kept import kept_codec, kept_functions
 from state.values import PayloadCodec, msgpack_codec
 
 Step = tuple[int, Any, tuple[Any, ...], int]
@@ -66,11 +67,10 @@ class AttemptLayout:
     def __init__(self, value_type: Any, labels: Sequence[int], folds: Sequence[Fold]) -> None:
         self._labels = labels
         self._folds = folds
-        self._encode = msgspec.msgpack.Encoder().encode
         layout = tuple[int, list[tuple[int, value_type, int]], int, int, int, int, list[tuple[int, int]], list[tuple[int, int]], int]
-        self._decode = msgspec.msgpack.Decoder(layout).decode
+        self._encode, self._decode = kept_functions(layout)
         self._decode_head = msgspec.msgpack.Decoder(tuple[int, int, int, int, int, int, list[tuple[int, int]], tuple[int, int]]).decode
-        self.record_codec: PayloadCodec[Any] = msgpack_codec(tuple[int, value_type, int])
+        self.record_codec: PayloadCodec[Any] = kept_codec(tuple[int, value_type, int])
         self.run_codec: PayloadCodec[Any] = msgpack_codec(list[tuple[int, int, int]])
 
     # -- in parts
@@ -106,7 +106,7 @@ class AttemptLayout:
         last, length = state.candidate, 0 if state.candidate is None else _length(state.candidate)
         candidate = (-2, 0) if last is None else (-1, 0) if last is NO_ROWS else (state.start + length - 1, last[3])
         fields = (state.base, len(state.rows), state.start, state.cursor, state.matches, state.covered)
-        return self._encode((*fields, threads, candidate))
+        return msgspec.msgpack.encode((*fields, threads, candidate))
 
     def join(self, head: bytes, records: Mapping[int, Any], runs: Mapping[int, Any]) -> Attempt:
         base, count, start, cursor, matches, covered, ways, (last, number) = self._decode_head(head)
