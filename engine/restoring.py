@@ -110,7 +110,9 @@ class Restoring:
                 entry = self._entry(raw_key, raw_value)
                 if entry is None:
                     continue
-                entry.value()
+                value = entry.value()
+                if entry.spec.view is not None:
+                    entry.spec.view.show(value)  # what users declare lies in there, with a type of its own
                 if self.is_rescaled:
                     self._check_place(part, entry)
             except (StateError, StoredTypeError) as error:

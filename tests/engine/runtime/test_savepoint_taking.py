@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
+from engine import ValueState
 from engine.control import Command, End
-from engine.errors import UnavailableError
+from engine.errors import ConfigError, UnavailableError
 from engine.runtime import savepoint_taking, savepointing
 from engine.testing.clock import virtual_time
 from state.remote import open_folder
 from state.savepoint import verify_savepoint
 from tests.engine.runtime.test_savepoints import failures, restore, take
-from tests.engine.runtime.worker_world import Worker, World, eventually, numbering
+from tests.engine.runtime.worker_world import Numbering, Worker, World, eventually, numbering
 
 pytestmark = pytest.mark.thorough
 
@@ -158,3 +159,19 @@ async def test_savepoint_fails_at_once_when_a_worker_dies_while_it_writes(tmp_pa
     monkeypatch.undo()
     await take(world, tmp_path, name="two")
     await workers.pop().stop()
+
+
+@virtual_time
+async def test_restore_refuses_values_of_another_type_before_anything_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(numbering(2))
+    worker = world.worker()
+    await clicked(world)
+    await take(world, tmp_path, stop=True)
+    await worker.stop()
+    topics = world.broker.topics()
+    monkeypatch.setattr(Numbering, "count", ValueState(str, default=""))
+    with pytest.raises(ConfigError, match=r"does not fit: 2 entries: .*count"):
+        await restore(world, tmp_path, numbering(2))
+    assert world.broker.topics() == topics
+    monkeypatch.setattr(Numbering, "count", ValueState(str, default="", upgrade=str))
+    await restore(world, tmp_path, numbering(2))
