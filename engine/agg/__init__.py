@@ -283,7 +283,7 @@ def _extreme_fold(value_type: Any, sign: str, better: Callable[[Any, Any], bool]
         create_code="{x}",
         add_code=f"{{x}} if {{x}} {sign} {{a}} else {{a}}",
         merge_code=f"{{b}} if {{b}} {sign} {{a}} else {{a}}",
-        column=lambda a, xs, ts: of(xs) if a is None else of(a, of(xs)),
+        column=lambda a, xs, ts: of(xs) if a is None else of((a, *xs)),  # as one by one, NaN or not
         is_commutative=value_type in (int, str),  # not so for floats: NaN is neither more nor less
     )
 

@@ -44,6 +44,7 @@ class Fold:
             the hot loop; "" to call the function.
         keeps_values: Values of the field are part of the accumulator.
         undeclared: The type of the field is not known.
+        made_int: The field is what a callable makes, declared int: a bool that it gives is taken as the int that it is.
         is_commutative: `merge` is exact and takes accumulators in any order, of any records.
         column: (accumulator or None, values, timestamps) -> accumulator with a whole column; None to go record by record.
     """
@@ -62,6 +63,7 @@ class Fold:
     column: Callable[[Any, Sequence[Any], Sequence[int]], Any] | None = None
     keeps_values: bool = False
     undeclared: bool = False
+    made_int: bool = False
     is_commutative: bool = False
 
     @property
@@ -107,7 +109,8 @@ class Aggregate:
         if may_be_none(compiled.type):
             fold = skip_none(fold)
         name = compiled.field if compiled.field is not None else f"callable {id(compiled.get)}"
-        return replace(fold, read=compiled.get, read_name=name, undeclared=compiled.type in (Any, object))
+        made_int = compiled.field is None and without_none(compiled.type) is int
+        return replace(fold, read=compiled.get, read_name=name, undeclared=compiled.type in (Any, object), made_int=made_int)
 
 
 def _paired(value: Compiled, rank: Compiled) -> Compiled:

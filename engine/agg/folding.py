@@ -66,6 +66,7 @@ class Folding:
                 self._readers.append(fold.read)
         kept = (fold for fold in self.folds if fold.keeps_values and fold.undeclared)
         self._untyped = sorted({self._place[fold.read_name] for fold in kept})
+        self._made_ints = sorted({self._place[fold.read_name] for fold in self.folds if fold.made_int})
         source = _Source(self.folds, self._place)
         compiled = _compile(source)
         self._fold: Callable[..., None] = compiled["fold"]
@@ -87,6 +88,9 @@ class Folding:
         columns = [list(map(read, values)) for read in self._readers]
         for place in self._untyped:
             refuse_structs(columns[place], KEPT)
+        for place in self._made_ints:
+            if bool in set(map(type, columns[place])):  # it would be stored as a bool, and not fit the int that is declared
+                columns[place] = [int(x) if type(x) is bool else x for x in columns[place]]
         return columns
 
     def records(self, values: Sequence[Any]) -> list[tuple[Any, ...]]:

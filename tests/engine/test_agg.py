@@ -387,3 +387,33 @@ def test_result_into_struct_takes_named_fields() -> None:
 def test_result_that_does_not_fit_is_refused(into: Any, name: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ResultRows(folding_of({name: agg.count()}), key_as="key", into=into, windowed=False, what="test")
+
+
+@given(st.lists(st.sampled_from([math.nan, 1.0, 2.0, 3.0, -0.0, 0.0, math.inf, -math.inf]), min_size=1, max_size=24), st.integers(0, 24))
+def test_smallest_and_largest_do_not_depend_on_the_batch_where_there_is_nan(xs: list[float], cut: int) -> None:
+    folding = Folding({"lo": agg.min("x"), "hi": agg.max("x")}, Row, "test")
+    rows = [Row(0, x, "") for x in xs]
+
+    def folded(batches: list[list[Row]]) -> str:
+        kept: dict[str, Any] = {}
+        for batch in batches:
+            if batch:
+                new: dict[str, Any] = {}
+                folding.fold(kept.get, new, ["k"] * len(batch), [0] * len(batch), folding.columns(batch))
+                kept |= new
+        return repr(kept)
+
+    assert folded([rows[:cut], rows[cut:]]) == folded([[row] for row in rows])
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "min", "max", "first", "last"])
+def test_a_bool_of_a_callable_that_is_declared_int_is_stored_as_int(name: str) -> None:
+    def is_big(row: Row) -> int:
+        return row.n > 3
+
+    folding = Folding({"n": getattr(agg, name)(is_big)}, Row, "test")
+    new: dict[str, Any] = {}
+    folding.fold({}.get, new, ["k"], [0], folding.columns([Row(5, 0.0, "")]))
+    stored = folding.codec.decode(folding.codec.encode(new["k"]))
+    assert repr(stored) == repr(new["k"])
+    assert ResultRows(folding, key_as="key", into=None, windowed=False, what="test").row("k", stored)["n"] == 1
