@@ -17,9 +17,10 @@ import builtins
 import operator
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
-from engine.agg import decimals, numbers, sketches
+from engine.agg import decimals, distinct_values, numbers, sketches
 from engine.agg.aggregate import Aggregate, Fold, tuple_type
 from engine.errors import ConfigError, RecordError
 from engine.functions import check_function
@@ -149,10 +150,8 @@ def distinct(field: Selector, limit: int = 100_000) -> Aggregate:
             raise RecordError(f"agg.distinct keeps {limit:,} values and would get more; use agg.approx_distinct, or raise limit=")
         return values
 
-    return Aggregate(
-        "distinct",
-        field,
-        lambda value_type: Fold(
+    def make(value_type: Any) -> Fold:
+        fold = Fold(
             create=lambda x, t: frozenset((x,)),
             add=lambda a, x, t: a if x in a else within(a | {x}),
             merge=lambda a, b: within(a | b),
@@ -163,8 +162,19 @@ def distinct(field: Selector, limit: int = 100_000) -> Aggregate:
             create_code="frozenset(({x},))",
             is_commutative=True,
             column=lambda a, xs, ts: within(frozenset(xs)) if a is None else a if a.issuperset(xs) else within(a.union(xs)),
-        ),
-    )
+        )
+        if not distinct_values.may_be_nan(value_type):
+            return fold
+        return replace(
+            fold,
+            create=lambda x, t: distinct_values.one_nan((x,)),
+            create_code="",
+            add=lambda a, x, t: distinct_values.add(a, x, within),
+            merge=lambda a, b: distinct_values.add_all(a, b, within),
+            column=lambda a, xs, ts: distinct_values.add_all(a or frozenset(), xs, within),
+        )
+
+    return Aggregate("distinct", field, make)
 
 
 def approx_distinct(field: Selector) -> Aggregate:

@@ -417,3 +417,17 @@ def test_a_bool_of_a_callable_that_is_declared_int_is_stored_as_int(name: str) -
     stored = folding.codec.decode(folding.codec.encode(new["k"]))
     assert repr(stored) == repr(new["k"])
     assert ResultRows(folding, key_as="key", into=None, windowed=False, what="test").row("k", stored)["n"] == 1
+
+
+@pytest.mark.parametrize("size", [1, 3, 24])
+def test_nan_is_one_distinct_value_also_when_the_set_comes_out_of_the_store(size: int) -> None:
+    folding = Folding({"n": agg.distinct("x")}, Row, "test")
+    xs = [math.nan, 1.0, float("nan"), 2.0, -math.nan, 1.0] * 4
+    kept: dict[str, Any] = {}
+    for start in range(0, len(xs), size):
+        batch = [Row(0, x, "") for x in xs[start : start + size]]
+        new: dict[str, Any] = {}
+        folding.fold(kept.get, new, ["k"] * len(batch), [0] * len(batch), folding.columns(batch))
+        kept = {"k": folding.codec.decode(folding.codec.encode(new["k"]))}
+    merged = folding.merge(kept["k"], folding.codec.decode(folding.codec.encode(kept["k"])))
+    assert (len(kept["k"][0]), len(merged[0])) == (3, 3)
