@@ -130,9 +130,38 @@ async def _check_topics(transport: Transport, restoring: Restoring, grow: bool) 
         replaced = topic in words.replace
         if (restoring.is_rescaled or replaced) and topic in counts:
             found += await _undrained(transport, restoring, topic, counts[topic], replaced)
+    going_on = sorted(set(manifest.sources) - words.drop_sources - set(words.replace))
+    found += await _outside_log(transport, restoring, [topic for topic in going_on if topic in counts])
+    if not restoring.is_rescaled and plan.control_topic in counts:
+        found += await _outside_log(transport, restoring, [plan.control_topic])
     if restoring.is_rescaled and plan.control_topic in counts:
         found += await _edits_behind(transport, restoring, min(counts[plan.control_topic], manifest.partitions))
     return growing, found
+
+
+async def _outside_log(transport: Transport, restoring: Restoring, topics: Sequence[str]) -> list[str]:
+    """Return where the savepoint goes on at an offset that the log does not hold (any more): no task could be opened there."""
+    offsets = {
+        TopicPartition(topic, part.number): part.offsets[topic]
+        for part in restoring.manifest.parts
+        for topic in topics
+        if topic in part.offsets
+    }
+    begins, ends = await transport.begin_offsets(list(offsets)), await transport.high_watermarks(list(offsets))
+    found = []
+    for partition, offset in offsets.items():
+        begin, end = begins[partition], ends[partition]
+        if offset < begin:
+            found.append(
+                f"{partition.topic}-{partition.partition} begins at offset {begin} now, the savepoint goes on at {offset}: "
+                f"{begin - offset} offsets were deleted unread; restore a newer savepoint"
+            )
+        elif offset > end:
+            found.append(
+                f"{partition.topic}-{partition.partition} ends at offset {end}, before {offset}, where the savepoint goes on: "
+                "the topic was made anew"
+            )
+    return found
 
 
 async def _edits_behind(transport: Transport, restoring: Restoring, count: int) -> list[str]:

@@ -15,7 +15,7 @@ from engine.runtime.epochs import read_epoch
 from engine.runtime.savepoint_places import delete_savepoint, open_savepoint
 from engine.runtime.savepoint_restoring import Restored, restore_savepoint
 from engine.runtime.savepoint_taking import Wish, take_savepoint, tell
-from state.remote import open_folder
+from state.remote import LocalFolder, open_folder
 from state.savepoint import Manifest, list_savepoints, verify_savepoint
 
 
@@ -70,10 +70,15 @@ def create(name: str, pipelines: str, folder: str, stop: bool, timeout: float, w
 @_json_option
 def list_all(folder: str, as_json: bool) -> None:
     """List the savepoints in a folder, the oldest first."""
-    found = list_savepoints(open_folder(folder))
+    place = open_folder(folder)
+    if isinstance(place, LocalFolder) and not place.path.is_dir():
+        raise click.ClickException(f"there is no folder {place.path}")
+    found = list_savepoints(place)
     if as_json:
         click.echo(msgspec.json.encode([one if isinstance(one, str) else _row(one) for one in found]))
         return
+    if not found:
+        click.echo(f"there are no savepoints in {folder}", err=True)
     for one in found:
         click.echo(f"{one}: no savepoint (it was not completed, or is damaged)" if isinstance(one, str) else describe(one))
 

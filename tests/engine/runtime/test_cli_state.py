@@ -216,3 +216,13 @@ async def test_savepoint_commands_take_names_and_delete_nothing_but_savepoints(t
     for name in ("torn", "one"):
         assert "is deleted" in run("delete", name, *at, "--yes", group="savepoint", app=False)
         assert not (tmp_path / "kept" / name).exists()
+
+
+def test_list_of_savepoints_says_what_is_not_there(tmp_path: Path) -> None:
+    missing, file = tmp_path / "missing", tmp_path / "file"
+    file.write_text("")
+    for folder in (missing, file):
+        result = CliRunner().invoke(main, ["savepoint", "list", "--from", str(folder)])
+        assert (result.exit_code, result.output) == (1, f"Error: there is no folder {folder}\n")
+    result = CliRunner().invoke(main, ["savepoint", "list", "--from", str(tmp_path)])
+    assert (result.exit_code, result.output) == (0, f"there are no savepoints in {tmp_path}\n")

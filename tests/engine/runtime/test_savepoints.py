@@ -358,6 +358,41 @@ async def test_edits_before_a_savepoint_are_not_made_again_behind_it(tmp_path: P
 
 
 @virtual_time
+async def test_savepoint_older_than_its_sources_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    world = World(numbering(2))
+    worker = world.worker()
+    world.click("ann", times=3)
+    await world.until(ann=3)
+    manifest = await take(world, tmp_path)
+    world.click("ann", times=3)
+    await world.until(ann=6)
+    await worker.stop()
+    number = partition_of(b"ann", 2)
+    clicks = TopicPartition("clicks", number)
+    assert manifest.parts[number].offsets["clicks"] == 3
+    world.broker.delete_records({clicks: 5})
+    topics = set(world.broker.topics())
+    with pytest.raises(
+        ConfigError, match=rf"clicks-{number} begins at offset 5 now, the savepoint goes on at 3: 2 offsets were deleted unread"
+    ):
+        await restore(world, tmp_path, numbering(2))
+    assert set(world.broker.topics()) == topics
+
+
+@virtual_time
+async def test_savepoint_of_another_topic_of_the_same_name_is_refused(tmp_path: Path) -> None:
+    world = World(numbering(2))
+    worker = world.worker()
+    world.click("ann", times=3)
+    await world.until(ann=3)
+    await take(world, tmp_path, stop=True)
+    await worker.stop()
+    other = World(numbering(2))
+    with pytest.raises(ConfigError, match="ends at offset 0, before 3, where the savepoint goes on: the topic was made anew"):
+        await restore(other, tmp_path, numbering(2))
+
+
+@virtual_time
 async def test_edits_behind_a_savepoint_are_made_again_behind_its_restore(tmp_path: Path) -> None:
     world = World(numbering(2))
     worker = world.worker()
