@@ -12,6 +12,7 @@ from engine.runtime.clock import Clock
 from engine.runtime.metrics import Metrics
 from engine.runtime.quiet import Pulse
 from engine.runtime.transport.protocol import Transport
+from engine.runtime.turns import Turns
 from engine.task import Task
 from engine.topics import TopicSpec
 from state.store import Store
@@ -76,6 +77,7 @@ class Shell:
         checkpoints: Where checkpoints are kept; None where stores are only flushed.
         output_partitions: Number of partitions of each output topic.
         record_bytes_max: Largest record that each of them takes; tasks look into it as they run.
+        turns: Whose turn it is to commit where commits follow one another.
     """
 
     plan: Plan
@@ -91,6 +93,7 @@ class Shell:
     checkpoints: Checkpoints | None = None
     output_partitions: dict[str, int] = field(default_factory=dict)
     record_bytes_max: dict[str, int] = field(default_factory=dict)
+    turns: Turns = field(default_factory=Turns)
 
     async def look_at_topics(self, topics: Sequence[str]) -> None:
         """Learn what the tasks must know of the topics that they write to."""

@@ -66,7 +66,7 @@ class TaskRunner:
         self._transactions: Transactions | None = None
         self.holder = Holder(f"task {number}")
         self._piece = PieceSize(shell.limits.piece_ms / 1_000, shell.limits.piece_records_max)
-        self._pace = CommitPace(shell.limits, number)
+        self._pace = CommitPace(shell.limits, number, shell.turns, self._intake.wake)
         self._counters_before: Counter[tuple[str, str, str]] = Counter()
         self._attempts = 0
         self._tick_due_s = 0.0
@@ -178,7 +178,7 @@ class TaskRunner:
         self._transactions = Transactions(self._shell, self.number, opened)
         self._savepoints = TaskSavepoints(self._shell, opened.task, opened.store, self._intake, self._commit)
         self.positions, self.committed = dict(opened.positions), dict(opened.positions)
-        self._pace.restart(now_s, now_s)
+        self._pace.start(now_s)
         self._checkpoints = TaskCheckpoints(
             self._shell.checkpoints, self.number, self._shell.limits.checkpoint_interval_ms, self._shell.clock, self._metrics
         )
@@ -238,6 +238,7 @@ class TaskRunner:
         """Let go of producer and store; uncommitted changes are lost, on purpose."""
         opened, self._opened = self._opened, None
         self.questions.close()
+        self._pace.stop(self._shell.clock.monotonic_s())
         self._intake.shut()
         if self._shell.alignment is not None:
             self._shell.alignment.leave(self.inputs)

@@ -70,7 +70,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--save-baseline", action="store_true", help="write the ratios into baseline.toml if all results are right")
     parser.add_argument("--rate", type=int, default=5_000, help="orders a second of the latency run (5000)")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long latency is measured, after as long to warm up (10)")
-    parser.add_argument("--warm", type=float, default=30.0, help="seconds of such a load before the first latency run, for the broker (30)")
+    parser.add_argument(
+        "--warm", type=float, default=120.0, help="seconds of such a load before the first latency run, for the broker (120)"
+    )
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds that a job may take (300)")
     parser.add_argument("--json", action="store_true", help="print only JSON on standard output")
     found = parser.parse_args()

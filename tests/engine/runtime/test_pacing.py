@@ -1,5 +1,6 @@
 """When a task commits: by the interval, when a transaction is full, and one after the other."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -7,10 +8,12 @@ import pytest
 from engine.records import RecordBatch
 from engine.runtime.pacing import BUSY_S, IDLE_S, CommitPace
 from engine.runtime.shell import Limits
+from engine.runtime.transport.memory_connection import Fault
+from engine.runtime.turns import Turns
 from engine.task import Task
 from engine.testing.clock import virtual_loop, virtual_time
 from state.memory import MemoryStore
-from tests.engine.runtime.worker_world import FAST, World, numbering
+from tests.engine.runtime.worker_world import FAST, Script, World, eventually, numbering
 
 LIMITS = Limits(commit_interval_ms=1_000, commit_records_max=3, commit_bytes_max=10_000)
 LATENCY = replace(LIMITS, commit_interval_ms=0)
@@ -26,9 +29,16 @@ def task_with(records: int) -> Task:
     return task
 
 
+def new_pace(limits: Limits, number: int = 0, *, turns: Turns | None = None, woken: list[int] | None = None) -> CommitPace:
+    """Return the pace of a task that shares `turns` with others, and notes its number in `woken` when it is woken."""
+    log = [] if woken is None else woken
+    return CommitPace(limits, number, Turns() if turns is None else turns, lambda: log.append(number))
+
+
 def pace_of(limits: Limits, records: int, *, took_s: float = 0.0) -> CommitPace:
     """Return a pace whose last commit ended at 10 s, with so many records since."""
-    pace = CommitPace(limits)
+    pace = new_pace(limits)
+    pace.start(5.0)
     pace.records = 99
     pace.restart(10.0 - took_s, 10.0)
     pace.records = records
@@ -43,7 +53,7 @@ def test_interval_is_kept_with_and_without_input(now_s: float, expected: bool, m
 
 @pytest.mark.parametrize("took_s", [0.0, 0.1, 0.4])
 def test_interval_is_from_begin_to_begin(took_s: float) -> None:
-    pace, task = CommitPace(LIMITS), task_with(1)
+    pace, task = new_pace(LIMITS), task_with(1)
     pace.restart(10.0, 10.0 + took_s)
     assert pace.wait_s(task, 10.5) == pytest.approx(0.5)
     assert not pace.is_due(task, 10.999, more=False)
@@ -53,7 +63,7 @@ def test_interval_is_from_begin_to_begin(took_s: float) -> None:
 @pytest.mark.parametrize(("number", "phase_s"), [(0, 0.0), (1, 0.618), (2, 0.236), (3, 0.854), (12, 0.416)])
 @pytest.mark.parametrize("begun_s", [10.0, 10.2, 10.49, 10.51, 10.9])
 def test_each_task_comes_to_a_phase_of_its_own_and_stays_in_it(number: int, phase_s: float, begun_s: float) -> None:
-    pace, task, commits = CommitPace(LIMITS, number), task_with(1), [begun_s]
+    pace, task, commits = new_pace(LIMITS, number), task_with(1), [begun_s]
     pace.restart(begun_s, begun_s)
     for _ in range(3):
         now_s = commits[-1]
@@ -65,7 +75,7 @@ def test_each_task_comes_to_a_phase_of_its_own_and_stays_in_it(number: int, phas
 
 
 def test_task_that_had_nothing_to_commit_commits_at_once() -> None:
-    pace = CommitPace(LIMITS, 1)
+    pace = new_pace(LIMITS, 1)
     pace.restart(10.0, 10.0)
     assert pace.is_due(task_with(1), 25.1, more=False)
 
@@ -90,12 +100,53 @@ def test_latency_commits_at_once_when_all_input_is_taken() -> None:
     assert pace_of(LATENCY, 1).wait_s(task_with(1), 10.0) == 0.0
 
 
-@pytest.mark.parametrize(("took_s", "pause_s"), [(0.01, 0.01), (0.08, 0.08), (3.0, BUSY_S)])
-def test_latency_gives_work_as_long_as_the_commit_took(took_s: float, pause_s: float) -> None:
-    pace, task = pace_of(LATENCY, 1, took_s=took_s), task_with(1)
-    assert pace.wait_s(task, 10.0) == pytest.approx(pause_s)
-    assert not pace.is_due(task, 10.0 + pause_s - 0.001, more=False)
-    assert pace.is_due(task, 10.0 + pause_s + 0.001, more=False)
+def test_latency_gives_half_of_the_tasks_a_turn_and_wakes_the_next() -> None:
+    turns, woken = Turns(), list[int]()
+    paces, task = [new_pace(LATENCY, number, turns=turns, woken=woken) for number in range(4)], task_with(1)
+    for pace in paces:
+        pace.start(10.0)
+        pace.records = 1
+    assert [pace.is_due(task, 10.0, more=False) for pace in paces] == [True, True, False, False]
+    assert [pace.wait_s(task, 10.0) for pace in paces] == [0.0, 0.0, float("inf"), float("inf")]
+    paces[1].restart(10.0, 10.02)
+    assert woken == [2]
+    paces[1].records = 1
+    assert not paces[1].is_due(task, 10.02, more=False), "others are before it"
+    assert not paces[3].is_due(task, 10.02, more=False)
+    assert paces[2].is_due(task, 10.02, more=False)
+
+
+def test_full_transaction_and_nothing_to_commit_wait_for_no_turn() -> None:
+    turns = Turns()
+    paces = [new_pace(LATENCY, number, turns=turns) for number in range(2)]
+    for pace in paces:
+        pace.start(10.0)
+        pace.records = 1
+    assert paces[0].is_due(task_with(1), 10.0, more=False)
+    assert not paces[1].is_due(task_with(1), 10.0, more=False)
+    assert paces[1].is_due(Task(numbering(partitions=1).plan(), 0, MemoryStore(), now_ms=0), 10.0, more=False)
+    assert paces[1].is_due(task_with(3), 10.0, more=False)
+
+
+def test_turn_that_was_taken_by_a_task_which_is_closed_is_given_on() -> None:
+    turns, woken = Turns(), list[int]()
+    paces, task = [new_pace(LATENCY, number, turns=turns, woken=woken) for number in range(2)], task_with(1)
+    for pace in paces:
+        pace.start(10.0)
+        pace.records = 1
+    assert paces[0].is_due(task, 10.0, more=False)
+    assert not paces[1].is_due(task, 10.0, more=False)
+    paces[0].stop(10.01)
+    assert woken == [1]
+    assert paces[1].is_due(task, 10.01, more=False)
+
+
+def test_tasks_with_an_interval_need_no_turns() -> None:
+    turns, task = Turns(), task_with(1)
+    paces = [new_pace(LIMITS, number, turns=turns) for number in range(4)]
+    for pace in paces:
+        pace.start(10.0)
+    assert all(pace.is_due(task, 12.0, more=False) for pace in paces)
 
 
 def test_latency_keeps_a_distance_while_there_is_more() -> None:
@@ -120,6 +171,29 @@ def test_latency_lets_progress_wait_that_nobody_sees() -> None:
 def test_wait_is_until_the_commit_and_for_ever_when_there_is_none() -> None:
     assert pace_of(LIMITS, 1).wait_s(task_with(1), 10.4) == pytest.approx(0.6)
     assert pace_of(LIMITS, 0).wait_s(Task(numbering(partitions=1).plan(), 0, MemoryStore(), now_ms=0), 10.4) == float("inf")
+
+
+@virtual_time
+async def test_commit_that_hangs_stops_only_its_own_task() -> None:
+    """One of two tasks has a turn at a time; a coordinator that does not answer must not keep it."""
+    world = World(numbering(partitions=2))
+    users = ["ann", next(user for user in ("bob", "cid", "dan", "eve") if world.partition(user) != world.partition("ann"))]
+    script = Script({})
+    worker = world.worker(faults=script, limits=replace(FAST, commit_interval_ms=0))
+    await worker.until_running(0, 1)
+    await asyncio.sleep(1)
+    script.plan["end_txn", script.seen["end_txn"] + 1] = Fault(delay_s=5.0)
+    for user in users:
+        world.click(user)
+    begun_s = virtual_loop().time()
+    await eventually(lambda: len(world.numbers()) == 1)
+    (user,) = world.numbers()
+    for number in range(2, 5):
+        world.click(user)
+        await world.until(**{user: number})
+    assert virtual_loop().time() - begun_s < 2.0
+    await world.until(**{user: 4}, **{other: 1 for other in users if other != user})
+    await worker.stop()
 
 
 @virtual_time
