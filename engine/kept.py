@@ -55,6 +55,8 @@ def refuse_unstorable(values: Sequence[Any], where: str) -> None:
     Raises:
         RecordError: There is one; `where` says what would happen to it ("is kept by a join").
     """
+    if untyped.PLAIN.issuperset(map(type, values)):
+        return
     refuse_structs(values, where)
     try:
         _probe(values)

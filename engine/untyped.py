@@ -26,7 +26,8 @@ Tag = Callable[[Any], Any]
 
 _MICROSECOND = timedelta(microseconds=1)
 _INT64 = 1 << 63
-_PLAIN = frozenset((str, bool, int, float, bytes, NoneType))
+PLAIN = frozenset((str, bool, int, float, bytes, NoneType))
+"""Types of values that are written as they are."""
 _CONTAINERS = (dict, list, tuple)
 _BUILTIN = (bytes, Decimal, datetime, date, time, timedelta, UUID)
 _pack = msgspec.msgpack.Encoder(order="deterministic").encode
@@ -128,12 +129,12 @@ def tagger(value_type: Any, leaf: Tag | None = None) -> Tag | None:
 def tag(value: Any) -> Any:
     """Return a value as MessagePack knows it; the same object where nothing is to be done."""
     kind = type(value)
-    if kind in _PLAIN:
+    if kind in PLAIN:
         return value
     if kind is dict:
-        return value if _PLAIN.issuperset(map(type, value.values())) else {name: tag(part) for name, part in value.items()}
+        return value if PLAIN.issuperset(map(type, value.values())) else {name: tag(part) for name, part in value.items()}
     if kind is list or kind is tuple:
-        return value if _PLAIN.issuperset(map(type, value)) else [tag(part) for part in value]
+        return value if PLAIN.issuperset(map(type, value)) else [tag(part) for part in value]
     extension = EXTENSIONS.get(kind)
     return value if extension is None else Ext(extension[0], extension[1](value))
 
@@ -158,7 +159,7 @@ def _tag_everywhere(value: Any) -> Any:
         if any(type(name) is int and type(tag_wide(name)) is Ext for name in parts):
             return Ext(_PAIRS, _pack([(tag_wide(name), part) for name, part in parts.items()]))
         return parts
-    if kind in _PLAIN or kind in EXTENSIONS:
+    if kind in PLAIN or kind in EXTENSIONS:
         return tag_wide(value)
     plain = msgspec.to_builtins(value, builtin_types=_BUILTIN)  # a Struct, a dataclass, a named tuple, a member of an enum
     return plain if type(plain) is kind else _tag_everywhere(plain)
@@ -171,7 +172,7 @@ def _of_items(inner: Tag | None, each: Callable[[Any, Tag], Any]) -> Tag | None:
 def _of_set(values: Any, leaf: Tag) -> Any:
     """Return a set as it is where its values are plain and of one type, else as a list in an order of its own."""
     kinds = set(map(type, values))
-    if leaf is tag and len(kinds) <= 1 and kinds <= _PLAIN:
+    if leaf is tag and len(kinds) <= 1 and kinds <= PLAIN:
         return values
     return sorted(map(leaf, values), key=_pack)
 

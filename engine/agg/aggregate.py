@@ -15,11 +15,11 @@ from types import NoneType, UnionType
 from typing import Any
 
 from engine.errors import ConfigError
-from engine.operators.undeclared import refuse_structs
+from engine.kept import refuse_unstorable
 from engine.selectors import Compiled, Selector, compile_selector
 
 KEPT = "is kept by an aggregate"
-"""What happens to a Struct of undeclared type, for the message that refuses it."""
+"""What happens to a value of undeclared type, for the message that refuses it."""
 
 
 def identity(accumulator: Any) -> Any:
@@ -126,7 +126,7 @@ def _paired(value: Compiled, rank: Compiled) -> Compiled:
         if by is None:
             return None
         if is_undeclared:
-            refuse_structs((x, by), KEPT)
+            refuse_unstorable((x, by), KEPT)
         return (x, by)
 
     types = tuple_type(without_none(value.type), without_none(rank.type))

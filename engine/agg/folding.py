@@ -29,8 +29,7 @@ import msgspec
 from engine import untyped
 from engine.agg.aggregate import KEPT, Aggregate, Fold
 from engine.errors import ConfigError
-from engine.kept import WIDE
-from engine.operators.undeclared import refuse_structs
+from engine.kept import WIDE, refuse_unstorable
 from engine.selectors import fields_of
 from state.values import PayloadCodec
 
@@ -83,11 +82,11 @@ class Folding:
         """Read what the aggregates look at: one column for each different selector.
 
         Raises:
-            RecordError: A Struct would be kept whose type is not declared: out of the store it would come back as a dict.
+            RecordError: What would be kept is of undeclared type and cannot be stored, or would not come back as what it was (a Struct).
         """
         columns = [list(map(read, values)) for read in self._readers]
         for place in self._untyped:
-            refuse_structs(columns[place], KEPT)
+            refuse_unstorable(columns[place], KEPT)
         for place in self._made_ints:
             if bool in set(map(type, columns[place])):  # it would be stored as a bool, and not fit the int that is declared
                 columns[place] = [int(x) if type(x) is bool else x for x in columns[place]]

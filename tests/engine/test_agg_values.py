@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import agg
+from engine import agg, windows
 from engine.agg.folding import Folding, ResultRows
+from engine.testing import TestDriver
+from engine.topology import Topology
 from tests.engine.test_agg import Row
 
 
@@ -54,3 +56,52 @@ def test_nan_is_one_distinct_value_also_when_the_set_comes_out_of_the_store(size
         kept = {"k": folding.codec.decode(folding.codec.encode(new["k"]))}
     merged = folding.merge(kept["k"], folding.codec.decode(folding.codec.encode(kept["k"])))
     assert (len(kept["k"][0]), len(merged[0])) == (3, 3)
+
+
+class Odd:
+    """A value that no store can keep."""
+
+    def __lt__(self, other: object) -> bool:
+        return False
+
+
+def _n(value: dict[str, Any]) -> Any:
+    return Odd() if value["n"] == 2 else value["n"]
+
+
+def _latest(total: Any, value: dict[str, Any]) -> Any:
+    return {"n": _n(value)}
+
+
+def _larger(earlier: Any, later: Any) -> Any:
+    return later
+
+
+@pytest.mark.parametrize("window", [None, windows.tumbling("1m"), windows.session("1m")])
+@pytest.mark.parametrize(
+    ("aggregate", "result"),
+    [
+        (agg.collect(_n, 5), [1, 3]),
+        (agg.first(_n), 1),
+        (agg.last(_n), 3),
+        (agg.min(_n), 1),
+        (agg.top("n", 2, by=_n), [3, 1]),
+        (agg.reduce(_latest, None, merge=_larger), {"n": 3}),
+    ],
+)
+def test_a_record_of_which_nothing_can_be_stored_is_a_dead_letter(aggregate: agg.Aggregate, result: object, window: Any) -> None:
+    topology = Topology("app", partitions=1)
+    events = topology.source("events", dict, key="k", time="ts")
+
+    @topology.pipeline(events)
+    def values(events: Any) -> Any:
+        grouped = events if window is None else events.window(window)
+        return grouped.aggregate(found=aggregate).to("values")
+
+    with TestDriver(topology) as driver:
+        for n in (1, 2, 3):
+            driver.send("events", {"k": "a", "n": n, "ts": n * 1_000})
+        driver.finish()
+        assert [letter.source_offset for letter in driver.dead_letters()] == [1]
+        assert "cannot be stored" in driver.dead_letters()[0].error
+        assert driver.read("values")[-1].value["found"] == result
