@@ -48,15 +48,24 @@ def _who_options(command: Any) -> Any:
 @_folder_option
 @click.option("--stop", is_flag=True, help="The app does not go on: the savepoint is the end of its epoch.")
 @click.option("--timeout", type=click.FloatRange(1), default=60.0, show_default=True, help="Seconds that the sources may be stopped.")
+@click.option(
+    "--write-timeout",
+    type=click.FloatRange(1),
+    default=3_600.0,
+    show_default=True,
+    help="Seconds that writing the files may take.",
+)
 @_who_options
 @_json_option
-def create(name: str, pipelines: str, folder: str, stop: bool, timeout: float, who: str, why: str, as_json: bool) -> None:
+def create(
+    name: str, pipelines: str, folder: str, stop: bool, timeout: float, write_timeout: float, who: str, why: str, as_json: bool
+) -> None:
     """Take the savepoint NAME of a running app.
 
     The sources stop, everything on its way arrives, every task has its cut, and all go on while the files are written.
     """
     target = find_target("savepoint create", pipelines, None)
-    wish = Wish(name, folder, who, why, stop, timeout)
+    wish = Wish(name, folder, who, why, stop, timeout, write_timeout)
     manifest = asyncio.run(_create(target, wish, quiet=as_json))
     if as_json:
         click.echo(msgspec.json.encode(_row(manifest)))

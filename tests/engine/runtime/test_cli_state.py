@@ -10,10 +10,12 @@ import pytest
 from click.testing import CliRunner
 
 from engine.control import Delete, Report
+from engine.errors import UnavailableError
 from engine.runtime.app import App
 from engine.runtime.cli.connection import user_name
 from engine.runtime.cli.root import main
 from engine.runtime.loading import load_app
+from engine.runtime.savepoint_taking import Wish
 from engine.testing import TestDriver
 from engine.testing.clock import virtual_time
 from state.remote import open_folder
@@ -216,6 +218,22 @@ async def test_savepoint_commands_take_names_and_delete_nothing_but_savepoints(t
     for name in ("torn", "one"):
         assert "is deleted" in run("delete", name, *at, "--yes", group="savepoint", app=False)
         assert not (tmp_path / "kept" / name).exists()
+
+
+def test_create_takes_both_timeouts(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    wishes: list[Wish] = []
+
+    async def refuse(target: Any, wish: Wish, *, quiet: bool) -> None:
+        wishes.append(wish)
+        raise UnavailableError("not now")
+
+    monkeypatch.setattr("engine.runtime.cli.savepoint._create", refuse)
+    monkeypatch.setenv("STREAMFORGE_BROKER", "kafka://127.0.0.1:1")
+    at = ["--to", str(tmp_path)]
+    assert "not now" in run("create", "one", *at, "--timeout", "5", "--write-timeout", "90", group="savepoint")
+    assert "not now" in run("create", "one", *at, group="savepoint")
+    assert [(wish.cut_timeout_s, wish.write_timeout_s) for wish in wishes] == [(5.0, 90.0), (60.0, 3_600.0)]
+    assert "Invalid value for '--write-timeout'" in run("create", "one", *at, "--write-timeout", "0", group="savepoint")
 
 
 def test_list_of_savepoints_says_what_is_not_there(tmp_path: Path) -> None:

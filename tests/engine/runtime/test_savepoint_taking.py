@@ -162,6 +162,29 @@ async def test_savepoint_fails_at_once_when_a_worker_dies_while_it_writes(tmp_pa
 
 
 @virtual_time
+async def test_savepoint_of_an_app_that_is_lost_while_it_writes_is_given_up_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(numbering(2))
+    worker = world.worker()
+    await worker.until_running(0, 1)
+    await clicked(world)
+
+    async def never(self: Any, *arguments: Any) -> Any:
+        await asyncio.sleep(10_000)
+
+    monkeypatch.setattr(savepointing.TaskSavepoints, "_write", never)
+    begun_s = world.clock.monotonic_s()
+    taking = asyncio.create_task(take(world, tmp_path, write_timeout_s=20.0))
+    await asyncio.sleep(5)
+    await worker.kill()
+    with pytest.raises(UnavailableError, match="tasks 0, 1 said nothing within 20 s; do they run"):
+        await taking
+    assert world.clock.monotonic_s() - begun_s < 30
+    assert not open_folder(tmp_path / "one").names()
+
+
+@virtual_time
 async def test_restore_refuses_values_of_another_type_before_anything_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(numbering(2))
     worker = world.worker()
