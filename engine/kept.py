@@ -19,8 +19,6 @@ from state.values import PayloadCodec
 
 WIDE = b"\xc1"
 
-_probe = untyped.encoder(list[Any])
-
 
 def kept_codec(value_type: Any) -> PayloadCodec[Any]:
     """Return the codec of whole values, or of a tuple or list type that holds some."""
@@ -49,6 +47,9 @@ def kept_functions(value_type: Any) -> tuple[Callable[[Any], bytes], Callable[[A
     return encode, decode
 
 
+_check = kept_functions(list[Any])[0]
+
+
 def refuse_unstorable(values: Sequence[Any], where: str) -> None:
     """Refuse values of undeclared type that state cannot keep: Structs (they would come back as dicts), and objects without a form.
 
@@ -59,7 +60,7 @@ def refuse_unstorable(values: Sequence[Any], where: str) -> None:
         return
     refuse_structs(values, where)
     try:
-        _probe(values)
+        _check(values)
     except Exception as error:
         raise RecordError(f"a value {where}, and cannot be stored: {error}") from error
 

@@ -9,7 +9,7 @@ Values that are all plain are written as they were before there were extensions,
 undeclared parts of a type are looked at: `tuple[Order, dict[str, Any] | None]` looks at the dict.
 
 Limits: decimals, dates, times, durations, UUIDs and ints beyond 64 bits; a Struct in an undeclared place comes back as a dict (most
-operators refuse it). Union types with several undeclared members are looked at as a whole.
+operators refuse it), a tuple or a set as a list. Union types with several undeclared members are looked at as a whole.
 """
 
 from collections.abc import Callable, Mapping
@@ -93,7 +93,7 @@ def decoder(value_type: Any) -> Callable[[Any], Any]:
 
 def encode_wide(value: Any, *, order: Literal["deterministic"] | None = "deterministic") -> bytes:
     """Return the bytes of a value with ints beyond 64 bits in any place, a declared one too; `wide_decoder` reads them."""
-    return (_pack_as_is if order is None else _pack)(_tag_everywhere(value))
+    return (_pack_as_is if order is None else _pack_ordered)(_tag_everywhere(value))
 
 
 def wide_decoder(value_type: Any) -> Callable[[Any], Any]:
@@ -148,16 +148,24 @@ def tag_wide(value: Any) -> Any:
     return [tag_wide(part) for part in value] if type(value) in (list, tuple) else tag(value)
 
 
+def _pack_ordered(value: Any) -> bytes:
+    """Return the bytes in an order of their own; maps whose keys are not all text, which msgspec does not order, as they come."""
+    try:
+        return _pack(value)
+    except TypeError:
+        return _pack_as_is(value)
+
+
 def _tag_everywhere(value: Any) -> Any:
     kind = type(value)
     if kind is set or kind is frozenset:
-        return sorted(map(_tag_everywhere, value), key=_pack)
+        return sorted(map(_tag_everywhere, value), key=_pack_ordered)
     if kind is list or kind is tuple:
         return list(map(_tag_everywhere, value))
     if kind is dict:
         parts = {name: _tag_everywhere(part) for name, part in value.items()}
         if any(type(name) is int and type(tag_wide(name)) is Ext for name in parts):
-            return Ext(_PAIRS, _pack([(tag_wide(name), part) for name, part in parts.items()]))
+            return Ext(_PAIRS, _pack_ordered([(tag_wide(name), part) for name, part in parts.items()]))
         return parts
     if kind in PLAIN or kind in EXTENSIONS:
         return tag_wide(value)
@@ -174,7 +182,7 @@ def _of_set(values: Any, leaf: Tag) -> Any:
     kinds = set(map(type, values))
     if leaf is tag and len(kinds) <= 1 and kinds <= PLAIN:
         return values
-    return sorted(map(leaf, values), key=_pack)
+    return sorted(map(leaf, values), key=_pack_ordered)
 
 
 def _of_union(taggers: list[Tag | None], leaf: Tag) -> Tag | None:

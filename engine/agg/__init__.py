@@ -20,11 +20,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
-from engine.agg import decimals, distinct_values, numbers, sketches
-from engine.agg.aggregate import KEPT, Aggregate, Fold, tuple_type
+from engine.agg import decimals, distinct_values, numbers, sketches, totals
+from engine.agg.aggregate import Aggregate, Fold, tuple_type
 from engine.errors import ConfigError, RecordError
 from engine.functions import check_function
-from engine.kept import refuse_unstorable
 from engine.selectors import Selector, return_type
 
 
@@ -261,38 +260,27 @@ def reduce(
     Keeps what the function returns: bound it there.
 
     Args:
-        function: Must return a new total, never change the old one. Annotate its result if that is a Struct; it spares a look at each
-            total, too. One that cannot be stored makes its record a dead letter.
+        function: Must return a new total, never change the old one. A total of another type than the annotation says (without one: of
+            another kind of container than `initial`), or that cannot be stored, makes its record a dead letter. Annotate a Struct, and
+            tuples and sets within other values: they come back as dict and list otherwise.
         merge: (earlier total, later total) -> total; needed for sessions, which can meet.
     """
     for argument in (function, *(() if merge is None else (merge,))):
         check_function(argument, "agg.reduce", "a function of the total and a value", arguments=2)
-    declared = return_type(function)
-    stored = declared if declared is not Any or initial is None or type(initial) in (list, dict, set, tuple) else type(initial)
-    total = function if stored is not Any else _storable(function)
+    stored, check = totals.of(return_type(function), initial)
+    add = totals.checked(function, check)
     return Aggregate(
         "reduce",
         None,
         lambda value_type: Fold(
-            create=lambda x, t: total(initial, x),
-            add=lambda a, x, t: total(a, x),
-            merge=merge if merge is None or stored is not Any else _storable(merge),
+            create=lambda x, t: add(initial, x),
+            add=lambda a, x, t: add(a, x),
+            merge=None if merge is None else totals.checked(merge, check),
             stored=stored,
             empty=initial,
             read=lambda value: value,
         ),
     )
-
-
-def _storable(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Return a function that refuses the totals which state could not keep, while the record that made one is in hand."""
-
-    def total(a: Any, b: Any) -> Any:
-        made = function(a, b)
-        refuse_unstorable((made,), KEPT)
-        return made
-
-    return total
 
 
 def _extreme_fold(value_type: Any, sign: str, better: Callable[[Any, Any], bool], of: Callable[..., Any]) -> Fold:

@@ -276,7 +276,7 @@ def payload_codec(stored: Any) -> PayloadCodec[Any]:
     The first byte tells: the second form begins with a byte that MessagePack never uses. A bracket is that of JSON, in which values of
     declared types were once written; it is read, but knows no infinity and no NaN.
     """
-    pack = untyped.encoder(stored, order="deterministic")
+    pack, pack_as_is = untyped.encoder(stored, order="deterministic"), untyped.encoder(stored)
     unpack, unpack_json, unpack_wide = untyped.decoder(stored), msgspec.json.Decoder(stored).decode, untyped.wide_decoder(stored)
 
     def encode(value: Any) -> bytes:
@@ -284,6 +284,11 @@ def payload_codec(stored: Any) -> PayloadCodec[Any]:
             return pack(value)
         except OverflowError:
             return WIDE + untyped.encode_wide(value)
+        except TypeError:  # a dict whose keys are not all text has no order that msgspec knows
+            try:
+                return pack_as_is(value)
+            except OverflowError:
+                return WIDE + untyped.encode_wide(value)
 
     def decode(raw: bytes) -> Any:
         try:
