@@ -11,15 +11,21 @@ import typing
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
+from decimal import Decimal
 from types import NoneType, UnionType
 from typing import Any
+from uuid import UUID
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, RecordError
 from engine.kept import refuse_unstorable
 from engine.selectors import Compiled, Selector, compile_selector
 
 KEPT = "is kept by an aggregate"
 """What happens to a value of undeclared type, for the message that refuses it."""
+
+
+_SCALARS = frozenset((int, float, str, bool, bytes, Decimal, datetime, date, timedelta, UUID))
 
 
 def identity(accumulator: Any) -> Any:
@@ -44,7 +50,7 @@ class Fold:
             the hot loop; "" to call the function.
         keeps_values: Values of the field are part of the accumulator.
         undeclared: The type of the field is not known.
-        made_int: The field is what a callable makes, declared int: a bool that it gives is taken as the int that it is.
+        declared: The type of the field as the user has declared it; a map or callable may give something else.
         is_commutative: `merge` is exact and takes accumulators in any order, of any records.
         column: (accumulator or None, values, timestamps) -> accumulator with a whole column; None to go record by record.
     """
@@ -63,7 +69,7 @@ class Fold:
     column: Callable[[Any, Sequence[Any], Sequence[int]], Any] | None = None
     keeps_values: bool = False
     undeclared: bool = False
-    made_int: bool = False
+    declared: Any = Any
     is_commutative: bool = False
 
     @property
@@ -109,13 +115,13 @@ class Aggregate:
         if may_be_none(compiled.type):
             fold = skip_none(fold)
         name = compiled.field if compiled.field is not None else f"callable {id(compiled.get)}"
-        made_int = compiled.field is None and without_none(compiled.type) is int
-        return replace(fold, read=compiled.get, read_name=name, undeclared=compiled.type in (Any, object), made_int=made_int)
+        return replace(fold, read=compiled.get, read_name=name, undeclared=compiled.type in (Any, object), declared=compiled.type)
 
 
 def _paired(value: Compiled, rank: Compiled) -> Compiled:
     """Return the selector of both; it gives None where one of them is None."""
     read, read_rank = value.get, rank.get
+    kind, rank_kind = scalar(value.type), scalar(rank.type)
     is_undeclared = any(one.type in (Any, object) for one in (value, rank))
 
     def pair(of: Any) -> tuple[Any, Any] | None:
@@ -127,10 +133,31 @@ def _paired(value: Compiled, rank: Compiled) -> Compiled:
             return None
         if is_undeclared:
             refuse_unstorable((x, by), KEPT)
-        return (x, by)
+        return (as_declared(x, kind), as_declared(by, rank_kind))
 
     types = tuple_type(without_none(value.type), without_none(rank.type))
     return Compiled(pair, types | None if may_be_none(value.type) or may_be_none(rank.type) else types, None)
+
+
+def scalar(value_type: Any) -> type | None:
+    """Return the class of a declared type whose values are single things, such as int; None for any other type."""
+    kind = without_none(value_type)
+    return kind if kind in _SCALARS else None
+
+
+def as_declared(x: Any, kind: type | None) -> Any:
+    """Return a value as what it is declared; a bool is an int where int is declared.
+
+    Raises:
+        RecordError: It is something else: it would be stored, and could not be read.
+    """
+    if kind is None or type(x) is kind or (kind is float and type(x) is int):
+        return x
+    if kind is int and isinstance(x, int):
+        return int(x)
+    if kind is not float and isinstance(x, kind):
+        return x
+    raise RecordError(f"{x!r:.100} {KEPT}, but is declared {kind.__name__}: annotate what made it, a map or a callable, as what it gives")
 
 
 def tuple_type(*types: Any) -> Any:
@@ -195,4 +222,16 @@ def _is_union(value_type: Any) -> bool:
     return typing.get_origin(value_type) in (typing.Union, UnionType)
 
 
-__all__ = ["Aggregate", "Fold", "identity", "may_be_none", "optional", "skip_none", "tuple_type", "without_none"]
+__all__ = [
+    "KEPT",
+    "Aggregate",
+    "Fold",
+    "as_declared",
+    "identity",
+    "may_be_none",
+    "optional",
+    "scalar",
+    "skip_none",
+    "tuple_type",
+    "without_none",
+]

@@ -22,12 +22,13 @@ What users name (fields, keys of results) is never part of a compiled source.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from types import NoneType
 from typing import Any
 
 import msgspec
 
 from engine import untyped
-from engine.agg.aggregate import KEPT, Aggregate, Fold
+from engine.agg.aggregate import KEPT, Aggregate, Fold, as_declared, may_be_none, scalar
 from engine.errors import ConfigError
 from engine.kept import WIDE, refuse_unstorable
 from engine.selectors import fields_of
@@ -65,7 +66,10 @@ class Folding:
                 self._readers.append(fold.read)
         kept = (fold for fold in self.folds if fold.keeps_values and fold.undeclared)
         self._untyped = sorted({self._place[fold.read_name] for fold in kept})
-        self._made_ints = sorted({self._place[fold.read_name] for fold in self.folds if fold.made_int})
+        self._scalars: dict[int, tuple[type, frozenset[type]]] = {}
+        for fold in self.folds:
+            if fold.read is not None and (kind := scalar(fold.declared)) is not None:
+                self._scalars[self._place[fold.read_name]] = kind, _types_of(fold.declared, kind)
         source = _Source(self.folds, self._place)
         compiled = _compile(source)
         self._fold: Callable[..., None] = compiled["fold"]
@@ -82,14 +86,15 @@ class Folding:
         """Read what the aggregates look at: one column for each different selector.
 
         Raises:
-            RecordError: What would be kept is of undeclared type and cannot be stored, or would not come back as what it was (a Struct).
+            RecordError: A value is not what is declared; or it would be kept, is of undeclared type, and cannot be stored or would not come
+                back as what it was (a Struct).
         """
         columns = [list(map(read, values)) for read in self._readers]
         for place in self._untyped:
             refuse_unstorable(columns[place], KEPT)
-        for place in self._made_ints:
-            if bool in set(map(type, columns[place])):  # it would be stored as a bool, and not fit the int that is declared
-                columns[place] = [int(x) if type(x) is bool else x for x in columns[place]]
+        for place, (kind, types) in self._scalars.items():
+            if not types.issuperset(map(type, columns[place])):
+                columns[place] = [x if type(x) in types else as_declared(x, kind) for x in columns[place]]
         return columns
 
     def records(self, values: Sequence[Any]) -> list[tuple[Any, ...]]:
@@ -110,6 +115,11 @@ class Folding:
             self._fold_groups(get, new, keys, timestamps, *columns)
         else:
             self._fold(get, new, keys, timestamps, *columns)
+
+
+def _types_of(declared: Any, kind: type) -> frozenset[type]:
+    types = {kind, int} if kind is float else {kind}
+    return frozenset(types | {NoneType} if may_be_none(declared) else types)
 
 
 class ResultRows:

@@ -131,6 +131,7 @@ class _Merging(Aggregate):
                 add_code=fold.merge_code.replace("{b}", "{x}"),
                 read=itemgetter(place),
                 read_name=f"place {place}",
+                declared=Any,
                 column=None,
                 keeps_values=False,
             ),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from engine import agg, windows
 from engine.agg.folding import Folding, ResultRows
+from engine.errors import ConfigError, RecordError
 from engine.testing import TestDriver
 from engine.topology import Topology
 from tests.engine.test_agg import Row
@@ -105,3 +106,49 @@ def test_a_record_of_which_nothing_can_be_stored_is_a_dead_letter(aggregate: agg
         assert [letter.source_offset for letter in driver.dead_letters()] == [1]
         assert "cannot be stored" in driver.dead_letters()[0].error
         assert driver.read("values")[-1].value["found"] == result
+
+
+def _declared_int(value: dict[str, Any]) -> int:
+    return value["x"]  # type: ignore[no-any-return]
+
+
+def _declared_text(value: dict[str, Any]) -> str:
+    return value["x"]  # type: ignore[no-any-return]
+
+
+def _declared_optional(value: dict[str, Any]) -> int | None:
+    return value["x"]  # type: ignore[no-any-return]
+
+
+KEEPING = ["sum", "mean", "variance", "min", "max", "first", "last", "distinct", "collect", "top"]
+
+
+def _folding(name: str, function: Any) -> Folding:
+    aggregate = getattr(agg, name)(function, 3) if name in ("collect", "top") else getattr(agg, name)(function)
+    return Folding({"r": aggregate}, dict, "test")
+
+
+@pytest.mark.parametrize("name", KEEPING)
+@pytest.mark.parametrize(("function", "x"), [(_declared_int, 1.5), (_declared_int, "a"), (_declared_int, None), (_declared_optional, "a")])
+def test_a_value_that_is_not_what_is_declared_is_refused(name: str, function: Any, x: Any) -> None:
+    """It would be stored as it is, and could not be read again."""
+    folding = _folding(name, function)
+    with pytest.raises(RecordError, match="is kept by an aggregate, but is declared int"):
+        folding.columns([{"x": 1}, {"x": x}])
+
+
+@pytest.mark.parametrize("name", KEEPING)
+@pytest.mark.parametrize(
+    ("function", "xs"), [(_declared_int, [True, 3, 2**70]), (_declared_optional, [None, 4, False]), (_declared_text, ["a", "b", "a"])]
+)
+def test_a_value_that_is_what_is_declared_is_kept_through_the_store(name: str, function: Any, xs: list[Any]) -> None:
+    if function is _declared_text and name in ("sum", "mean", "variance"):
+        with pytest.raises(ConfigError):
+            _folding(name, function)
+        return
+    folding, kept = _folding(name, function), dict[str, Any]()
+    for x in xs:
+        new: dict[str, Any] = {}
+        folding.fold(kept.get, new, ["k"], [0], folding.columns([{"x": x}]))
+        kept = {"k": folding.codec.decode(folding.codec.encode(new["k"]))}
+        assert kept == new
