@@ -146,7 +146,7 @@ def scalar(value_type: Any) -> type | None:
 
 
 def as_declared(x: Any, kind: type | None) -> Any:
-    """Return a value as what it is declared; a bool is an int where int is declared.
+    """Return a value as what it is declared: a bool or a member of an enum as the int or str that it is.
 
     Raises:
         RecordError: It is something else: it would be stored, and could not be read.
@@ -155,7 +155,9 @@ def as_declared(x: Any, kind: type | None) -> Any:
         return x
     if kind is int and isinstance(x, int):
         return int(x)
-    if kind is not float and isinstance(x, kind):
+    if kind is str and isinstance(x, str):
+        return str.__str__(x)
+    if kind not in _SCALARS and isinstance(x, kind):  # of these a subclass has no stored form, or that of another type (datetime, date)
         return x
     raise RecordError(f"{x!r:.100} {KEPT}, but is declared {kind.__name__}: annotate what made it, a map or a callable, as what it gives")
 

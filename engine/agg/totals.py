@@ -5,9 +5,10 @@ cannot be written, or could not be read as what it is, is refused while the reco
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, is_typeddict
 
-from engine.agg.aggregate import KEPT
+from engine.agg.aggregate import KEPT, as_declared
 from engine.errors import RecordError
 from engine.kept import refuse_unstorable
 from engine.untyped import PLAIN, tagger
@@ -29,13 +30,13 @@ def of(declared: Any, initial: Any) -> tuple[Any, Check | None]:
     """Return the type that totals are stored as, and what checks them; None where the annotation has to be believed."""
     kind = type(initial)
     if declared not in (Any, object):
-        of_class = _class_check(declared) if isinstance(declared, type) and not is_typeddict(declared) else None
+        of_class = partial(as_declared, kind=declared) if isinstance(declared, type) and not is_typeddict(declared) else None
         return declared, of_class if tagger(declared) is None else _storable(of_class)
     if kind in PLAIN:
         return Any, _storable(None)
     if kind in _CONTAINERS:
         return _CONTAINERS[kind], _storable(_container_check(kind))
-    return kind, _class_check(kind)
+    return kind, partial(as_declared, kind=kind)
 
 
 def checked(function: Function, check: Check | None) -> Function:
@@ -56,31 +57,12 @@ def _storable(first: Check | None) -> Check:
 def _container_check(kind: type) -> Check:
     def check(total: Any) -> Any:
         if type(total) is not kind and total is not None:
-            raise _other(total, kind, "begins with")
+            raise RecordError(
+                f"a total of agg.reduce is a {type(total).__name__}, but begins with {kind.__name__}: annotate the result of its function"
+            )
         return total
 
     return check
-
-
-def _class_check(kind: type) -> Check:
-    is_float = kind is float
-
-    def check(total: Any) -> Any:
-        made = type(total)
-        if made is kind or (is_float and made is int):
-            return total
-        if kind is int and made is bool:
-            return int(total)
-        if kind not in PLAIN and isinstance(total, kind):
-            return total
-        raise _other(total, kind, "is declared")
-
-    return check
-
-
-def _other(total: Any, kind: type, how: str) -> RecordError:
-    made = "None" if total is None else f"a {type(total).__name__}"
-    return RecordError(f"a total of agg.reduce is {made}, but {how} {kind.__name__}: annotate the result of its function")
 
 
 __all__ = ["checked", "of"]

@@ -1,7 +1,9 @@
 """Totals of `agg.reduce`: what comes out of the store is what went in, and what would not is the fault of its record."""
 
 from collections.abc import Callable
+from datetime import UTC, date, datetime
 from decimal import Decimal
+from enum import StrEnum
 from typing import Any, TypedDict
 
 import msgspec
@@ -20,6 +22,12 @@ class Seen(msgspec.Struct, frozen=True):
     last: Decimal | None = None
 
 
+class Shade(StrEnum):
+    """Text that is not quite a str."""
+
+    DARK = "dark"
+
+
 class Row(TypedDict):
     """A total that is a dict with names."""
 
@@ -35,6 +43,10 @@ def largest(total: int, value: dict[str, Any]) -> int:
 
 
 def ratio(total: float, value: dict[str, Any]) -> float:
+    return value["x"]  # type: ignore[no-any-return]
+
+
+def text(total: str, value: dict[str, Any]) -> str:
     return value["x"]  # type: ignore[no-any-return]
 
 
@@ -80,6 +92,7 @@ def totals(function: Callable[[Any, Any], Any], initial: Any, *xs: Any) -> Any:
         (by_number, {}, (7, -7, 7, 2**70), {7: 2, -7: 1, 2**70: 1}),
         (largest, 0, (False, True, 5, 2**70), 2**70),
         (ratio, 0.0, (1, 0.5), 0.5),
+        (text, "", ("a", Shade.DARK), "dark"),
         (seen, Seen(), (Decimal(1), Decimal(2)), Seen(Decimal(2))),
         (named, {"n": 0}, (1, 2), {"n": 2}),
         (maybe, None, ("a", None, "b"), "b"),
@@ -92,11 +105,12 @@ def test_totals_come_out_of_the_store_as_they_were(function: Callable[[Any, Any]
 @pytest.mark.parametrize(
     ("function", "initial", "x", "message"),
     [
-        (largest, 0, 1.5, "is a float, but is declared int"),
-        (ratio, 0.0, "a", "is a str, but is declared float"),
-        (ratio, 0.0, True, "is a bool, but is declared float"),
-        (seen, Seen(), "a", "is a str, but is declared Seen"),
-        (lambda total, value: value["x"], Decimal(0), 1.5, "is a float, but is declared Decimal"),
+        (largest, 0, 1.5, "but is declared int"),
+        (ratio, 0.0, "a", "but is declared float"),
+        (ratio, 0.0, True, "but is declared float"),
+        (seen, Seen(), "a", "but is declared Seen"),
+        (lambda total, value: value["x"], Decimal(0), 1.5, "but is declared Decimal"),
+        (lambda total, value: value["x"], date(2026, 1, 1), datetime(2026, 1, 1, 12, tzinfo=UTC), "but is declared date"),
         (lambda total, value: value["x"], (), [], "is a list, but begins with tuple"),
         (lambda total, value: value["x"], {}, 1, "is a int, but begins with dict"),
         (lambda total, value: value["x"], 0, Seen(), "a Seen is kept by an aggregate"),
